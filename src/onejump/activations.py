@@ -1,0 +1,271 @@
+"""The stage "activations": run the model over sampled prefixes and keep every level."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from onejump.errors import ActivationError, CorpusError
+from onejump.files import read_json, read_table, replacing
+from onejump.model import Transformer, load_model, load_tokenizer
+from onejump.store import Array, ShardWriter
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Prompt(NamedTuple):
+    """A prefix to run, and the positions to keep of it."""
+
+    sentence: int
+    """The sentence's id."""
+    tokens: Sequence[int]
+    """Token ids up to the last position kept."""
+    positions: Array
+    """Positions kept, ascending."""
+
+
+def sample_positions(
+    length: int, sentence: int, *, seed: int, positions: int = 1, skip_first: bool = False
+) -> Array:
+    """Draw positions of a sentence, without repetition.
+
+    The draw depends on the seed and the sentence's id only, so that it is the same in whatever shard, and in
+    whatever order, sentences are processed.
+
+    Parameters
+    ----------
+    length : int
+        Tokens in the sentence.
+    sentence : int
+        Its id.
+    positions : int
+        How many to draw; fewer come back from a sentence that has fewer.
+
+    Returns
+    -------
+    ndarray of int64, ascending
+    """
+    candidates = np.arange(1 if skip_first else 0, length)
+    generator = np.random.default_rng([seed, sentence])
+    return np.sort(generator.choice(candidates, min(positions, len(candidates)), replace=False))
+
+
+def make_prompts(
+    sentences: pd.DataFrame,
+    tokenizer: Any,
+    *,
+    seed: int,
+    positions: int = 1,
+    skip_first: bool = False,
+    max_tokens: int = 512,
+) -> list[Prompt]:
+    """Tokenise sentences, sample their positions and cut what lies behind, longest prefix first.
+
+    Longest first, so that a batch that does not fit into memory shows at once and not at the end.
+
+    Raises
+    ------
+    CorpusError
+        If no sentence has a token to sample.
+    """
+    encoded = tokenizer(
+        sentences["sentence"].tolist(), truncation=True, max_length=max_tokens, return_attention_mask=False
+    )["input_ids"]
+    prompts = []
+    for sentence, tokens in zip(sentences["sentence_id"].tolist(), encoded, strict=True):
+        kept = sample_positions(
+            len(tokens), sentence, seed=seed, positions=positions, skip_first=skip_first
+        )
+        if len(kept):
+            prompts.append(Prompt(sentence, tokens[: int(kept[-1]) + 1], kept))
+    if not prompts:
+        raise CorpusError(f"none of the {len(sentences)} sentences of this shard has a token to sample")
+    return sorted(prompts, key=lambda prompt: (-len(prompt.tokens), prompt.sentence))
+
+
+def batches(prompts: Sequence[Prompt], batch_tokens: int) -> Iterator[Sequence[Prompt]]:
+    """Cut prompts, sorted by falling length, into batches of at most `batch_tokens` tokens with padding.
+
+    A prompt that alone is longer makes a batch of its own.
+    """
+    start = 0
+    while start < len(prompts):
+        size = max(1, batch_tokens // len(prompts[start].tokens))
+        yield prompts[start : start + size]
+        start += size
+
+
+def pad(batch: Sequence[Prompt]) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens of a batch, padded on the right, and the (row, position) of each sample.
+
+    Returns
+    -------
+    tokens : Tensor of shape (len(batch), longest)
+    rows, positions : Tensor of shape (n,)
+    """
+    tokens = torch.zeros(len(batch), len(batch[0].tokens), dtype=torch.int64)
+    for row, prompt in enumerate(batch):
+        tokens[row, : len(prompt.tokens)] = torch.as_tensor(prompt.tokens)
+    rows = torch.repeat_interleave(
+        torch.arange(len(batch)), torch.tensor([len(prompt.positions) for prompt in batch])
+    )
+    return tokens, rows, torch.from_numpy(np.concatenate([prompt.positions for prompt in batch]))
+
+
+@torch.inference_mode()
+def extract(
+    transformer: Transformer,
+    prompts: Sequence[Prompt],
+    output: Path,
+    *,
+    batch_tokens: int = 4096,
+    top_k: int = 64,
+    store: dict[str, Any] | None = None,
+    attributes: dict[str, Any] | None = None,
+) -> None:
+    """Run prompts through a model and write one shard.
+
+    Parameters
+    ----------
+    transformer : Transformer
+    prompts : sequence of Prompt
+        Sorted by falling length.
+    output : Path
+        The shard; a shard that is there already is replaced when the new one is whole.
+    batch_tokens : int
+        Tokens in one forward pass, padding included.
+    top_k : int
+        Most likely tokens of the final distribution to keep.
+    store : dict
+        Options of `ShardWriter`.
+    attributes : dict
+        Kept with the shard.
+
+    Raises
+    ------
+    ActivationError
+        If a value is not finite, or beyond what the store's dtype holds.
+    """
+    options = {"dtype": "float32", **(store or {})}
+    limit = float(np.finfo(options["dtype"]).max)
+    with (
+        replacing(output) as fresh,
+        ShardWriter(
+            fresh,
+            levels=transformer.levels,
+            samples=sum(len(prompt.positions) for prompt in prompts),
+            hidden=transformer.hidden,
+            top_k=top_k,
+            attributes=attributes,
+            **options,
+        ) as writer,
+        tqdm(total=sum(len(prompt.tokens) for prompt in prompts), unit="token", disable=None) as progress,
+    ):
+        for batch in batches(prompts, batch_tokens):
+            tokens, rows, positions = pad(batch)
+            states = transformer.states(tokens, rows, positions).float()
+            sentence = np.asarray([batch[row].sentence for row in rows.tolist()])
+            _refuse_beyond(states, limit, options["dtype"], sentence, positions.numpy())
+            logits = transformer.head.logits(states[-1].to(transformer.head.gain.device))
+            top_logits, top_tokens = logits.topk(top_k)
+            writer.append(
+                states.cpu().numpy(),
+                sentence=sentence,
+                position=positions.numpy(),
+                token=tokens[rows, positions].numpy(),
+                top_tokens=top_tokens.cpu().numpy(),
+                top_logits=top_logits.cpu().numpy(),
+                logsumexp=logits.logsumexp(-1).cpu().numpy(),
+            )
+            progress.update(sum(len(prompt.tokens) for prompt in batch))
+
+
+def _refuse_beyond(states: Tensor, limit: float, dtype: str, sentence: Array, position: Array) -> None:
+    largest = torch.linalg.vector_norm(states, ord=torch.inf, dim=-1)
+    beyond = ~(largest <= limit)  # true of NaN too
+    if bool(beyond.any()):
+        level, sample = beyond.nonzero()[0].tolist()
+        value = float(largest[level, sample])
+        where = f"level {level}, sentence {sentence[sample]}, position {position[sample]}"
+        if np.isfinite(value):
+            raise ActivationError(
+                f"an activation of {value:.6g} at {where} is beyond {dtype} (largest: {limit:.6g}): "
+                "choose activations.store.dtype: float32"
+            )
+        raise ActivationError(
+            f"a non-finite activation ({value}) at {where}: the model overflows in its dtype; try a model "
+            "dtype with a wider range (bfloat16, float32)"
+        )
+
+
+def shard_sentences(corpus: pd.DataFrame, split: str, shard: int, shards: int) -> pd.DataFrame:
+    """Sentences of one shard: every `shards`-th one of the split, so that shards are alike in length."""
+    return corpus[corpus["split"] == split].iloc[shard::shards]
+
+
+def extract_shard(
+    output: Path,
+    *,
+    model: Path,
+    corpus: Path,
+    split: str,
+    shard: int,
+    shards: int,
+    seed: int,
+    options: dict[str, Any],
+    compute: dict[str, Any],
+) -> None:
+    """The stage: extract one shard of one split.
+
+    Parameters
+    ----------
+    output : Path
+        The shard to write.
+    model : Path
+        `model.json` of the model stage.
+    corpus : Path
+        Table of the corpus stage.
+    split : {"training", "validation"}
+    shard, shards : int
+        Which one of how many.
+    options : dict
+        The study's `activations`.
+    compute : dict
+        The study's `compute`.
+    """
+    description = read_json(model)
+    origin = {key: description[key] for key in ("source", "revision", "trust_remote_code")}
+    prompts = make_prompts(
+        shard_sentences(read_table(corpus), split, shard, shards),
+        load_tokenizer(**origin),
+        seed=seed,
+        positions=options["positions"],
+        skip_first=options["skip_first"],
+        max_tokens=options["max_tokens"],
+    )
+    transformer = load_model(
+        **origin,
+        dtype=description["dtype"],
+        device=compute["device"],
+        device_map=compute["device_map"],
+    )
+    if options["top_k"] > transformer.head.vocabulary:
+        raise ActivationError(
+            f"activations.top_k: {options['top_k']} given, 1 to V = {transformer.head.vocabulary} accepted"
+        )
+    extract(
+        transformer,
+        prompts,
+        output,
+        batch_tokens=compute["batch_tokens"],
+        top_k=options["top_k"],
+        store=options["store"],
+        attributes={"model": description["source"], "split": split, "shard": shard, "shards": shards},
+    )

@@ -1,0 +1,340 @@
+"""The stage "evaluation": how well each method predicts from each level, on validation samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from onejump.files import read_json, read_table, write_table
+from onejump.head import Head, LowRankHead
+from onejump.maps import NJTC, Identity, Shortcut, ShortcutFolder
+from onejump.model import pick_device
+from onejump.store import ActivationStore
+
+ShortcutAt = Callable[[int], Shortcut]
+"""The shortcut that a method uses at a level."""
+
+# Elements of one samples x vocabulary matrix; a few of them are alive at a time. On a CPU small enough that
+# the allocator keeps the memory at hand: asking the system for new pages costs more than the arithmetic.
+_LOGITS = {"cpu": 2**22, "cuda": 2**27}
+
+
+class Teacher(NamedTuple):
+    """The true final distribution of n samples."""
+
+    probabilities: Tensor
+    """p, (n, V)."""
+    negentropy: Tensor
+    """Sum of p ln p, (n,)."""
+    top_tokens: Tensor
+    """Most likely tokens, best first, (n, k)."""
+
+
+def token_metrics(logits: Tensor, teacher: Teacher, precision_at: Sequence[int]) -> dict[str, Tensor]:
+    """Metrics of predicted logits (n, V) against the teacher, for each sample. The logits are used up.
+
+    - precision@k: 1 where the top token is among the k most likely tokens of the teacher (JTC, section 4).
+    - surprisal: -ln q(w*), w* the teacher's most likely token (JTC, section 4).
+    - kl: KL(p || q) = sum p ln p - sum p ln q.
+    """
+    peak, top = logits.max(-1, keepdim=True)
+    best = logits.gather(-1, teacher.top_tokens[:, :1])[:, 0]
+    expected = torch.einsum("nv,nv->n", teacher.probabilities, logits)
+    normaliser = logits.sub_(peak).exp_().sum(-1).log_() + peak[:, 0]
+    hits = teacher.top_tokens == top
+    metrics = {f"precision@{k}": hits[:, :k].any(-1).float() for k in precision_at}
+    metrics["surprisal"] = normaliser - best
+    metrics["kl"] = teacher.negentropy - expected + normaliser
+    return metrics
+
+
+class _Variation(NamedTuple):
+    """Spread of the last level's states: what r2 is measured against."""
+
+    mean: Tensor
+    """(H,)."""
+    inverse_sum_of_squares: Tensor
+    """1 / sum of squared deviations, (H,); 0 where a coordinate is constant."""
+
+
+class _R2:
+    """r2 averaged over coordinates, as scikit-learn's `r2_score(..., multioutput="uniform_average")`.
+
+    Its standard error is that of the linearised ratio of sums of squares, as r2 is no mean of samples.
+    """
+
+    def __init__(self, hidden: int, samples: int) -> None:
+        self.residual = torch.zeros(hidden, dtype=torch.float64)
+        self.relative = torch.zeros(samples, dtype=torch.float64)
+
+    def add(self, start: int, predicted: Tensor, last: Tensor, variation: _Variation) -> None:
+        squares = (last - predicted).double().square_()
+        self.residual += squares.sum(0).cpu()
+        self.relative[start : start + len(squares)] = (squares @ variation.inverse_sum_of_squares).cpu()
+
+    def ratios(self, variation: _Variation) -> Tensor:
+        """1 - r2 of each coordinate; of a constant one 0 if predicted exactly, else 1."""
+        inverse = variation.inverse_sum_of_squares.cpu()
+        return torch.where(inverse > 0, self.residual * inverse, (self.residual > 0).double())
+
+
+class _Mean:
+    """Mean of a metric over samples, and its standard error."""
+
+    def __init__(self) -> None:
+        self.total = self.squares = 0.0
+
+    def add(self, values: Tensor) -> None:
+        values = values.double()
+        self.total += float(values.sum())
+        self.squares += float(values.square().sum())
+
+    def result(self, n: int) -> tuple[float, float]:
+        mean = self.total / n
+        variance = max(0.0, self.squares / n - mean**2) * n / max(1, n - 1)
+        return mean, float(np.sqrt(variance / n))
+
+
+@torch.inference_mode()
+def evaluate(
+    store: ActivationStore,
+    head: Head,
+    methods: Mapping[str, ShortcutAt],
+    *,
+    precision_at: Sequence[int] = (1, 5, 10),
+    device: torch.device | str = "cpu",
+) -> pd.DataFrame:
+    """Measure methods at all early-exit levels.
+
+    Parameters
+    ----------
+    store : ActivationStore
+        Validation samples.
+    head : Head
+    methods : mapping of name -> function of a level that gives its shortcut
+    precision_at : sequence of int
+
+    Returns
+    -------
+    DataFrame
+        Columns method, level, metric, value, stderr, n.
+    """
+    head = head.to(device)
+    sources = range(store.levels - 1)
+    variation = _variation(store, device)
+    means: dict[tuple[str, int], dict[str, _Mean]] = {(m, level): {} for m in methods for level in sources}
+    r2 = {key: _R2(store.hidden, store.samples) for key in means}
+    exits = _Exits(head, methods, device)
+    done = 0
+    with tqdm(total=store.samples, unit="sample", disable=None) as progress:
+        for *states, last, teacher in _parts(store, head, max(precision_at), device):
+            for level in sources:
+                for method in methods:
+                    shortcut, low_rank = exits.at(method, level)
+                    logits, predicted = _predict(states[level], shortcut, low_rank, head)
+                    metrics = token_metrics(logits, teacher, precision_at)
+                    for metric, values in metrics.items():
+                        means[method, level].setdefault(metric, _Mean()).add(values)
+                    r2[method, level].add(done, predicted, last, variation)
+            done += len(last)
+            progress.update(len(last))
+    rows = [
+        (*key, metric, *mean.result(done), done) for key, found in means.items() for metric, mean in found.items()
+    ]
+    rows += [(*key, "r2", *result, done) for key, result in _r2_results(store, r2, variation).items()]
+    columns = ["method", "level", "metric", "value", "stderr", "n"]
+    return pd.DataFrame(rows, columns=columns).sort_values(["method", "level"], kind="stable", ignore_index=True)
+
+
+class _Exits:
+    """Shortcuts with their heads. Low-rank ones are small and kept; an H x H one is read when needed."""
+
+    def __init__(self, head: Head, methods: Mapping[str, ShortcutAt], device: torch.device | str) -> None:
+        self._head, self._methods, self._device = head, methods, device
+        self._kept: dict[tuple[str, int], tuple[NJTC, LowRankHead]] = {}
+
+    def at(self, method: str, level: int) -> tuple[Shortcut, LowRankHead | None]:
+        if (method, level) in self._kept:
+            return self._kept[method, level]
+        shortcut = self._methods[method](level).to(self._device)
+        if not isinstance(shortcut, NJTC):
+            return shortcut, None
+        self._kept[method, level] = shortcut, self._head.behind(shortcut.up)
+        return self._kept[method, level]
+
+
+def _predict(
+    states: Tensor, shortcut: Shortcut, low_rank: LowRankHead | None, head: Head
+) -> tuple[Tensor, Tensor]:
+    """Logits (n, V) and the predicted last-level states (n, H)."""
+    if low_rank is None:
+        predicted = shortcut(states)
+        return head.logits(predicted), predicted
+    assert isinstance(shortcut, NJTC)
+    reduced = shortcut.reduce(states)
+    return low_rank.logits(reduced), reduced @ shortcut.up
+
+
+def _parts(
+    store: ActivationStore, head: Head, top_k: int, device: torch.device | str
+) -> Iterator[tuple[*tuple[Tensor, ...], Teacher]]:
+    """Samples in parts whose logits fit into memory: states of all levels, and the teacher."""
+    top_tokens = torch.from_numpy(store.of_samples("top_tokens")[:, :top_k].astype(np.int64))
+    rows = max(1, _LOGITS[torch.device(device).type] // head.vocabulary)
+    start = 0
+    for block in store.blocks(range(store.levels)):
+        for part in range(0, len(block[-1]), rows):
+            states = [torch.from_numpy(level[part : part + rows]).to(device) for level in block]
+            stop = start + len(states[-1])
+            yield (*states, _teacher(head.logits(states[-1]), top_tokens[start:stop].to(device)))
+            start = stop
+
+
+def _teacher(logits: Tensor, top_tokens: Tensor) -> Teacher:
+    logits -= logits.logsumexp(-1, keepdim=True)
+    probabilities = logits.exp()
+    return Teacher(probabilities, torch.linalg.vecdot(probabilities, logits), top_tokens)
+
+
+def _variation(store: ActivationStore, device: torch.device | str) -> _Variation:
+    last = [store.levels - 1]
+    mean = sum(torch.from_numpy(s).double().sum(0) for (s,) in store.blocks(last)) / store.samples
+    squares = sum((torch.from_numpy(s).double() - mean).square().sum(0) for (s,) in store.blocks(last))
+    assert isinstance(mean, Tensor)
+    assert isinstance(squares, Tensor)
+    inverse = torch.where(squares > 0, 1 / squares, 0.0)
+    return _Variation(mean.to(device), inverse.to(device))
+
+
+def _r2_results(
+    store: ActivationStore, found: Mapping[tuple[str, int], _R2], variation: _Variation
+) -> dict[tuple[str, int], tuple[float, float]]:
+    ratios = torch.stack([r2.ratios(variation) for r2 in found.values()])
+    weights = (ratios * variation.inverse_sum_of_squares.cpu()).T
+    mean = variation.mean.cpu()
+    expected = torch.cat(
+        [
+            (torch.from_numpy(last).double() - mean).square() @ weights
+            for (last,) in store.blocks([store.levels - 1])
+        ]
+    )
+    relative = torch.stack([r2.relative for r2 in found.values()], 1)
+    # Sample i moves the mean ratio by (its squared errors - ratio x its squared deviations) / sum of squares.
+    influence = (relative - expected) / store.hidden
+    errors = influence.square().sum(0).sqrt().tolist()
+    values = (1 - ratios.mean(1)).tolist()
+    return dict(zip(found, zip(values, errors, strict=True), strict=True))
+
+
+def arbitrary_jumps(
+    choices: Sequence[str | int], random: int, *, levels: int, chosen: int, seed: int
+) -> dict[str, int]:
+    """Jumps to hold against the chosen one: method name -> level the jump was fitted at.
+
+    Random ones are drawn without repetition from the jumps that are neither chosen nor named.
+    """
+    places = {"first": 0, "middle": levels // 2, "last": levels - 1}
+    jumps = {f"arbitrary-{c}": places[c] if isinstance(c, str) else c for c in choices}
+    rest = [level for level in range(levels) if level != chosen and level not in jumps.values()]
+    drawn = np.random.default_rng(seed).permutation(rest)[:random]
+    return jumps | {f"arbitrary-random-{i}": int(level) for i, level in enumerate(drawn, start=1)}
+
+
+def evaluate_method(
+    output: Path,
+    shards: Sequence[Path],
+    head: Path,
+    *,
+    method: str,
+    shortcuts: Path | None,
+    selection: Path | None = None,
+    arbitrary: Sequence[str | int] = (),
+    random: int = 0,
+    precision_at: Sequence[int],
+    seed: int,
+    model: str,
+    corpus: str,
+    device: str = "auto",
+) -> None:
+    """The stage: evaluate one method.
+
+    Parameters
+    ----------
+    output : Path
+        Table with columns model, corpus, method, level, metric, value, stderr, n.
+    shards : sequence of Path
+        Validation shards.
+    head : Path
+        Of the model stage.
+    method : {"identity", "jtc", "njtc", "n-njtc", "joint", "ojfa", "arbitrary"}
+    shortcuts : Path or None
+        The method's folder; for ojfa and arbitrary that of the method selected from; None for identity.
+    selection : Path
+        For ojfa and arbitrary.
+    """
+    store = ActivationStore(shards)
+    methods: dict[str, ShortcutAt] = {}
+    if shortcuts is None:
+        methods[method] = lambda _: Identity()
+    elif selection is None:
+        methods[method] = ShortcutFolder(shortcuts).load
+    else:
+        chosen = read_json(selection)["jump"]
+        jumps = {method: chosen}
+        if method == "arbitrary":
+            levels = store.levels - 1
+            jumps = arbitrary_jumps(arbitrary, random, levels=levels, chosen=chosen, seed=seed)
+        methods = {name: _always(ShortcutFolder(shortcuts).load(level)) for name, level in jumps.items()}
+    table = evaluate(
+        store, Head.load(head), methods, precision_at=precision_at, device=pick_device(device)
+    )
+    table.insert(0, "model", model)
+    table.insert(1, "corpus", corpus)
+    write_table(output, table)
+
+
+def _always(shortcut: Shortcut) -> ShortcutAt:
+    return lambda _: shortcut
+
+
+def collect(output: Path, tables: Sequence[Path]) -> None:
+    """Put the methods' tables together."""
+    write_table(output, pd.concat([read_table(table) for table in tables], ignore_index=True))
+
+
+def count_parameters(
+    output: Path, folders: Mapping[str, Path], selection: Path, *, model: str, corpus: str
+) -> None:
+    """Numbers that each method keeps at inference.
+
+    Parameters
+    ----------
+    output : Path
+        Table with columns model, corpus, method, shortcuts (how many are kept), numbers,
+        reduction (how many times fewer numbers than the set that the one jump was chosen from).
+    folders : mapping of method -> folder
+    selection : Path
+    """
+    chosen = read_json(selection)
+    multi_jump = chosen["computed_from"]["method"]
+    counts = {"identity": (0, 0)}
+    for method, path in folders.items():
+        folder = ShortcutFolder(path)
+        numbers = [folder.load(level).numbers() for level in range(1 if folder.joint else folder.levels)]
+        counts[method] = len(numbers), sum(numbers)
+    one = ShortcutFolder(folders[multi_jump]).load(chosen["jump"])
+    counts["ojfa"] = 1, one.numbers()
+    full = counts[multi_jump][1]
+    rows = [
+        (model, corpus, method, kept, numbers, full / numbers if numbers else float("nan"))
+        for method, (kept, numbers) in counts.items()
+    ]
+    columns = ["model", "corpus", "method", "shortcuts", "numbers", "reduction"]
+    write_table(output, pd.DataFrame(rows, columns=columns))

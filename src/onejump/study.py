@@ -1,0 +1,467 @@
+"""The study: one configuration file, validated before any job is planned.
+
+Every field's docstring is its documentation: `onejump schema` turns this module into the JSON schema that
+`workflow/schemas/study.schema.json` keeps for editors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from onejump.errors import StudyError
+
+METHODS = ("identity", "jtc", "njtc", "n-njtc", "joint")
+LOW_RANK_METHODS = ("njtc", "n-njtc", "joint")
+SCORE_METRICS = ("signed-squared-cosine", "cosine", "mse")
+
+# What may stand in a path, so that a name is its own folder.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_RESERVED = ("corpora", "report.html", "logs")
+
+
+def _path_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError("a name of letters, digits, '.', '_' and '-', beginning with a letter or digit")
+    if value in _RESERVED:
+        raise ValueError(f"a name other than {', '.join(_RESERVED)}, which the results folder uses itself")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_path_name)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True)
+
+
+def _exactly_one(section: BaseModel, keys: tuple[str, ...]) -> None:
+    given = [key for key in keys if getattr(section, key) is not None]
+    if len(given) != 1:
+        raise ValueError(f"exactly one of {', '.join(keys)} (given: {', '.join(given) or 'none'})")
+
+
+class Model(_Section):
+    """A causal language model: one of hub, folder, gguf or wheel says where its weights are."""
+
+    hub: str | None = None
+    """Name on the Hugging Face hub, such as openai-community/gpt2-xl."""
+    revision: str | None = None
+    """Branch, tag or commit of the hub model; the commit found is kept in model.json."""
+    folder: str | None = None
+    """A local folder that `save_pretrained` wrote (model and tokenizer)."""
+    gguf: str | None = None
+    """A local GGUF file."""
+    wheel: str | None = None
+    """A pinned Python wheel, name==version, that carries a GGUF file; it is read as data, never installed."""
+    file: str | None = None
+    """Path of the GGUF file inside the wheel."""
+    sha256: str | None = None
+    """SHA-256 of that file."""
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Number format of the weights in the forward pass."""
+    trust_remote_code: bool = False
+    """Run Python code that the model's repository brings. Off unless you have read it."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        _exactly_one(self, ("hub", "folder", "gguf", "wheel"))
+        if (self.wheel is None) != (self.file is None):
+            raise ValueError("wheel and file together")
+        return self
+
+
+class Corpus(_Section):
+    """Documents, and how many of their sentences to keep; one of path, dataset or wheel is the source."""
+
+    path: str | None = None
+    """A .txt, .jsonl, .json or .parquet file, or a folder of them."""
+    dataset: str | None = None
+    """A Hugging Face dataset by name, or a folder that `save_to_disk` wrote."""
+    subset: str | None = None
+    """Configuration of the dataset."""
+    split: str = "train"
+    """Split of the dataset."""
+    revision: str | None = None
+    """Branch, tag or commit of the dataset."""
+    wheel: str | None = None
+    """A pinned Python wheel, name==version, that carries a text file; it is read as data, never installed."""
+    file: str | None = None
+    """Path of the text file inside the wheel."""
+    sha256: str | None = None
+    """SHA-256 of that file."""
+    text: str = "text"
+    """Key or column that holds a document's text."""
+    language: str = "en"
+    """Language of the text, for the sentence segmentation (ISO 639 code)."""
+    training: PositiveInt
+    """Sentences to fit and select on."""
+    validation: PositiveInt
+    """Sentences to evaluate on, from other documents than the training sentences."""
+    min_characters: PositiveInt = 20
+    """Shorter sentences are left out."""
+    max_characters: PositiveInt = 1000
+    """Longer sentences are left out."""
+    max_documents: PositiveInt = 100_000
+    """Documents to read at most."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        _exactly_one(self, ("path", "dataset", "wheel"))
+        if (self.wheel is None) != (self.file is None):
+            raise ValueError("wheel and file together")
+        if self.min_characters > self.max_characters:
+            raise ValueError("min_characters no larger than max_characters")
+        return self
+
+
+class Store(_Section):
+    """How activations lie on disk: zarr v3, one chunk per level and `chunk_samples` samples."""
+
+    dtype: Literal["float32", "float16"] = "float32"
+    """float32 holds every model's activations; float16 is refused when a value is beyond 65,504."""
+    keepbits: Annotated[int, Field(ge=1, le=23)] | None = 10
+    """Mantissa bits kept by BitRound: k bits leave a relative error of at most 2^-(k+1). null: all of them."""
+    compressor: Literal["zstd", "lz4", "none"] = "zstd"
+    """Blosc codec behind a bit shuffle."""
+    compression_level: Annotated[int, Field(ge=0, le=9)] = 1
+    """Blosc's compression level."""
+    chunk_samples: PositiveInt = 512
+    """Samples in one chunk."""
+
+    @model_validator(mode="after")
+    def _mantissa(self) -> Self:
+        if self.dtype == "float16" and self.keepbits is not None and self.keepbits > 10:
+            raise ValueError(f"keepbits of at most 10 for float16 (given: {self.keepbits})")
+        return self
+
+
+class Activations(_Section):
+    """What is extracted from the model."""
+
+    positions: PositiveInt = 1
+    """Token positions sampled in each sentence, without repetition."""
+    skip_first: bool = False
+    """Never sample the first token, whose state many models use as an attention sink."""
+    max_tokens: PositiveInt = 512
+    """Longer sentences are cut."""
+    top_k: Annotated[int, Field(ge=1)] = 64
+    """Most likely tokens of the final distribution kept with each sample."""
+    shard_sentences: PositiveInt = 4096
+    """Sentences in a shard; every shard is a job of its own, with a store of its own."""
+    store: Store = Store()
+    """How they lie on disk."""
+
+
+class Gradient(_Section):
+    """The papers' solver: minibatch Adam, all levels batched in one process, cosine-decayed step."""
+
+    epochs: PositiveInt = 60
+    """Passes over the training samples."""
+    batch: Annotated[int, Field(ge=2)] = 128
+    """Samples in a minibatch (of every level)."""
+    learning_rate: PositiveFloat = 0.01
+    """Adam's step size at the start."""
+
+
+class Identity(_Section):
+    """The state itself, unchanged."""
+
+
+class FullRank(_Section):
+    """Jump to conclusions (JTC): a full H x H matrix for each level."""
+
+    solver: Literal["exact"] = "exact"
+    """Least squares."""
+
+
+class LowRank(_Section):
+    """A rank-r shortcut: njtc, n-njtc or joint."""
+
+    rank: PositiveInt | None = None
+    """r; null means floor(H / 100), at least 1."""
+    solver: Literal["exact", "gradient"] = "exact"
+    """exact: reduced-rank regression, the global optimum. gradient: the papers' way."""
+    gradient: Gradient | None = None
+    """Options of the gradient solver."""
+
+    @model_validator(mode="after")
+    def _options_of_the_solver_in_use(self) -> Self:
+        if self.gradient is not None and self.solver != "gradient":
+            raise ValueError("gradient options only with solver: gradient")
+        return self
+
+
+class Shortcuts(_Section):
+    """The shortcut kinds to fit: leave one out and it is neither fitted nor evaluated."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    identity: Identity | None = None
+    """h itself."""
+    jtc: FullRank | None = None
+    """h A, an H x H matrix for each level (arXiv 2303.09435)."""
+    njtc: LowRank | None = None
+    """h A B, rank r, for each level (arXiv 2409.14091)."""
+    n_njtc: Annotated[LowRank | None, Field(alias="n-njtc")] = None
+    """BatchNorm(h) A B, rank r, for each level (arXiv 2409.14091)."""
+    joint: LowRank | None = None
+    """One BatchNorm(h) A B fitted to the inputs of all levels together."""
+
+    def methods(self) -> tuple[str, ...]:
+        """Names of the methods switched on, in the order of METHODS."""
+        return tuple(method for method in METHODS if getattr(self, method.replace("-", "_")) is not None)
+
+    def options(self, method: str) -> dict[str, Any]:
+        """Options of one method, as plain values."""
+        options: dict[str, Any] = getattr(self, method.replace("-", "_")).model_dump()
+        if options.get("solver") == "gradient" and options["gradient"] is None:
+            options["gradient"] = Gradient().model_dump()
+        return options
+
+
+class Selection(_Section):
+    """How the one jump is chosen."""
+
+    method: Literal["njtc", "n-njtc"] = "n-njtc"
+    """The kind whose jumps compete."""
+    metric: Literal["signed-squared-cosine", "cosine", "mse"] = "signed-squared-cosine"
+    """Score of a jump, summed over all levels and training samples (the paper's: signed-squared-cosine)."""
+
+
+class Evaluation(_Section):
+    """What is measured on the validation samples."""
+
+    precision_at: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 5, 10]
+    """k of each precision@k."""
+    arbitrary: list[Literal["first", "middle", "last"] | NonNegativeInt] = ["first", "middle", "last"]
+    """Jumps to compare the chosen one with: by place, or by level."""
+    random: NonNegativeInt = 5
+    """Further jumps for that comparison, drawn by the study's seed."""
+
+
+class LevelFigure(_Section):
+    """A figure with the exit level on its x axis."""
+
+    metrics: Annotated[
+        list[Literal["precision@1", "precision@5", "precision@10", "surprisal", "r2", "kl"]],
+        Field(min_length=1),
+    ] = ["precision@1", "surprisal"]
+    """Metrics drawn, a panel each."""
+
+
+class ScoreFigure(_Section):
+    """The jump x level score matrix."""
+
+    colormap: str = "cividis"
+    """A matplotlib colour map."""
+
+
+class ParameterFigure(_Section):
+    """The table of numbers kept at inference."""
+
+
+class Figures(_Section):
+    """Figures to draw: leave one out and it is not drawn."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    methods: LevelFigure | None = LevelFigure()
+    """Every method by exit level."""
+    one_jump: Annotated[LevelFigure | None, Field(alias="one-jump")] = LevelFigure()
+    """OJFA Fig. 1: a jump for each level, the one jump, identity."""
+    alternatives: LevelFigure | None = LevelFigure()
+    """OJFA Fig. 2: the one jump, the joint fit, the band of arbitrary choices."""
+    scores: ScoreFigure | None = ScoreFigure()
+    """The score matrix with D_m beside it."""
+    parameters: ParameterFigure | None = ParameterFigure()
+    """The parameter table."""
+
+    def names(self) -> tuple[str, ...]:
+        """Names of the figures switched on."""
+        return tuple(
+            name.replace("_", "-") for name in type(self).model_fields if getattr(self, name) is not None
+        )
+
+    def options(self, figure: str) -> dict[str, Any]:
+        """Options of one figure, as plain values."""
+        options: dict[str, Any] = getattr(self, figure.replace("-", "_")).model_dump()
+        return options
+
+
+class Compute(_Section):
+    """Where and how fast to compute. Nothing here decides a result, so no change here reruns a stage."""
+
+    device: str = "auto"
+    """auto (a GPU where there is one), cpu, cuda, cuda:1, ..."""
+    device_map: str | None = None
+    """auto spreads a large model over the GPUs of a job (needs accelerate)."""
+    batch_tokens: PositiveInt = 4096
+    """Tokens in one forward pass, padding included."""
+
+    @model_validator(mode="after")
+    def _known_device(self) -> Self:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ValueError(f"for device: auto, cpu, cuda or cuda:<index> (given: {self.device!r})")
+        return self
+
+
+class Study(_Section):
+    """models x corpora x shortcut kinds x evaluations."""
+
+    study: Name
+    """Name of the study, and of its folder in results/."""
+    seed: NonNegativeInt = 0
+    """Decides the split, the sampled positions, the gradient solver's start and the random jumps."""
+    models: Annotated[dict[Name, Model], Field(min_length=1)]
+    """The models, by the name that their results folder gets."""
+    corpora: Annotated[dict[Name, Corpus], Field(min_length=1)]
+    """The corpora, likewise."""
+    activations: Activations = Activations()
+    """What is extracted."""
+    shortcuts: Shortcuts
+    """What is fitted."""
+    selection: Selection = Selection()
+    """How the one jump is chosen."""
+    evaluation: Evaluation = Evaluation()
+    """What is measured."""
+    figures: Figures = Figures()
+    """What is drawn."""
+    compute: Compute = Compute()
+    """Where it runs."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        methods = self.shortcuts.methods()
+        if self.selection.method not in methods:
+            raise ValueError(
+                f"selection.method: {self.selection.method!r} given, accepted is one of the study's own "
+                f"shortcuts {', '.join(methods) or '(none)'}"
+            )
+        deepest = max(self.evaluation.precision_at)
+        if deepest > self.activations.top_k:
+            raise ValueError(
+                f"evaluation.precision_at: {deepest} given, accepted is at most activations.top_k = "
+                f"{self.activations.top_k}"
+            )
+        return self
+
+    def check_dimensions(self, model: str, *, blocks: int, hidden: int) -> None:
+        """Check ranks and levels against the size of a model, once that is known.
+
+        Raises
+        ------
+        StudyError
+            If a rank is over H, or a level is no early-exit level of the model.
+        """
+        for method in LOW_RANK_METHODS:
+            options = getattr(self.shortcuts, method.replace("-", "_"))
+            if options is not None and options.rank is not None and options.rank > hidden:
+                raise StudyError(
+                    f"shortcuts.{method}.rank: {options.rank} given, 1 to H = {hidden} accepted for {model}"
+                )
+        for level in self.evaluation.arbitrary:
+            if isinstance(level, int) and level >= blocks:
+                raise StudyError(
+                    f"evaluation.arbitrary: level {level} given, 0 to {blocks - 1} accepted for {model}"
+                )
+
+
+def parse_study(config: Mapping[str, Any]) -> Study:
+    """Check a configuration and give back the study.
+
+    Raises
+    ------
+    StudyError
+        One line a mistake: the key, the value given and what is accepted.
+    """
+    try:
+        return Study.model_validate(config)
+    except ValidationError as error:
+        raise StudyError("\n".join(_lines(config, error.errors()))) from None
+
+
+def load_study(path: str | Path) -> Study:
+    """Read and check a study file (YAML).
+
+    Raises
+    ------
+    StudyError
+        If the file is missing, is no YAML mapping, or does not describe a study.
+    """
+    try:
+        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StudyError(f"{path}: no such study file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(config, dict):
+        raise StudyError(f"{path}: a mapping of keys was expected, {type(config).__name__} was given")
+    return parse_study(config)
+
+
+def _lines(config: Mapping[str, Any], errors: list[ErrorDetails]) -> list[str]:
+    accepted: dict[str, list[str]] = {}
+    for error in errors:
+        path = _real_path(config, error["loc"])
+        key = ".".join(map(str, path))
+        message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        if error["type"] == "extra_forbidden":
+            accepted[f"{key}: unknown key; accepted here: {', '.join(_accepted_keys(path[:-1]))}"] = []
+        elif error["type"] == "missing":
+            accepted[f"{key}: missing; it has no default"] = []
+        elif not path:  # a rule between sections names its keys itself
+            accepted[message] = []
+        else:
+            given = error["input"]
+            shown = "" if isinstance(given, Mapping | BaseModel) else f"{given!r} given, "
+            # The members of a union each complain: one line says all that would do.
+            accepted.setdefault(f"{key}: {shown}accepted is ", []).append(message)
+    return [line + ", or ".join(dict.fromkeys(messages)) for line, messages in accepted.items()]
+
+
+def _real_path(config: Any, location: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """Drop pydantic's own marks (of union members, of mapping keys) from an error's location."""
+    path: list[str | int] = []
+    here = config
+    for depth, step in enumerate(location):
+        if isinstance(here, Mapping) and (step in here or depth == len(location) - 1) and step != "[key]":
+            here = here.get(step)
+            path.append(step)
+        elif isinstance(here, list) and isinstance(step, int) and step < len(here):
+            here = here[step]
+            path.append(step)
+    return tuple(path)
+
+
+def _accepted_keys(path: tuple[str | int, ...]) -> list[str]:
+    schema: dict[str, Any] = Study.model_json_schema()
+    definitions = schema["$defs"]
+    here = schema
+    for step in path:
+        here = here.get("properties", {}).get(step) or here["additionalProperties"]
+        reference = here.get("$ref") or next((e["$ref"] for e in here.get("anyOf", []) if "$ref" in e), None)
+        if reference:
+            here = definitions[reference.rsplit("/", 1)[1]]
+    return list(here["properties"])
+
+
+def study_schema() -> dict[str, Any]:
+    """JSON schema of a study file."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}
