@@ -80,9 +80,7 @@ def make_prompts(
     )["input_ids"]
     prompts = []
     for sentence, tokens in zip(sentences["sentence_id"].tolist(), encoded, strict=True):
-        kept = sample_positions(
-            len(tokens), sentence, seed=seed, positions=positions, skip_first=skip_first
-        )
+        kept = sample_positions(len(tokens), sentence, seed=seed, positions=positions, skip_first=skip_first)
         if len(kept):
             prompts.append(Prompt(sentence, tokens[: int(kept[-1]) + 1], kept))
     if not prompts:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from onejump.device import pick_device
 from onejump.files import read_json, read_table, write_table
 from onejump.head import Head, LowRankHead
 from onejump.maps import NJTC, Identity, Shortcut, ShortcutFolder
-from onejump.model import pick_device
 from onejump.store import ActivationStore
 
 ShortcutAt = Callable[[int], Shortcut]
@@ -146,11 +146,15 @@ def evaluate(
             done += len(last)
             progress.update(len(last))
     rows = [
-        (*key, metric, *mean.result(done), done) for key, found in means.items() for metric, mean in found.items()
+        (*key, metric, *mean.result(done), done)
+        for key, found in means.items()
+        for metric, mean in found.items()
     ]
     rows += [(*key, "r2", *result, done) for key, result in _r2_results(store, r2, variation).items()]
     columns = ["method", "level", "metric", "value", "stderr", "n"]
-    return pd.DataFrame(rows, columns=columns).sort_values(["method", "level"], kind="stable", ignore_index=True)
+    return pd.DataFrame(rows, columns=columns).sort_values(
+        ["method", "level"], kind="stable", ignore_index=True
+    )
 
 
 class _Exits:
@@ -258,7 +262,7 @@ def evaluate_method(
     arbitrary: Sequence[str | int] = (),
     random: int = 0,
     precision_at: Sequence[int],
-    seed: int,
+    seed: int = 0,
     model: str,
     corpus: str,
     device: str = "auto",
@@ -292,9 +296,7 @@ def evaluate_method(
             levels = store.levels - 1
             jumps = arbitrary_jumps(arbitrary, random, levels=levels, chosen=chosen, seed=seed)
         methods = {name: _always(ShortcutFolder(shortcuts).load(level)) for name, level in jumps.items()}
-    table = evaluate(
-        store, Head.load(head), methods, precision_at=precision_at, device=pick_device(device)
-    )
+    table = evaluate(store, Head.load(head), methods, precision_at=precision_at, device=pick_device(device))
     table.insert(0, "model", model)
     table.insert(1, "corpus", corpus)
     write_table(output, table)

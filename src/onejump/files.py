@@ -38,11 +38,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
         fresh = scratch / path.name
         yield fresh
         if path.is_dir() and not path.is_symlink():
-            # A folder cannot be replaced by rename: the old one steps aside into the scratch folder first.
+            # A folder cannot be replaced by rename: the old one steps aside, and back if the new one fails.
             os.rename(path, scratch / "replaced")
-        os.replace(fresh, path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            try:
+                os.replace(fresh, path)
+            except BaseException:
+                os.rename(scratch / "replaced", path)
+                raise
+        else:
+            os.replace(fresh, path)
+    except Exception as error:
+        if _disk_is_full(error):
             raise OneJumpError(
                 f"no space left on the disk that holds {path.parent} while writing {path.name}; "
                 "nothing was kept of it: free some space and run the same command again"
@@ -50,6 +56,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _disk_is_full(error: Exception) -> bool:
+    # Writers in Rust (safetensors) raise errors of their own, which have the system's only in their text.
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in full or any(f"(os error {code})" in str(error) for code in full)
 
 
 def write_json(path: str | Path, content: Any) -> None:

@@ -114,7 +114,9 @@ class Head(nn.Module):
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if "head" not in metadata:
-                raise ModelError(f"{path}: a head file of onejump was expected; it has no 'head' in its metadata")
+                raise ModelError(
+                    f"{path}: a head file of onejump was expected; it has no 'head' in its metadata"
+                )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return cls(HeadConfig(**json.loads(metadata["head"])), **tensors)
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from onejump.device import pick_device
 from onejump.errors import ModelError
 from onejump.files import replacing, write_json
 from onejump.head import Head, HeadConfig, NormKind
@@ -204,7 +205,9 @@ def _width(blocks: nn.ModuleList, unembedding: nn.Module) -> int:
 @torch.inference_mode()
 def _understand_norm(norm: nn.Module, hidden: int) -> tuple[NormKind, float, Tensor, Tensor]:
     """Kind, epsilon, gain and bias of a norm, found by what it does, whatever its class is called."""
-    eps = next((float(getattr(norm, name)) for name in ("eps", "variance_epsilon") if hasattr(norm, name)), None)
+    eps = next(
+        (float(getattr(norm, name)) for name in ("eps", "variance_epsilon") if hasattr(norm, name)), None
+    )
     weight = getattr(norm, "weight", None)
     bias = getattr(norm, "bias", None)
     if eps is not None and (weight is None or weight.shape == (hidden,)):
@@ -216,29 +219,15 @@ def _understand_norm(norm: nn.Module, hidden: int) -> tuple[NormKind, float, Ten
         kinds: tuple[NormKind, ...] = ("rms", "layer")
         for kind in kinds:
             for gain in (stored, 1 + stored):  # Gemma keeps the gain's distance from one
-                ours = Head(HeadConfig(kind, eps), gain, shift, gain[None]).normalise(probe.to(like.dtype).float())
+                ours = Head(HeadConfig(kind, eps), gain, shift, gain[None]).normalise(
+                    probe.to(like.dtype).float()
+                )
                 if torch.allclose(ours, expected, rtol=2e-2, atol=2e-2 * float(expected.abs().max())):
                     return kind, eps, gain, shift
     raise ModelError(
         f"the final norm {type(norm).__name__} was not understood: looked for an RMSNorm or LayerNorm of "
         f"width {hidden} with eps or variance_epsilon"
     )
-
-
-def pick_device(device: str) -> torch.device:
-    """`auto` becomes the GPU where there is one.
-
-    Raises
-    ------
-    ModelError
-        If a GPU is asked for that is not there.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    picked = torch.device(device)
-    if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
-        raise ModelError(f"compute.device: {device} given, this machine has {torch.cuda.device_count()} GPUs")
-    return picked
 
 
 def load_model(
@@ -326,6 +315,10 @@ def resolve_hub(hub: str, revision: str | None) -> str:
 
 @contextmanager
 def _loading(source: str) -> Iterator[None]:
+    from transformers.utils import logging
+
+    # Its bar counts tensors, hundreds a second: next to the stages' own bars that is noise.
+    logging.disable_progress_bar()
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:

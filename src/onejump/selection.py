@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from onejump.device import pick_device
 from onejump.errors import OneJumpError
 from onejump.files import read_table, write_json, write_table
 from onejump.maps import NJTC, ShortcutFolder
-from onejump.model import pick_device
 from onejump.store import ActivationStore
 
 SIGNED_SQUARED_COSINE, COSINE, MSE = "signed-squared-cosine", "cosine", "mse"

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from onejump.device import pick_device
 from onejump.errors import OneJumpError, StudyError
 from onejump.exact import Moments, fit_jtc, fit_n_njtc, fit_njtc
 from onejump.files import replacing
 from onejump.gradient import fit_gradient
 from onejump.maps import Shortcut, save_shortcut, shortcut_path
-from onejump.model import pick_device
 from onejump.store import ActivationStore
 
 
@@ -113,6 +113,8 @@ def fit_shortcuts(
         fresh.mkdir()
         for level, shortcut in enumerate(fitted):
             if not all(bool(torch.isfinite(tensor).all()) for tensor in shortcut.state_dict().values()):
-                raise OneJumpError(f"the {method} fit of level {level} is not finite (solver {options['solver']})")
+                raise OneJumpError(
+                    f"the {method} fit of level {level} is not finite (solver {options['solver']})"
+                )
             source = None if method == "joint" else level
             save_shortcut(shortcut_path(fresh, source), shortcut, {**about, "level": source})

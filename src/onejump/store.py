@@ -252,7 +252,17 @@ class ActivationStore:
 
     def of_samples(self, name: str) -> Array:
         """One of SAMPLE_ARRAYS for all samples."""
-        return np.concatenate([self._read(i, name, np.s_[...]) for i in range(len(self._shards))])
+        return np.concatenate([self._of_shard(i, name) for i in range(len(self._shards))])
+
+    def _of_shard(self, shard: int, name: str) -> Array:
+        values = self._read(shard, name, np.s_[...])
+        # Ids are not negative and logits are numbers, so the fill value is a chunk that is not there.
+        if bool((np.isnan(values) if values.dtype.kind == "f" else values < 0).any()):
+            raise CorruptStoreError(
+                f"{self.paths[shard]}: {name} is lost (its chunk file is missing): delete this shard and run "
+                "the same command again"
+            )
+        return values
 
     def _chunks(self) -> Iterator[tuple[int, tuple[int, int]]]:
         for index, shard in enumerate(self._shards):
@@ -293,7 +303,9 @@ def _open(path: Path) -> Any:
         group = zarr.open_group(path, mode="r")
         complete = group.attrs.get("format") == FORMAT and "activations" in group
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        raise CorruptStoreError(f"{path}: not an activation shard ({' '.join(str(error).split())[:200]})") from error
+        raise CorruptStoreError(
+            f"{path}: not an activation shard ({' '.join(str(error).split())[:200]})"
+        ) from error
     if not complete:
         raise CorruptStoreError(f"{path}: an activation shard of format {FORMAT} was expected")
     return group

@@ -108,7 +108,7 @@ class Corpus(_Section):
     """SHA-256 of that file."""
     text: str = "text"
     """Key or column that holds a document's text."""
-    language: str = "en"
+    language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-.*)?$")] = "en"
     """Language of the text, for the sentence segmentation (ISO 639 code)."""
     training: PositiveInt
     """Sentences to fit and select on."""

@@ -1,0 +1,46 @@
+# `make` runs the default study, `make test` the tests; each does all its own set-up.
+# Another study: make STUDY=studies/full.yaml
+
+STUDY ?= config.yaml
+PYTHON ?= python3
+BIN := .venv/bin
+NAME = $(shell sed -n 's/^study:[[:space:]]*//p' $(STUDY))
+SNAKEMAKE = $(BIN)/snakemake --cores all --configfile $(STUDY)
+
+.PHONY: run report test check bench clean
+.DEFAULT_GOAL := run
+
+run: .venv/installed
+	$(SNAKEMAKE)
+	@$(MAKE) --no-print-directory report
+	@$(BIN)/onejump summary $(STUDY)
+
+report: .venv/installed
+	$(SNAKEMAKE) --report results/$(NAME)/report.html
+
+test: .venv/installed-dev check
+	$(SNAKEMAKE) --quiet all -- results/default/smollm2-135m/model.json results/default/corpora/wikipedia-en.parquet
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+check: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+bench: .venv/installed-dev
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv .snakemake results resources
+
+.venv/installed: envs/requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r envs/requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps -e .
+	@touch $@
+
+.venv/installed-dev: .venv/installed envs/requirements-dev.txt
+	$(BIN)/python -m pip install --quiet -r envs/requirements-dev.txt
+	@touch $@

@@ -1,0 +1,38 @@
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+# A study given by --configfile stands alone: it is not mixed with the default one.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/corpus.smk"
+include: "workflow/rules/model.smk"
+include: "workflow/rules/activations.smk"
+include: "workflow/rules/shortcuts.smk"
+include: "workflow/rules/selection.smk"
+include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/figures.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        pairs("selection.json", "evaluation.parquet", "parameters.parquet"),
+        pairs(
+            *(f"figures/{figure}.{suffix}" for figure in STUDY.figures.names() for suffix in ("svg", "png"))
+        ),
+
+
+onerror:
+    print(
+        "\nA job failed: its log stands above, and in the file named there. Finished stages are kept: mend the "
+        "cause and run the same command again; it goes on from there.",
+        file=sys.stderr,
+    )

@@ -1,0 +1,32 @@
+"""Shortcuts in transformers: fit, select and evaluate one jump from any level to the last.
+
+>>> import onejump
+>>> jump = onejump.load_shortcut("results/default/smollm2-135m/wikipedia-en/shortcuts/n-njtc/level-13.safetensors")
+>>> head = onejump.Head.load("results/default/smollm2-135m/head.safetensors")
+>>> logits = head.logits(jump(states))  # states of any level, of shape (..., H)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "ActivationStore": "store",
+    "Head": "head",
+    "OneJumpError": "errors",
+    "Shortcut": "maps",
+    "ShortcutFolder": "maps",
+    "Transformer": "model",
+    "load_model": "model",
+    "load_shortcut": "maps",
+    "load_study": "study",
+}
+__all__ = sorted(_HOME)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    # On first use, so that neither the command line nor planning a workflow waits for torch.
+    if name not in _HOME:
+        raise AttributeError(f"module 'onejump' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"onejump.{_HOME[name]}"), name)

@@ -1,0 +1,113 @@
+"""The `onejump` command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onejump.errors import OneJumpError
+
+
+@contextmanager
+def _one_clear_error() -> Iterator[None]:
+    try:
+        yield
+    except OneJumpError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="onejump")
+def main() -> None:
+    """Shortcuts in transformers: one jump from any level to the last."""
+
+
+def _study_argument(command: Callable[..., None]) -> Callable[..., None]:
+    kind = click.Path(path_type=Path)
+    return click.argument("study", type=kind, default=Path("config.yaml"))(command)
+
+
+@main.command()
+@_study_argument
+def check(study: Path) -> None:
+    """Check a study file, as the workflow does before it plans a job."""
+    from onejump.study import load_study
+
+    with _one_clear_error():
+        found = load_study(study)
+    methods = ", ".join(found.shortcuts.methods())
+    click.echo(
+        f"{study}: valid. Study {found.study}: {len(found.models)} model(s), {len(found.corpora)} corpora,"
+    )
+    click.echo(f"shortcuts {methods}.")
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON schema of a study file."""
+    from onejump.study import study_schema
+
+    click.echo(json.dumps(study_schema(), indent=2))
+
+
+@main.command()
+@_study_argument
+@click.option(
+    "--results", type=click.Path(path_type=Path), default=Path("results"), help="Folder of all results."
+)
+def summary(study: Path, results: Path) -> None:
+    """Name the selected jump of each model and corpus, its scores, the figures and the report."""
+    from onejump.study import load_study
+
+    with _one_clear_error():
+        found = load_study(study)
+        home = results / found.study
+        for model in found.models:
+            for corpus in found.corpora:
+                _summarise(home / model / corpus, model, corpus)
+    report = home / "report.html"
+    if report.is_file():
+        click.echo(f"\nreport   {report}")
+
+
+def _summarise(pair: Path, model: str, corpus: str) -> None:
+    from onejump.files import read_json, read_table
+
+    if not (pair / "selection.json").is_file() or not (pair / "evaluation.parquet").is_file():
+        raise OneJumpError(f"{pair}: not there yet; run the workflow of this study first")
+    chosen = read_json(pair / "selection.json")
+    origin = chosen["computed_from"]
+    click.echo(f"\n{model} on {corpus}")
+    click.echo(
+        f"selected jump: from level {chosen['jump']} of 0..{origin['levels'] - 1} ({origin['method']})"
+    )
+    click.echo(f"  {_score_line(chosen)}")
+    click.echo("  validation, mean over levels:")
+    click.echo(
+        f"    {'method':<10}" + "".join(f"{name:>14}" for name in ("precision@1", "surprisal", "kl", "r2"))
+    )
+    table = read_table(pair / "evaluation.parquet")
+    means = table.groupby(["method", "metric"], sort=False)["value"].mean().unstack()
+    for method in means.index:
+        if not str(method).startswith("arbitrary"):
+            shown = "".join(
+                f"{means.loc[method, m]:>14.3f}" for m in ("precision@1", "surprisal", "kl", "r2")
+            )
+            click.echo(f"    {method:<10}{shown}")
+    for figure in sorted((pair / "figures").glob("*.svg")):
+        click.echo(f"figure   {figure}")
+
+
+def _score_line(chosen: dict[str, Any]) -> str:
+    origin = chosen["computed_from"]
+    each = chosen["score"] / (origin["samples"] * origin["levels"])
+    line = f"{origin['metric']} {chosen['score']:.1f} over {origin['samples']} samples x {origin['levels']} levels"
+    line += f" ({each:.4f} each)"
+    if chosen["margin"] is not None:
+        line += f", ahead of jump {chosen['ranking'][1]['jump']} by {chosen['margin']:.1f}"
+    return line

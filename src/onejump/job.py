@@ -1,0 +1,63 @@
+"""What every job of the workflow does around its stage: threads, progress, a log, and one clear error."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from onejump.errors import OneJumpError
+
+
+@contextmanager
+def job(snakemake: Any) -> Iterator[None]:
+    """Run a stage as a job of the workflow.
+
+    Enter it before the stage's module is imported: thread counts are read when torch loads. The log gets
+    warnings and, of an error that onejump raises on purpose, its one line; of any other the traceback too.
+    The job then ends with status 1.
+
+    Parameters
+    ----------
+    snakemake : snakemake.script.Snakemake
+    """
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(snakemake.threads)
+    what = " ".join([snakemake.rule, *map(str, snakemake.wildcards)])
+    os.environ["TQDM_DESC"] = what
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    log = Path(snakemake.log[0])
+    log.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(log, mode="w", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    for chatty in ("httpx", "httpcore", "matplotlib", "fontTools"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    warnings.simplefilter("default")
+    logging.info("%s: started with %s threads", what, snakemake.threads)
+    try:
+        yield
+    except OneJumpError as error:
+        _fail(what, str(error))
+    except MemoryError:
+        _fail(what, "not enough memory: lower compute.batch_tokens or activations.shard_sentences")
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":
+            _fail(what, f"not enough GPU memory: lower compute.batch_tokens ({error})")
+        logging.error(traceback.format_exc())
+        _fail(what, f"{type(error).__name__}: {error}")
+    logging.info("%s: done", what)
+
+
+def _fail(what: str, reason: str) -> None:
+    # Snakemake prints the log of a failed job, so the reason need not be said on the terminal twice.
+    logging.error("%s: %s", what, reason)
+    logging.shutdown()
+    sys.exit(1)

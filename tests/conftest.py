@@ -1,0 +1,203 @@
+"""What the tests share: synthetic stores and heads, a tiny model with its tokenizer, and a tiny corpus."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from onejump.head import Head, HeadConfig
+from onejump.store import ActivationStore, ShardWriter
+
+torch.set_num_threads(1)
+settings.register_profile(
+    "onejump", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("onejump")
+
+SUBJECTS = (
+    "The old farmer",
+    "A young teacher",
+    "My neighbour",
+    "The tired captain",
+    "Our doctor",
+    "A quiet boy",
+)
+VERBS = ("counted", "painted", "carried", "forgot", "described", "repaired", "wanted", "found")
+OBJECTS = ("the green boat", "two heavy stones", "a small clock", "the broken window", "some warm bread")
+PLACES = ("near the river", "behind the church", "in the garden", "on the long road")
+TIMES = ("before the rain", "after the winter", "during the war", "at night", "every summer")
+
+
+def documents(count: int = 80, sentences: int = 5) -> list[list[str]]:
+    """Documents of distinct sentences, each ending in a full stop."""
+    every = [" ".join(words) + "." for words in itertools.product(SUBJECTS, VERBS, OBJECTS, PLACES, TIMES)]
+    chosen = np.random.default_rng(0).permutation(len(every))[: count * sentences].tolist()
+    return [[every[i] for i in chosen[d * sentences : (d + 1) * sentences]] for d in range(count)]
+
+
+@pytest.fixture(scope="session")
+def write_documents() -> Callable[..., Path]:
+    """write_documents(folder, count=80, sentences=5): a folder of plain text, one file a document."""
+
+    def write(folder: Path, count: int = 80, sentences: int = 5) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, document in enumerate(documents(count, sentences)):
+            (folder / f"document-{number:03d}.txt").write_text(" ".join(document) + "\n", encoding="utf-8")
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def make_head() -> Callable[..., Head]:
+    """make_head(hidden, vocabulary, norm="rms", bias=False, softcap=None, scale=1.0, seed=0)."""
+
+    def make(
+        hidden: int,
+        vocabulary: int,
+        norm: Any = "rms",
+        *,
+        bias: bool = False,
+        softcap: float | None = None,
+        scale: float = 1.0,
+        seed: int = 0,
+    ) -> Head:
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(*shape: int) -> torch.Tensor:
+            return torch.randn(*shape, generator=generator)
+
+        return Head(
+            HeadConfig(norm, 1e-5, scale, softcap),
+            1 + 0.3 * normal(hidden),
+            0.3 * normal(hidden) if norm == "layer" else torch.zeros(hidden),
+            normal(vocabulary, hidden),
+            normal(vocabulary) if bias else None,
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_store(tmp_path: Path) -> Callable[..., ActivationStore]:
+    """make_store(states, sizes=None, head=None, top_k=5, **options of ShardWriter): exact by default.
+
+    `states` is (levels, samples, H); `sizes` says how many samples go into each shard.
+    """
+    numbers = itertools.count()
+
+    def make(
+        states: Any,
+        *,
+        sizes: Sequence[int] | None = None,
+        head: Head | None = None,
+        top_k: int = 5,
+        **options: Any,
+    ) -> ActivationStore:
+        states = np.asarray(states, dtype=np.float32)
+        levels, samples, hidden = states.shape
+        number = next(numbers)
+        paths = []
+        start = 0
+        for index, size in enumerate(sizes or [samples]):
+            part = states[:, start : start + size]
+            if head is None:
+                logits = torch.zeros(size, 2 * top_k) - torch.arange(2.0 * top_k)
+            else:
+                logits = head.logits(torch.from_numpy(part[-1]))
+            top_logits, top_tokens = logits.topk(top_k)
+            path = tmp_path / f"store-{number}" / f"{index}.zarr"
+            chosen = {"keepbits": None, "chunk_samples": 64} | options
+            with ShardWriter(
+                path, levels=levels, samples=size, hidden=hidden, top_k=top_k, **chosen
+            ) as writer:
+                writer.append(
+                    part,
+                    sentence=np.arange(start, start + size),
+                    position=np.arange(size) % 7,
+                    token=np.arange(size) % 11,
+                    top_tokens=top_tokens.numpy(),
+                    top_logits=top_logits.numpy(),
+                    logsumexp=logits.logsumexp(-1).numpy(),
+                )
+            paths.append(path)
+            start += size
+        assert start == samples
+        return ActivationStore(paths)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of 4 blocks and H = 32, with a word tokenizer, as `save_pretrained` writes them."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    words = sorted({word for s in itertools.chain(*documents()) for word in s.rstrip(".").split()})
+    vocabulary = {word: i for i, word in enumerate(["<unk>", "<s>", "</s>", ".", ",", *words])}
+    vocabulary |= {f"word{i}": i for i in range(len(vocabulary), 200)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            num_hidden_layers=4,
+            hidden_size=32,
+            intermediate_size=64,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            vocab_size=200,
+            max_position_embeddings=128,
+            initializer_range=0.15,
+            tie_word_embeddings=False,
+        )
+    )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    folder = tmp_path_factory.mktemp("model") / "tiny-llama"
+    model.save_pretrained(folder)
+    wrapped.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def levels_of_data() -> Callable[..., np.ndarray]:
+    """levels_of_data(levels, samples, hidden, seed=0): correlated states that drift from level to level."""
+
+    def make(levels: int, samples: int, hidden: int, seed: int = 0) -> np.ndarray:
+        generator = np.random.default_rng(seed)
+        state = (
+            generator.normal(size=(samples, hidden)) @ generator.normal(size=(hidden, hidden)) / hidden**0.5
+        )
+        state += generator.normal(size=hidden)
+        states = [state]
+        for _ in range(levels - 1):
+            step = generator.normal(size=(hidden, hidden)) / hidden**0.5
+            state = state + 0.5 * np.tanh(state @ step) + 0.2 * generator.normal(size=state.shape)
+            states.append(state)
+        return np.stack(states).astype(np.float32)
+
+    return make
+
+
+@pytest.fixture
+def only() -> Callable[[Path], list[str]]:
+    """only(folder): names of everything in a folder, hidden files included."""
+    return lambda folder: sorted(path.name for path in folder.iterdir())
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("filterwarnings", "ignore:Numcodecs codecs are not in the Zarr version 3")

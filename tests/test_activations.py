@@ -1,0 +1,229 @@
+"""Sampled positions, and extraction end to end on the tiny model."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onejump.activations import (
+    Prompt,
+    batches,
+    extract,
+    extract_shard,
+    make_prompts,
+    pad,
+    sample_positions,
+    shard_sentences,
+)
+from onejump.errors import ActivationError, CorpusError
+from onejump.files import write_json, write_table
+from onejump.model import Transformer, load_model, load_tokenizer
+from onejump.store import SAMPLE_ARRAYS, ActivationStore
+
+Only = Callable[[Path], list[str]]
+EXACT: dict[str, Any] = {"keepbits": None}
+
+
+@pytest.fixture
+def transformer(tiny_model_folder: Path) -> Transformer:
+    return load_model(str(tiny_model_folder), device="cpu")
+
+
+@pytest.fixture
+def corpus(write_documents: Callable[..., Path], tmp_path: Path) -> pd.DataFrame:
+    folder = write_documents(tmp_path / "documents", count=12, sentences=5)
+    texts = [path.read_text().strip().split(". ") for path in sorted(folder.iterdir())]
+    sentences = [sentence.rstrip(".") + "." for text in texts for sentence in text]
+    splits = ["training"] * 40 + ["validation"] * 20
+    return pd.DataFrame({"sentence_id": range(100, 160), "split": splits, "sentence": sentences})
+
+
+@given(
+    length=st.integers(0, 40),
+    sentence=st.integers(0, 2**40),
+    seed=st.integers(0, 2**31),
+    positions=st.integers(1, 50),
+    skip_first=st.booleans(),
+)
+def test_positions_are_distinct_and_in_range(
+    length: int, sentence: int, seed: int, positions: int, skip_first: bool
+) -> None:
+    options: dict[str, Any] = {"seed": seed, "positions": positions, "skip_first": skip_first}
+    drawn = sample_positions(length, sentence, **options).tolist()
+    available = range(1 if skip_first else 0, length)
+    assert drawn == sorted(set(drawn))
+    assert set(drawn) <= set(available)
+    assert len(drawn) == min(positions, len(available))
+    assert sample_positions(length, sentence, **options).tolist() == drawn
+
+
+def test_positions_are_spread_evenly_and_differ_by_seed_and_sentence() -> None:
+    drawn = np.array([int(sample_positions(8, sentence, seed=3)[0]) for sentence in range(4000)])
+    counts = np.bincount(drawn, minlength=8)
+    assert (np.abs(counts - 500) < 5 * np.sqrt(500 * 7 / 8)).all()
+    other = np.array([int(sample_positions(8, sentence, seed=4)[0]) for sentence in range(4000)])
+    assert 0.08 < (drawn == other).mean() < 0.17
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=30), st.integers(1, 200))
+def test_batches_keep_all_prompts_within_the_budget(lengths: list[int], batch_tokens: int) -> None:
+    lengths = sorted(lengths, reverse=True)
+    prompts = [Prompt(i, [i + 1] * n, np.array([n - 1])) for i, n in enumerate(lengths)]
+    cut = list(batches(prompts, batch_tokens))
+    assert [prompt for batch in cut for prompt in batch] == prompts
+    for batch in cut:
+        tokens, rows, positions = pad(batch)
+        assert tokens.numel() <= batch_tokens or len(batch) == 1
+        assert tokens[rows, positions].tolist() == [prompt.sentence + 1 for prompt in batch]
+
+
+def direct(transformer: Transformer, tokenizer: Any, sentence: str, position: int) -> tuple[np.ndarray, Any]:
+    """States (levels, H) and final logits of a plain pass over the whole sentence."""
+    before: list[torch.Tensor] = []
+    hook = transformer.model.model.norm.register_forward_pre_hook(lambda _, a: before.append(a[0]))
+    with torch.inference_mode():
+        tokens = torch.tensor([tokenizer(sentence)["input_ids"]])
+        out = transformer.model(tokens, output_hidden_states=True)
+    hook.remove()
+    states = torch.stack([*(h[0, position] for h in out.hidden_states[:-1]), before[0][0, position]])
+    return states.numpy(), (out.logits[0, position], int(tokens[0, position]))
+
+
+@pytest.mark.parametrize(("store", "bound"), [({}, 2**-11), (EXACT, 0.0)])
+def test_the_store_holds_what_a_plain_pass_gives(
+    store: dict[str, Any],
+    bound: float,
+    transformer: Transformer,
+    tiny_model_folder: Path,
+    corpus: pd.DataFrame,
+    tmp_path: Path,
+) -> None:
+    tokenizer = load_tokenizer(str(tiny_model_folder))
+    prompts = make_prompts(corpus, tokenizer, seed=5, positions=2)
+    extract(transformer, prompts, tmp_path / "s.zarr", batch_tokens=64, top_k=7, store=store)
+    found = ActivationStore([tmp_path / "s.zarr"])
+    assert (found.levels, found.samples, found.hidden) == (5, 120, 32)
+    states = np.stack([found.level(level) for level in range(5)])
+    kept = {name: found.of_samples(name) for name in SAMPLE_ARRAYS}
+    text = dict(zip(corpus["sentence_id"], corpus["sentence"], strict=True))
+    assert sorted(kept["sentence"].tolist()) == sorted([*text, *text])
+    for i in range(found.samples):
+        sentence, position = int(kept["sentence"][i]), int(kept["position"][i])
+        length = len(tokenizer(text[sentence])["input_ids"])
+        assert position in sample_positions(length, sentence, seed=5, positions=2)
+        expected, (logits, token) = direct(transformer, tokenizer, text[sentence], position)
+        assert kept["token"][i] == token
+        np.testing.assert_array_less(
+            np.abs(states[:, i] - expected), bound * 1.001 * np.abs(expected) + 2e-5 * np.abs(expected).max()
+        )
+        top = logits.topk(7)
+        assert kept["top_tokens"][i].tolist() == top.indices.tolist()
+        np.testing.assert_allclose(kept["top_logits"][i], top.values, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(kept["logsumexp"][i], logits.logsumexp(-1), rtol=1e-4)
+
+
+def test_the_same_samples_in_any_number_of_shards(
+    tiny_model_folder: Path, corpus: pd.DataFrame, tmp_path: Path
+) -> None:
+    origin = {"source": str(tiny_model_folder), "revision": None, "trust_remote_code": False}
+    write_json(tmp_path / "model.json", origin | {"dtype": "float32"})
+    write_table(tmp_path / "corpus.parquet", corpus)
+    found = []
+    for shards in (1, 3):
+        paths = [tmp_path / f"{shards}-{shard}.zarr" for shard in range(shards)]
+        for shard, path in enumerate(paths):
+            extract_shard(
+                path,
+                model=tmp_path / "model.json",
+                corpus=tmp_path / "corpus.parquet",
+                split="training",
+                shard=shard,
+                shards=shards,
+                seed=1,
+                options={"positions": 2, "skip_first": True, "max_tokens": 64, "top_k": 3, "store": EXACT},
+                compute={"device": "cpu", "device_map": None, "batch_tokens": 100},
+            )
+        store = ActivationStore(paths)
+        assert len(store.shard_samples) == shards
+        order = np.lexsort((store.of_samples("position"), store.of_samples("sentence")))
+        ids = np.stack([store.of_samples(n)[order] for n in ("sentence", "position", "token")])
+        found.append((ids, np.stack([store.level(level)[order] for level in range(5)])))
+    (ids, states), (other_ids, other_states) = found
+    np.testing.assert_array_equal(ids, other_ids)
+    np.testing.assert_allclose(states, other_states, rtol=1e-4, atol=1e-4)
+    assert set(ids[0]) == set(range(100, 140))  # training sentences, and no others
+    assert ids[1].min() >= 1
+
+
+@given(st.integers(1, 30), st.integers(1, 8))
+def test_shards_part_the_split(sentences: int, shards: int) -> None:
+    splits = ["training" if i % 3 else "validation" for i in range(sentences)]
+    table = pd.DataFrame({"sentence_id": range(sentences), "split": splits})
+    parts = [shard_sentences(table, "training", s, shards)["sentence_id"].tolist() for s in range(shards)]
+    assert sorted(itertools.chain(*parts)) == [i for i in range(sentences) if i % 3]
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def some_prompts() -> list[Prompt]:
+    return [Prompt(7, [5, 6, 7], np.array([2])), Prompt(8, [8, 9], np.array([1]))]
+
+
+@pytest.mark.parametrize(("block", "level"), [(0, 1), (2, 3)])
+def test_what_is_not_finite_is_refused(
+    block: int, level: int, transformer: Transformer, tmp_path: Path, only: Only
+) -> None:
+    with torch.no_grad():
+        transformer.blocks[block].mlp.down_proj.weight[3, 4] = float("nan")
+    with pytest.raises(ActivationError, match=rf"non-finite.*level {level}, sentence 7, position 2"):
+        extract(transformer, some_prompts(), tmp_path / "out" / "s.zarr", top_k=3)
+    assert only(tmp_path / "out") == []
+
+
+def test_an_old_shard_outlives_a_failed_run(transformer: Transformer, tmp_path: Path, only: Only) -> None:
+    extract(transformer, some_prompts(), tmp_path / "out" / "s.zarr", top_k=3)
+    before = ActivationStore([tmp_path / "out" / "s.zarr"]).level(2)
+    with torch.no_grad():
+        transformer.blocks[1].mlp.down_proj.weight[0, 0] = float("inf")
+    with pytest.raises(ActivationError):
+        extract(transformer, some_prompts(), tmp_path / "out" / "s.zarr", top_k=3)
+    assert only(tmp_path / "out") == ["s.zarr"]
+    np.testing.assert_array_equal(ActivationStore([tmp_path / "out" / "s.zarr"]).level(2), before)
+
+
+def test_activations_of_100_000_pass_the_default_store_and_no_float16(
+    transformer: Transformer, tmp_path: Path, only: Only
+) -> None:
+    with torch.no_grad():
+        transformer.model.get_input_embeddings().weight[[5, 7, 9], 3] = 1e5
+    tokens, rows, positions = pad(some_prompts())
+    expected = transformer.states(tokens, rows, positions).numpy()
+    assert np.abs(expected).max() > 65504
+    extract(transformer, some_prompts(), tmp_path / "out" / "s.zarr", top_k=3)
+    store = ActivationStore([tmp_path / "out" / "s.zarr"])
+    found = np.stack([store.level(level) for level in range(5)])
+    assert (np.abs(found / expected - 1) < 1e-3).all()
+    with pytest.raises(ActivationError, match=r"level 0, sentence 7, position 2 is beyond float16.*65504"):
+        extract(transformer, some_prompts(), tmp_path / "out" / "t.zarr", top_k=3, store={"dtype": "float16"})
+    assert only(tmp_path / "out") == ["s.zarr"]
+
+
+def test_sentences_without_a_token_to_sample(tiny_model_folder: Path) -> None:
+    table = pd.DataFrame({"sentence_id": [1, 2], "sentence": ["clock", "boat"]})
+    with pytest.raises(CorpusError, match="none of the 2 sentences"):
+        make_prompts(table, load_tokenizer(str(tiny_model_folder)), seed=0, skip_first=True)
+
+
+def test_long_sentences_are_cut(tiny_model_folder: Path, corpus: pd.DataFrame) -> None:
+    tokenizer = load_tokenizer(str(tiny_model_folder))
+    prompts = make_prompts(corpus, tokenizer, seed=0, positions=99, max_tokens=4)
+    assert {len(prompt.tokens) for prompt in prompts} == {4}
+    assert all(prompt.positions.tolist() == [0, 1, 2, 3] for prompt in prompts)

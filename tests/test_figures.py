@@ -1,0 +1,240 @@
+"""Figures: what they hold, and that they are written whole and alike."""
+
+from __future__ import annotations
+
+import json
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from onejump.errors import OneJumpError
+from onejump.figures import draw
+from onejump.selection import METRICS, select_jump
+
+FIGURES = ("methods", "one-jump", "alternatives", "scores", "parameters")
+PRECISIONS = ["precision@1", "precision@5", "precision@10"]
+
+
+def _options(figure: str, metrics: list[str] | None = None) -> dict[str, Any]:
+    if figure == "scores":
+        return {"colormap": "cividis"}
+    return {} if figure == "parameters" else {"metrics": metrics or ["precision@1", "surprisal"]}
+
+
+def _value(method: str, metric: str, x: float, jump: float) -> float:
+    """A plausible value at the fraction x of the way to the last level."""
+    away = abs(x - jump)
+    precision = {
+        "identity": 0.005 + 0.5 * x**3,
+        "jtc": 0.27 + 0.5 * x**2,
+        "njtc": 0.12 + 0.02 * x,
+        "n-njtc": 0.15 + 0.01 * x,
+        "joint": 0.135 - 0.01 * x,
+    }.get(method, max(0.002, 0.152 - 0.14 * away))
+    if metric in PRECISIONS:
+        return min(1.0, precision * (1 + 0.5 * PRECISIONS.index(metric)))
+    surprisal = {
+        "identity": 0.9 + 140 * (1 - x) ** 6 + 8 * (1 - x),
+        "jtc": 4.2 - 3.4 * x,
+        "njtc": 5.6,
+        "n-njtc": 5.2 - 0.1 * x,
+        "joint": 5.5,
+    }.get(method, 5.2 + 2 * away + (30 * away if x == 0 else 0))
+    if metric != "r2":
+        return surprisal * (0.8 if metric == "kl" else 1)
+    r2 = {"identity": -8 + 8.9 * x, "jtc": 0.3 + 0.6 * x, "njtc": 0.1, "n-njtc": 0.2 + 0.1 * x, "joint": 0.15}
+    return r2.get(method, -1e7 * away if x == 0 else 0.2 - away)
+
+
+def tables(
+    folder: Path,
+    *,
+    levels: int = 30,
+    methods: tuple[str, ...] = ("identity", "jtc", "njtc", "n-njtc", "joint"),
+    arbitrary: bool = True,
+    metric: str = "signed-squared-cosine",
+    model: str = "SmolLM2-135M",
+    hidden: int = 576,
+) -> dict[str, Path]:
+    """Tables shaped like the stages' own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    level = np.arange(levels)
+    best = int(0.45 * levels)
+    # Scores: high near the diagonal, the middle jumps serving most.
+    cosine = np.exp(-(((level[:, None] - level) / levels) ** 2) * 3) * 0.5 - 0.3 * (level[:, None] < 1)
+    cosine += 0.01 * rng.normal(size=cosine.shape)
+    by_metric = dict(zip(METRICS, (cosine * abs(cosine), cosine, 10.0 ** (2 - 3 * cosine)), strict=True))
+    paths = {name: folder / f"{name}.parquet" for name in ("evaluation", "scores", "parameters")}
+    paths["selection"] = folder / "selection.json"
+    rows = [
+        (model, "wiki-en", name, m, k, float(9000 * matrix[m, k]), 9000)
+        for name, matrix in by_metric.items()
+        for m in level
+        for k in level
+    ]
+    columns = ["model", "corpus", "metric", "jump", "level", "score", "n"]
+    pd.DataFrame(rows, columns=columns).to_parquet(paths["scores"], index=False)
+    the_set = "n-njtc" if "n-njtc" in methods else "njtc"
+    select_jump(paths["selection"], paths["scores"], method=the_set, metric=metric)
+    jump = json.loads(paths["selection"].read_text())["jump"]
+    jumps = dict.fromkeys(methods, best) | {"ojfa": jump}
+    if arbitrary:
+        jumps |= {"arbitrary-first": 0, "arbitrary-middle": levels // 2, "arbitrary-last": levels - 1}
+        jumps |= {f"arbitrary-random-{i}": int(rng.integers(levels)) for i in range(1, 6)}
+    evaluation = []
+    for method, at in jumps.items():
+        for k in level:
+            for name in [*PRECISIONS, "surprisal", "kl", "r2"]:
+                value = _value(method, name, k / max(1, levels - 1), at / max(1, levels - 1))
+                value *= 1 + 0.02 * rng.normal()
+                value = min(value, 1.0) if name in PRECISIONS else value
+                evaluation.append((model, "wiki-en", method, k, name, value, 0.02 * abs(value), 3000))
+    columns = ["model", "corpus", "method", "level", "metric", "value", "stderr", "n"]
+    pd.DataFrame(evaluation, columns=columns).to_parquet(paths["evaluation"], index=False)
+    rank = max(1, hidden // 100)
+    low = 4 * hidden + 2 * hidden * rank
+    numbers = {
+        "identity": (0, 0),
+        "jtc": (levels, levels * hidden**2),
+        "njtc": (levels, levels * 2 * hidden * rank),
+        "n-njtc": (levels, levels * low),
+        "joint": (1, low),
+        "ojfa": (1, low),
+    }
+    full = numbers[the_set][1]
+    counts = [
+        (model, "wiki-en", m, kept, n, full / n if n else float("nan"))
+        for m, (kept, n) in numbers.items()
+        if m in jumps or m == "identity"
+    ]
+    columns = ["model", "corpus", "method", "shortcuts", "numbers", "reduction"]
+    pd.DataFrame(counts, columns=columns).to_parquet(paths["parameters"], index=False)
+    return paths
+
+
+def _texts(svg: Path) -> str:
+    return "\n".join(
+        element.text or "" for element in ElementTree.parse(svg).iter("{http://www.w3.org/2000/svg}text")
+    )
+
+
+def _draw(figure: str, folder: Path, inputs: dict[str, Path], **options: Any) -> tuple[Path, Path]:
+    svg, png = folder / f"{figure}.svg", folder / f"{figure}.png"
+    draw(figure, [svg, png], **inputs, options=_options(figure) | options)
+    return svg, png
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return tables(tmp_path_factory.mktemp("full"))
+
+
+EXPECTED = {
+    "methods": ["identity", "jtc", "njtc", "n-njtc", "joint", "ojfa (one jump, from level"],
+    "one-jump": ["n-njtc, a jump per level (30 jumps)", "one jump (OJFA), from level", "identity"],
+    "alternatives": ["joint (one jump fitted to all levels)", "first jump (level 0)", "last jump (level 29)"],
+    "scores": ["jump m (fitted at level m)", "◀ jump ", "chosen: jump "],
+    "parameters": ["jtc", "n-njtc", "9,953,280", "×30.0", "—", "ojfa (from level"],
+}
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_full_study_is_drawn_with_its_labels_as_text_and_twice_alike(
+    figure: str, full: dict[str, Path], tmp_path: Path
+) -> None:
+    before = dict(matplotlib.rcParams)
+    svg, png = _draw(figure, tmp_path / "a", full)
+    again = _draw(figure, tmp_path / "b", full)
+    assert [svg.read_bytes(), png.read_bytes()] == [path.read_bytes() for path in again]
+    texts = _texts(svg)
+    for label in [*EXPECTED[figure], "SmolLM2-135M on wiki-en"]:
+        assert label in texts
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert "<dc:date>" not in svg.read_text(encoding="utf-8")
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+@pytest.mark.parametrize("figure", FIGURES)
+def test_study_with_little_in_it_is_drawn(figure: str, levels: int, tmp_path: Path) -> None:
+    inputs = tables(tmp_path / "in", levels=levels, methods=("n-njtc",), arbitrary=False)
+    svg, _ = _draw(figure, tmp_path, inputs)
+    texts = _texts(svg)
+    assert "joint" not in texts
+    assert "arbitrary" not in texts
+    assert "\njtc" not in texts
+
+
+def test_every_metric_and_values_beyond_the_axis(full: dict[str, Path], tmp_path: Path) -> None:
+    metrics = [*PRECISIONS, "surprisal", "r2", "kl"]
+    svg, _ = _draw("alternatives", tmp_path, full, metrics=metrics)
+    texts = _texts(svg)
+    for label in [*PRECISIONS, "surprisal −ln p(w*) (nats)", "KL(p ‖ p̂) (nats)"]:
+        assert label in texts
+    assert "▼ below the axis: " in texts
+    assert "arbitrary (to −" in texts
+
+
+def test_without_a_selection_methods_and_parameters_name_no_level(
+    full: dict[str, Path], tmp_path: Path
+) -> None:
+    inputs = {name: full[name] for name in ("evaluation", "parameters")}
+    assert "\nojfa" in _texts(_draw("methods", tmp_path, inputs)[0])
+    texts = _texts(_draw("parameters", tmp_path, inputs)[0])
+    assert "\nojfa" in texts
+    assert "than the n-njtc set" in texts
+    assert "level" not in texts
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_scores_show_the_metric_that_chose(metric: str, tmp_path: Path) -> None:
+    inputs = tables(tmp_path / "in", levels=6, metric=metric, methods=("njtc",), arbitrary=False)
+    chosen = json.loads(inputs["selection"].read_text())
+    svg, _ = _draw("scores", tmp_path, inputs)
+    texts = _texts(svg)
+    assert {"mse": "mean squared error (less"}.get(metric, "cosine") in texts
+    assert f"chosen: jump {chosen['jump']}, D = {chosen['score'] / 9000:.4g}" in texts
+
+
+def test_infinite_and_zero_values_are_drawn(tmp_path: Path) -> None:
+    inputs = tables(tmp_path / "in", levels=3)
+    table = pd.read_parquet(inputs["evaluation"])
+    table.loc[(table["method"] == "identity") & (table["level"] == 0), ["value", "stderr"]] = np.inf
+    table.loc[(table["method"] == "jtc") & (table["level"] == 2), ["value", "stderr"]] = 0.0
+    table.to_parquet(inputs["evaluation"], index=False)
+    svg, _ = _draw("methods", tmp_path, inputs, metrics=["precision@1", "surprisal", "kl", "r2"])
+    assert "identity (to inf)" in _texts(svg)
+
+
+def test_errors_say_what_was_given_and_leave_the_old_files(full: dict[str, Path], tmp_path: Path) -> None:
+    svg, png = _draw("scores", tmp_path, full)
+    old = svg.read_bytes(), png.read_bytes()
+    with pytest.raises(OneJumpError, match=r"^figures\.scores\.colormap: 'virids' given.*viridis") as error:
+        _draw("scores", tmp_path, full, colormap="virids")
+    assert "\n" not in str(error.value)
+    with pytest.raises(OneJumpError, match="'precision@7' given, but the evaluation holds precision@1"):
+        _draw("methods", tmp_path, full, metrics=["precision@7"])
+    with pytest.raises(OneJumpError, match="figure 'pie' given"):
+        draw("pie", [tmp_path / "pie.svg"], options={})
+    with pytest.raises(OneJumpError, match="figure methods: the input 'evaluation' is needed"):
+        draw("methods", [tmp_path / "methods.svg"], options=_options("methods"))
+    # A failure at the second file leaves the first as it was.
+    with pytest.raises(ValueError, match="nonsense"):
+        draw("parameters", [svg, tmp_path / "x.nonsense"], **full, options={})
+    assert (svg.read_bytes(), png.read_bytes()) == old
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.png", "scores.svg"]
+
+
+def test_pyplot_is_left_alone() -> None:
+    import subprocess
+
+    code = "import sys, onejump.figures; print('matplotlib.pyplot' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,108 @@
+"""The head against Hugging Face's own, and the low-rank head against the full one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from onejump.errors import ModelError
+from onejump.head import Head
+from onejump.model import Transformer
+
+SIZES: dict[str, Any] = {
+    "num_hidden_layers": 2,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_attention_heads": 4,
+    "vocab_size": 61,
+}
+CONFIGS: dict[str, Callable[[], Any]] = {
+    "rms": lambda: transformers.LlamaConfig(**SIZES, rms_norm_eps=0.1),
+    "layer": lambda: transformers.GPTNeoXConfig(**SIZES, layer_norm_eps=0.1),
+    "softcap": lambda: transformers.Gemma2Config(
+        **SIZES, num_key_value_heads=2, head_dim=8, final_logit_softcapping=2.0
+    ),
+    "bias": lambda: transformers.PhiConfig(**SIZES),
+    "logit_scale": lambda: transformers.CohereConfig(**SIZES, logit_scale=0.3, pad_token_id=0),
+    "logits_scaling": lambda: transformers.GraniteConfig(**SIZES, logits_scaling=4.0),
+}
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_logits_are_the_models_own(case: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(CONFIGS[case]())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    head = Transformer(model).head
+    assert head.config.norm == ("layer" if case in ("layer", "bias", "logit_scale") else "rms")
+    assert (head.config.softcap is not None) == (case == "softcap")
+    assert (head.logit_bias is not None) == (case == "bias")
+    assert (head.config.scale != 1) == (case in ("logit_scale", "logits_scaling"))
+    before: list[torch.Tensor] = []
+    body = model.base_model
+    norm = next(
+        getattr(body, name) for name in ("norm", "final_layer_norm", "final_layernorm") if hasattr(body, name)
+    )
+    norm.register_forward_pre_hook(lambda _, arguments: before.append(arguments[0]))
+    with torch.inference_mode():
+        expected = model(torch.randint(0, 61, (2, 9))).logits
+    found = head.logits(before[0])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.std()))
+    head.save(tmp_path / "head.safetensors")
+    again = Head.load(tmp_path / "head.safetensors")
+    assert again.config == head.config
+    assert torch.equal(again.logits(before[0]), found)
+
+
+@given(
+    st.integers(0, 10_000),
+    st.integers(1, 6),
+    st.sampled_from(["rms", "layer"]),
+    st.booleans(),
+    st.sampled_from([None, 3.0]),
+    st.sampled_from([1.0, 0.25]),
+    st.sampled_from([1e-3, 1.0, 1e3]),
+)
+def test_behind_a_basis_it_gives_the_logits_of_the_product(
+    make_head: Callable[..., Head],
+    seed: int,
+    rank: int,
+    norm: str,
+    bias: bool,
+    softcap: float | None,
+    scale: float,
+    size: float,
+) -> None:
+    head = make_head(12, 31, norm, bias=bias, softcap=softcap, scale=scale, seed=seed).double()
+    generator = torch.Generator().manual_seed(seed)
+    basis = torch.randn(rank, 12, generator=generator).double()  # of any rows, orthonormal or not
+    reduced = size * torch.randn(5, rank, generator=generator).double()
+    found = head.behind(basis).logits(reduced.clone())
+    torch.testing.assert_close(found, head.logits(reduced @ basis), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("norm", ["rms", "layer"])
+def test_normalise_is_torchs(norm: str, make_head: Callable[..., Head]) -> None:
+    head = make_head(16, 5, norm)
+    states = 3 * torch.randn(7, 16, generator=torch.Generator().manual_seed(1)) + 2
+    if norm == "rms":
+        expected = torch.nn.functional.rms_norm(states, (16,), head.gain, 1e-5)
+    else:
+        expected = torch.nn.functional.layer_norm(states, (16,), head.gain, head.norm_bias, 1e-5)
+    torch.testing.assert_close(head.normalise(states), expected)
+
+
+def test_a_file_that_is_no_head(tmp_path: Path) -> None:
+    save_file({"gain": torch.ones(2)}, tmp_path / "head.safetensors")
+    with pytest.raises(ModelError, match="head file of onejump"):
+        Head.load(tmp_path / "head.safetensors")

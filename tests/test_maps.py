@@ -1,0 +1,172 @@
+"""Shortcuts as modules, and their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from onejump.errors import OneJumpError
+from onejump.maps import (
+    JTC,
+    KINDS,
+    NJTC,
+    NNJTC,
+    Identity,
+    Shortcut,
+    ShortcutFolder,
+    load_shortcut,
+    save_shortcut,
+    shortcut_path,
+)
+
+H, R = 12, 3
+
+
+def shortcut_of(kind: str, hidden: int = H, rank: int = R, seed: int = 0) -> Shortcut:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    down, up = normal(hidden, rank), normal(rank, hidden)
+    vectors = (normal(hidden), normal(hidden), 100 * normal(hidden), 10 ** normal(hidden))
+    return {
+        "identity": lambda: Identity(),
+        "jtc": lambda: JTC(normal(hidden, hidden)),
+        "njtc": lambda: NJTC(down, up),
+        "n-njtc": lambda: NNJTC(down, up, *vectors),
+    }[kind]()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_gives_back_the_same_bits(kind: str, tmp_path: Path) -> None:
+    shortcut = shortcut_of(kind)
+    path = tmp_path / "level-03.safetensors"
+    save_shortcut(path, shortcut, {"level": 3})
+    loaded = load_shortcut(path)
+    assert type(loaded) is type(shortcut)
+    assert isinstance(loaded, nn.Module)
+    assert loaded.state_dict().keys() == shortcut.state_dict().keys()
+    for name, tensor in shortcut.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
+    states = torch.randn(4, 5, H, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(loaded(states), shortcut(states))
+    assert loaded(states).shape == states.shape
+    save_shortcut(path, loaded, {"level": 3})  # a second trip changes nothing either
+    for name, tensor in load_file(path).items():
+        assert torch.equal(tensor, shortcut.state_dict()[name])
+
+
+def test_a_module_follows_dtype_and_sits_in_others() -> None:
+    shortcut = shortcut_of("n-njtc")
+    model = nn.Sequential(shortcut, nn.Linear(H, 2)).double()
+    assert model(torch.zeros(1, H, dtype=torch.float64)).dtype == torch.float64
+    assert not list(shortcut.parameters())  # nothing for an optimiser to move by accident
+
+
+def test_formulas() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(H, R, generator=generator), torch.randn(R, H, generator=generator)
+    matrix = torch.randn(H, H, generator=generator)
+    states = 3 + 2 * torch.randn(50, H, generator=generator)
+    assert torch.equal(Identity()(states), states)
+    torch.testing.assert_close(JTC(matrix)(states), states @ matrix)
+    torch.testing.assert_close(NJTC(a, b)(states), states @ a @ b, rtol=1e-4, atol=1e-4)
+    # torch's own BatchNorm, in evaluation mode, is the reference for n-njtc.
+    norm = nn.BatchNorm1d(H, momentum=None)
+    norm(states)
+    norm.eval()
+    with torch.no_grad():
+        norm.weight.copy_(torch.randn(H, generator=generator))
+        norm.bias.copy_(torch.randn(H, generator=generator))
+        expected = norm(states) @ a @ b
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    shortcut = NNJTC(a, b, norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    torch.testing.assert_close(shortcut(states), expected, rtol=1e-4, atol=1e-4)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 6))
+def test_orthonormal_rows_change_no_prediction(seed: int, rank: int) -> None:
+    generator = np.random.default_rng(seed)
+    down, up = generator.normal(size=(6, rank)), generator.normal(size=(rank, 6))
+    states = generator.normal(size=(7, 6))
+    shortcut = NJTC(torch.from_numpy(down), torch.from_numpy(up))
+    basis = shortcut.up.double().numpy()
+    np.testing.assert_allclose(basis @ basis.T, np.eye(rank), atol=1e-6)
+    predicted = shortcut(torch.from_numpy(states).float()).numpy()
+    np.testing.assert_allclose(predicted, states @ down @ up, atol=1e-4)
+    reduced = shortcut.reduce(torch.from_numpy(states).float()).norm(dim=-1).numpy()
+    np.testing.assert_allclose(reduced, np.linalg.norm(states @ down @ up, axis=1), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["njtc", "n-njtc"])
+def test_folded_is_reduce(kind: str) -> None:
+    shortcut = shortcut_of(kind)
+    assert isinstance(shortcut, NJTC)
+    matrix, offset = shortcut.folded()
+    assert matrix.dtype == offset.dtype == torch.float64
+    states = 50 * torch.randn(20, H, generator=torch.Generator().manual_seed(1))
+    exact = shortcut.double().reduce(states.double())
+    torch.testing.assert_close(states.double() @ matrix + offset, exact, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("hidden", "rank"), [(12, 3), (40, 1)])
+def test_numbers_kept(hidden: int, rank: int) -> None:
+    expected = {
+        "identity": 0,
+        "jtc": hidden * hidden,
+        "njtc": 2 * hidden * rank,
+        "n-njtc": 2 * hidden * rank + 4 * hidden,
+    }
+    assert {kind: shortcut_of(kind, hidden, rank).numbers() for kind in KINDS} == expected
+
+
+def test_files_that_are_no_shortcuts(tmp_path: Path) -> None:
+    with pytest.raises(OneJumpError, match=r"gone\.safetensors"):
+        load_shortcut(tmp_path / "gone.safetensors")
+    plain = tmp_path / "plain.safetensors"
+    save_file({"matrix": torch.zeros(2, 2)}, plain)
+    with pytest.raises(OneJumpError, match=r"plain\.safetensors.*metadata"):
+        load_shortcut(plain)
+    save_file({"matrix": torch.zeros(2, 2)}, plain, metadata={"format": "pt"})
+    with pytest.raises(OneJumpError, match=r"plain\.safetensors.*metadata"):
+        load_shortcut(plain)
+    text = tmp_path / "text.safetensors"
+    text.write_text("this is no safetensors file")
+    with pytest.raises(OneJumpError, match=r"text\.safetensors"):
+        load_shortcut(text)
+    whole = tmp_path / "cut.safetensors"
+    save_shortcut(whole, shortcut_of("jtc"), {})
+    whole.write_bytes(whole.read_bytes()[:-8])
+    with pytest.raises(OneJumpError, match=r"cut\.safetensors"):
+        load_shortcut(whole)
+
+
+def test_a_folder_loads_by_level(tmp_path: Path) -> None:
+    with pytest.raises(OneJumpError, match="no shortcuts"):
+        ShortcutFolder(tmp_path)
+    for level in range(3):
+        save_shortcut(shortcut_path(tmp_path, level), shortcut_of("jtc", seed=level), {})
+    folder = ShortcutFolder(tmp_path)
+    assert (folder.levels, folder.joint) == (3, False)
+    for level in range(3):
+        expected = shortcut_of("jtc", seed=level).state_dict()["matrix"]
+        assert torch.equal(folder.load(level).state_dict()["matrix"], expected)
+    with pytest.raises(OneJumpError, match="level-07"):
+        folder.load(7)
+
+
+def test_a_joint_folder_gives_one_shortcut_at_every_level(tmp_path: Path) -> None:
+    save_shortcut(shortcut_path(tmp_path, None), shortcut_of("n-njtc"), {})
+    folder = ShortcutFolder(tmp_path)
+    assert folder.joint
+    one, other = folder.load(0), folder.load(5)
+    assert torch.equal(one.state_dict()["down"], other.state_dict()["down"])

@@ -1,0 +1,194 @@
+"""Families of models: states of padded prefixes against whole sentences, and models that are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+from torch import nn
+
+from onejump.activations import Prompt, batches, pad
+from onejump.errors import ModelError
+from onejump.model import Transformer, load_model, load_tokenizer
+
+SIZES: dict[str, Any] = {
+    "num_hidden_layers": 3,
+    "hidden_size": 32,
+    "num_attention_heads": 4,
+    "vocab_size": 97,
+}
+WIDE: dict[str, Any] = SIZES | {"intermediate_size": 64}
+GROUPED: dict[str, Any] = WIDE | {"num_key_value_heads": 2}
+CONFIGS: dict[str, Callable[[], Any]] = {
+    "gpt2": lambda: hf.GPT2Config(n_layer=3, n_embd=32, n_head=4, vocab_size=97, n_positions=64),
+    "llama": lambda: hf.LlamaConfig(**GROUPED),
+    "phi3": lambda: hf.Phi3Config(**GROUPED, pad_token_id=0),
+    "mistral": lambda: hf.MistralConfig(**GROUPED, sliding_window=4),
+    "qwen2": lambda: hf.Qwen2Config(**GROUPED),
+    "qwen3": lambda: hf.Qwen3Config(**GROUPED, head_dim=8),
+    "gemma": lambda: hf.GemmaConfig(**GROUPED, head_dim=8),
+    "gemma2": lambda: hf.Gemma2Config(**GROUPED, head_dim=8, sliding_window=4),
+    "opt": lambda: hf.OPTConfig(**SIZES, ffn_dim=64, word_embed_proj_dim=32),
+    "gpt-neox": lambda: hf.GPTNeoXConfig(**WIDE),
+}
+
+
+def tiny(family: str) -> Any:
+    """A random model whose norms are not the identity, so that a missing one shows."""
+    torch.manual_seed(0)
+    model = hf.AutoModelForCausalLM.from_config(CONFIGS[family]()).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name or "ln_f" in name:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return model
+
+
+def final_norm(model: Any) -> Any:
+    body = getattr(model.base_model, "decoder", model.base_model)
+    names = ("norm", "ln_f", "final_layer_norm")
+    return next(getattr(body, name) for name in names if hasattr(body, name))
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_states_of_padded_prefixes_are_those_of_whole_sentences(family: str) -> None:
+    model = tiny(family)
+    transformer = Transformer(model)
+    assert (transformer.levels, transformer.hidden) == (4, 32)
+    generator = np.random.default_rng(0)
+    sentences = {i: generator.integers(1, 97, size=length) for i, length in enumerate((14, 12, 9, 9, 5, 1))}
+    kept = {0: [3, 13], 1: [0, 10], 2: [7], 3: [2, 5], 4: [1], 5: [0]}
+    prompts = [Prompt(i, s[: kept[i][-1] + 1].tolist(), np.array(kept[i])) for i, s in sentences.items()]
+    prompts.sort(key=lambda prompt: -len(prompt.tokens))
+    (batch,) = batches(prompts, 1000)
+    states = transformer.states(*pad(batch))
+    assert states.shape == (4, 9, 32)
+
+    column = 0
+    for prompt in batch:
+        before_norm: list[torch.Tensor] = []
+        hook = final_norm(model).register_forward_pre_hook(lambda _, a, into=before_norm: into.append(a[0]))
+        with torch.inference_mode():
+            whole = model(torch.from_numpy(sentences[prompt.sentence])[None], output_hidden_states=True)
+        hook.remove()
+        for position in prompt.positions:
+            for level in range(3):
+                expected = whole.hidden_states[level][0, position]
+                torch.testing.assert_close(states[level, column], expected, rtol=1e-4, atol=1e-5)
+            last = states[3, column]
+            torch.testing.assert_close(last, before_norm[0][0, position], rtol=1e-4, atol=1e-5)
+            with torch.inference_mode():
+                normed = final_norm(model)(last)
+            torch.testing.assert_close(normed, whole.hidden_states[-1][0, position], rtol=1e-4, atol=1e-5)
+            # What the trap is about: the last of hidden_states is another thing than level L.
+            assert (last - whole.hidden_states[-1][0, position]).abs().max() > 1e-2
+            torch.testing.assert_close(
+                transformer.head.logits(last), whole.logits[0, position], rtol=1e-3, atol=1e-4
+            )
+            column += 1
+    assert column == states.shape[1]
+
+
+def test_reading_leaves_no_hooks_behind() -> None:
+    transformer = Transformer(tiny("llama"))
+    with pytest.raises(IndexError):
+        transformer.states(torch.tensor([[1, 2]]), torch.tensor([0]), torch.tensor([5]))
+    for block in transformer.blocks:
+        assert not block._forward_hooks
+        assert not block._forward_pre_hooks
+
+
+def test_a_missing_norm_is_named() -> None:
+    model = tiny("llama")
+    model.model.closing = model.model.norm
+    del model.model.norm
+    with pytest.raises(ModelError, match=r"final norm was not found.*norm, ln_f.*closing"):
+        Transformer(model)
+
+
+def test_a_norm_of_another_kind_is_named() -> None:
+    model = tiny("llama")
+    model.model.norm = nn.Linear(32, 32)
+    with pytest.raises(
+        ModelError, match=r"norm Linear was not understood: looked for an RMSNorm or LayerNorm"
+    ):
+        Transformer(model)
+
+
+def test_missing_blocks_are_named() -> None:
+    model = tiny("llama")
+    model.config.num_hidden_layers = 5
+    with pytest.raises(ModelError, match=r"blocks were not found: looked for one ModuleList of.*= 5"):
+        Transformer(model)
+
+
+def test_a_missing_head_is_named() -> None:
+    model = tiny("llama")
+    model.lm_head = None
+    with pytest.raises(ModelError, match=r"head was not found: looked for get_output_embeddings"):
+        Transformer(model)
+
+
+class _Twice(nn.Linear):
+    """A head with a factor that its weight does not show."""
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return 1.1 * super().forward(states)
+
+
+def test_a_transform_between_head_and_logits_is_refused() -> None:
+    model = tiny("llama")
+    head = _Twice(32, 97, bias=False)
+    head.weight = model.lm_head.weight
+    model.lm_head = head
+    with pytest.raises(ModelError, match="do not give the model's own logits"):
+        Transformer(model)
+
+
+def test_a_norm_after_the_one_found_is_refused() -> None:
+    model = tiny("llama")
+    norm, extra = model.model.norm, nn.LayerNorm(32)
+    with torch.no_grad():
+        extra.weight.mul_(torch.linspace(0.5, 2, 32))
+    norm.register_forward_hook(
+        lambda _, __, out: extra(out) if out.shape[0] == 1 and out.dim() == 3 else None
+    )
+    with pytest.raises(ModelError, match="do not give the model's own logits"):
+        Transformer(model)
+
+
+def test_a_model_that_sees_what_follows_is_refused() -> None:
+    torch.manual_seed(0)
+    model = hf.LlamaForCausalLM(hf.LlamaConfig(**WIDE, attn_implementation="eager", initializer_range=0.2))
+    for block in model.model.layers:
+        attention = block.self_attn
+        attention.register_forward_pre_hook(
+            lambda _, arguments, named: (arguments, named | {"attention_mask": None}), with_kwargs=True
+        )
+    with pytest.raises(ModelError, match="a causal model was expected"):
+        Transformer(model)
+
+
+def test_half_precision_loads(tiny_model_folder: Path) -> None:
+    full = load_model(str(tiny_model_folder), device="cpu")
+    half = load_model(str(tiny_model_folder), dtype="bfloat16", device="cpu")
+    arguments = torch.tensor([[5, 6, 7, 8]]), torch.zeros(4, dtype=torch.int64), torch.arange(4)
+    states = half.states(*arguments)
+    assert states.dtype == torch.bfloat16
+    expected = full.states(*arguments)
+    assert float((states - expected).norm() / expected.norm()) < 0.05
+    assert half.head.unembedding.dtype == torch.float32
+
+
+def test_what_cannot_be_loaded(tmp_path: Path, tiny_model_folder: Path) -> None:
+    with pytest.raises(ModelError, match="nothing-here"):
+        load_model(str(tmp_path / "nothing-here"))
+    with pytest.raises(ModelError, match="nothing-here"):
+        load_tokenizer(str(tmp_path / "nothing-here"))
+    words = load_tokenizer(str(tiny_model_folder))("The old farmer found a small clock.")["input_ids"]
+    assert len(set(words)) == 8

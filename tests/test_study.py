@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from onejump.errors import StudyError
+from onejump.study import load_study, parse_study, study_schema
+
+ROOT = Path(__file__).parent.parent
+
+VALID: dict[str, Any] = {
+    "study": "tiny",
+    "models": {"m": {"folder": "somewhere"}},
+    "corpora": {"c": {"path": "text", "training": 10, "validation": 5}},
+    "shortcuts": {"jtc": {}, "n-njtc": {}},
+}
+
+
+def changed(key: str, value: Any) -> dict[str, Any]:
+    study = deepcopy(VALID)
+    *path, last = key.split("/")
+    here = study
+    for step in path:
+        here = here.setdefault(step, {})
+    here[last] = value
+    return study
+
+
+@pytest.mark.parametrize("path", [ROOT / "config.yaml", *sorted((ROOT / "studies").glob("*.yaml"))], ids=str)
+def test_every_study_of_the_project_is_valid_and_named_once(path: Path) -> None:
+    study = load_study(path)
+    assert study.study == ("default" if path.name == "config.yaml" else path.stem)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("shortcut", {}, ["shortcut: unknown key", "shortcuts"]),
+        ("models/m/hubb", "x", ["models.m.hubb: unknown key", "hub"]),
+        ("models/m/hub", "x", ["models.m", "exactly one of hub, folder, gguf, wheel", "hub, folder"]),
+        ("models/m", None, ["models.m", "None given"]),
+        ("models/a b", {"hub": "x"}, ["models.a b", "'a b' given", "letters, digits"]),
+        ("models/corpora", {"hub": "x"}, ["models.corpora", "a name other than"]),
+        ("corpora/c/training", "10", ["corpora.c.training", "'10' given", "integer"]),
+        ("corpora/c/training", 0, ["corpora.c.training", "0 given", "greater than 0"]),
+        ("corpora/c", {"path": "x"}, ["corpora.c.training: missing", "corpora.c.validation: missing"]),
+        ("shortcuts/n-njtc/rank", 0, ["shortcuts.n-njtc.rank", "0 given", "greater than 0"]),
+        ("shortcuts/n-njtc/rank", "five", ["shortcuts.n-njtc.rank", "'five' given", "integer"]),
+        ("shortcuts/nnjtc", {}, ["shortcuts.nnjtc: unknown key", "identity, jtc, njtc, n-njtc, joint"]),
+        ("shortcuts/jtc/solver", "gradient", ["shortcuts.jtc.solver", "'gradient' given", "'exact'"]),
+        ("shortcuts/n-njtc/gradient", {"epochs": 3}, ["shortcuts.n-njtc", "only with solver: gradient"]),
+        ("selection/method", "njtc", ["selection.method: 'njtc' given", "jtc, n-njtc"]),
+        ("selection/metric", "cos", ["selection.metric: 'cos' given", "'cosine'"]),
+        ("evaluation/arbitrary", ["first", -1], ["evaluation.arbitrary.1: -1 given"]),
+        ("evaluation/arbitrary", ["frst"], ["evaluation.arbitrary.0: 'frst' given", "'first'"]),
+        ("evaluation/precision_at", [100], ["evaluation.precision_at: 100 given", "activations.top_k = 64"]),
+        ("activations/store/dtype", "int8", ["activations.store.dtype: 'int8' given", "'float32'"]),
+        ("activations/store/keepbits", 24, ["activations.store.keepbits: 24 given", "23"]),
+        ("compute/device", "gpu", ["compute", "cuda", "'gpu'"]),
+    ],
+)
+def test_a_mistake_is_one_line_with_key_value_and_what_is_accepted(
+    key: str, value: Any, said: list[str]
+) -> None:
+    with pytest.raises(StudyError) as error:
+        parse_study(changed(key, value))
+    for words in said:
+        assert words in str(error.value)
+    mistakes = 2 if "missing" in said[0] else 1
+    assert len(str(error.value).splitlines()) == mistakes
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    study = changed("seed", "x") | {"shortcuts": {"n-njtc": {"rank": -1}}}
+    with pytest.raises(StudyError) as error:
+        parse_study(study)
+    assert [line.split(":")[0] for line in str(error.value).splitlines()] == ["seed", "shortcuts.n-njtc.rank"]
+
+
+def test_ranks_and_levels_are_held_against_the_model() -> None:
+    parse_study(VALID).check_dimensions("m", blocks=2, hidden=8)
+    with pytest.raises(StudyError, match=r"shortcuts\.n-njtc\.rank: 9 given, 1 to H = 8"):
+        parse_study(changed("shortcuts/n-njtc/rank", 9)).check_dimensions("m", blocks=2, hidden=8)
+    with pytest.raises(StudyError, match=r"level 2 given, 0 to 1 accepted for m"):
+        parse_study(changed("evaluation/arbitrary", [2])).check_dimensions("m", blocks=2, hidden=8)
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="no such study file"):
+        load_study(tmp_path / "absent.yaml")
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("a: [1, 2", encoding="utf-8")
+    with pytest.raises(StudyError, match=r"bad\.yaml: not readable as YAML"):
+        load_study(bad)
+    bad.write_text("- a list", encoding="utf-8")
+    with pytest.raises(StudyError, match="a mapping of keys was expected, list was given"):
+        load_study(bad)
+
+
+def test_the_editors_schema_is_the_one_that_is_checked() -> None:
+    kept = json.loads((ROOT / "workflow/schemas/study.schema.json").read_text(encoding="utf-8"))
+    assert kept == study_schema(), "run: onejump schema > workflow/schemas/study.schema.json"
+
+
+def test_conda_and_pip_pin_the_same_versions() -> None:
+    environment = yaml.safe_load((ROOT / "envs/onejump.yaml").read_text(encoding="utf-8"))
+    pins = (ROOT / "envs/requirements.txt").read_text(encoding="utf-8").split()
+    assert set(environment["dependencies"][-1]["pip"]) <= set(pins)

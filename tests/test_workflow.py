@@ -1,0 +1,327 @@
+"""The workflow itself, on a tiny random model: caching, interruption, errors. Each run is a real snakemake."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+PAIR = Path("results/tiny/tiny-llama/stories")
+FIGURES = {
+    "figure_methods",
+    "figure_one_jump",
+    "figure_alternatives",
+    "figure_scores",
+    "figure_parameters",
+}
+
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+
+Study = dict[str, Any]
+
+
+class Project:
+    """A checkout of its own, with a tiny study in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def study(self) -> Study:
+        return yaml.safe_load((self.folder / "study.yaml").read_text(encoding="utf-8"))
+
+    @study.setter
+    def study(self, content: Study) -> None:
+        (self.folder / "study.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+    def command(self, *arguments: str) -> list[str]:
+        main = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "study.yaml"]
+        return [*main, *arguments]
+
+    def snakemake(self, *arguments: str, succeeds: bool = True) -> str:
+        run = subprocess.run(
+            self.command(*arguments), cwd=self.folder, capture_output=True, text=True, env=self.environment()
+        )
+        output = run.stdout + run.stderr
+        assert (run.returncode == 0) == succeeds, output
+        return output
+
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+    def planned(self) -> Counter[str]:
+        """Jobs that a run would do now, by rule."""
+        stats = self.snakemake("-n").split("Job stats:")
+        return Counter(
+            {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", stats[1], re.M)}
+            if len(stats) > 1
+            else {}
+        )
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        names = ("scores", "evaluation", "parameters")
+        return {name: pd.read_parquet(self.folder / PAIR / f"{name}.parquet") for name in names}
+
+
+def check_out(folder: Path) -> None:
+    folder.mkdir()
+    for name in ("Snakefile", "config.yaml"):
+        shutil.copy2(ROOT / name, folder)
+    for name in ("workflow", "src", "envs"):
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+        )
+
+
+@pytest.fixture(scope="session")
+def fresh_project(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_model_folder: Path,
+    write_documents: Callable[..., Path],
+) -> Callable[[], Project]:
+    def make() -> Project:
+        project = Project(tmp_path_factory.mktemp("fresh") / "project")
+        check_out(project.folder)
+        write_documents(project.folder / "text")
+        shutil.copytree(tiny_model_folder, project.folder / "tiny-llama")
+        project.study = {
+            "study": "tiny",
+            "models": {"tiny-llama": {"folder": "tiny-llama"}},
+            "corpora": {"stories": {"path": "text", "training": 200, "validation": 80}},
+            "activations": {"shard_sentences": 100, "store": {"chunk_samples": 64}},
+            "shortcuts": {"identity": {}, "jtc": {}, "n-njtc": {"rank": 3}, "joint": {"rank": 3}},
+            "evaluation": {"random": 1},
+        }
+        return project
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished(fresh_project: Callable[[], Project]) -> Project:
+    project = fresh_project()
+    project.snakemake()
+    return project
+
+
+@pytest.fixture
+def project(finished: Project, tmp_path: Path) -> Project:
+    """A copy of a finished run, to change."""
+    shutil.copytree(finished.folder, tmp_path / "project")
+    return Project(tmp_path / "project")
+
+
+def test_a_run_leaves_what_is_promised(finished: Project) -> None:
+    pair = finished.folder / PAIR
+    selection = json.loads((pair / "selection.json").read_text(encoding="utf-8"))
+    assert {"jump", "score", "margin", "ranking", "computed_from"} <= set(selection)
+    evaluation = pd.read_parquet(pair / "evaluation.parquet")
+    assert list(evaluation.columns) == [
+        "model",
+        "corpus",
+        "method",
+        "level",
+        "metric",
+        "value",
+        "stderr",
+        "n",
+    ]
+    assert set(evaluation["method"]) == {
+        *("identity", "jtc", "n-njtc", "ojfa", "joint"),
+        *("arbitrary-first", "arbitrary-middle", "arbitrary-last", "arbitrary-random-1"),
+    }
+    metrics = {"precision@1", "precision@5", "precision@10", "surprisal", "r2", "kl"}
+    assert set(evaluation["metric"]) == metrics
+    assert len(evaluation) == 9 * 4 * len(metrics)
+    assert evaluation["value"].notna().all()
+    drawn = {path.name for path in (pair / "figures").iterdir()}
+    names = ("methods", "one-jump", "alternatives", "scores", "parameters")
+    assert drawn == {f"{name}.{suffix}" for name in names for suffix in ("svg", "png")}
+    scores = pd.read_parquet(pair / "scores.parquet")
+    assert len(scores) == 3 * 4 * 4
+
+
+def test_the_one_jump_is_the_jump_it_names(finished: Project) -> None:
+    pair = finished.folder / PAIR
+    jump = json.loads((pair / "selection.json").read_text(encoding="utf-8"))["jump"]
+    table = pd.read_parquet(pair / "evaluation.parquet").set_index(["method", "level", "metric"])["value"]
+    pd.testing.assert_series_equal(table.loc["ojfa", jump], table.loc["n-njtc", jump])
+
+
+def test_a_second_run_does_nothing(project: Project) -> None:
+    assert "Nothing to be done" in project.snakemake("-n")
+
+
+def test_a_figure_option_redraws_that_figure_only(project: Project) -> None:
+    project.study |= {"figures": {"scores": {"colormap": "viridis"}}}
+    assert project.planned() == {"figure_scores": 1, "all": 1, "total": 2}
+
+
+def test_the_selection_metric_reruns_selection_and_what_follows(project: Project) -> None:
+    project.study |= {"selection": {"metric": "mse"}}
+    assert set(project.planned()) == {
+        *("selection", "evaluate", "evaluation", "parameters", "all", "total"),
+        *FIGURES,
+    }
+    assert project.planned()["evaluate"] == 2  # ojfa and the arbitrary choices
+
+
+def test_a_solver_reruns_that_methods_fits_and_what_follows(project: Project) -> None:
+    study = project.study
+    study["shortcuts"]["joint"] |= {"solver": "gradient"}
+    project.study = study
+    planned = project.planned()
+    assert planned["shortcuts"] == 1
+    assert planned["evaluate"] == 1
+    follows = {"evaluation", "parameters", *FIGURES - {"figure_scores"}}
+    assert set(planned) == {"shortcuts", "evaluate", "all", "total", *follows}
+
+
+def test_another_method_leaves_the_fits_alone(project: Project) -> None:
+    study = project.study
+    study["shortcuts"]["njtc"] = {"rank": 3}
+    project.study = study
+    planned = project.planned()
+    assert planned["shortcuts"] == 1
+    assert planned["evaluate"] == 1
+    assert not {"activations", "scores", "selection"} & set(planned)
+
+
+def test_another_model_is_run_alone(project: Project) -> None:
+    study = project.study
+    study["models"]["second"] = {"folder": "tiny-llama", "dtype": "bfloat16"}
+    project.study = study
+    plan = project.snakemake("-n")
+    outputs = re.findall(r"^ +output: (.+)$", plan, re.M)
+    assert outputs
+    assert all("results/tiny/second/" in output for output in outputs)
+    assert "corpus" not in project.planned()
+
+
+def test_compute_options_rerun_nothing(project: Project) -> None:
+    project.study |= {"compute": {"device": "cpu", "batch_tokens": 128}}
+    assert "Nothing to be done" in project.snakemake("-n")
+
+
+@pytest.mark.parametrize(
+    ("module", "reruns", "spares"),
+    [
+        ("selection", {"scores", "selection"}, {"activations", "shortcuts", "corpus", "model"}),
+        ("corpus", {"corpus", "activations", "shortcuts"}, {"model"}),
+        ("gradient", {"shortcuts", "scores"}, {"activations", "model", "corpus"}),
+        ("figures", FIGURES, {"evaluation", "evaluate", "selection", "parameters"}),
+    ],
+)
+def test_an_edit_in_a_library_module_reruns_the_stages_that_use_it(
+    project: Project, module: str, reruns: set[str], spares: set[str]
+) -> None:
+    source = project.folder / "src/onejump" / f"{module}.py"
+    text = source.read_text(encoding="utf-8")
+    source.write_text(text.replace('"""', '"""Reworded. ', 1) + "\n# A remark.\n", encoding="utf-8")
+    assert "Nothing to be done" in project.snakemake("-n"), "words about code are not code"
+    source.write_text(text + "\nADDED = 1\n", encoding="utf-8")
+    planned = set(project.planned())
+    assert reruns <= planned
+    assert not spares & planned
+
+
+def test_killed_and_started_again_ends_with_the_same_tables(
+    finished: Project, fresh_project: Callable[[], Project]
+) -> None:
+    project = fresh_project()
+    for jobs_before_the_kill in (2, 3, 4):
+        with subprocess.Popen(
+            project.command(),
+            cwd=project.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env=project.environment(),
+        ) as run:
+            assert run.stdout
+            begun = 0
+            for line in run.stdout:
+                begun += line.startswith(("Job ", "    jobid:"))
+                if begun == jobs_before_the_kill:
+                    break
+            os.killpg(run.pid, signal.SIGKILL)
+        project.snakemake("--unlock")
+    project.snakemake()
+    for name, table in finished.tables().items():
+        pd.testing.assert_frame_equal(project.tables()[name], table, check_exact=True)
+    assert not list(project.folder.glob("results/**/*.part")), "remains of the killed run"
+
+
+def test_a_flipped_byte_stops_the_stage_that_reads_it(project: Project) -> None:
+    chunk = project.folder / PAIR / "activations/training-1.zarr/activations/c/2/0/0"
+    damaged = bytearray(chunk.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    chunk.write_bytes(damaged)
+    output = project.snakemake("--forcerun", "scores", "--until", "scores", succeeds=False)
+    assert "training-1.zarr: activations at level 2" in output
+    assert "run the same command again" in output
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"corpora": {"stories": {"path": "empty", "training": 5, "validation": 5}}}, "no "),
+        ({"corpora": {"stories": {"path": "text", "training": 5000, "validation": 5}}}, "5000"),
+        ({"models": {"tiny-llama": {"folder": "text"}}}, "the model could not be loaded"),
+        ({"models": {"tiny-llama": {"folder": "nowhere"}}}, "nowhere"),
+    ],
+)
+def test_a_failing_job_shows_its_log_and_how_to_go_on(
+    fresh_project: Callable[[], Project], change: Study, said: str
+) -> None:
+    project = fresh_project()
+    (project.folder / "empty").mkdir()
+    project.study |= change
+    output = project.snakemake("--until", "corpus", "model", succeeds=False)
+    assert re.search(rf"ERROR.*{said}", output), output
+    assert "run the same command again" in output
+    assert "Traceback" not in output
+
+
+def test_a_bad_study_is_refused_before_anything_is_planned(project: Project) -> None:
+    project.study |= {"selection": {"metric": "cosin"}}
+    output = project.snakemake(succeeds=False)
+    assert "selection.metric: 'cosin' given, accepted is 'signed-squared-cosine', 'cosine' or 'mse'" in output
+    assert "Traceback" not in output
+
+
+def test_a_rank_over_the_width_is_refused_once_the_model_is_known(project: Project) -> None:
+    study = project.study
+    study["shortcuts"]["n-njtc"]["rank"] = 33
+    project.study = study
+    output = project.snakemake(succeeds=False)
+    assert "shortcuts.n-njtc.rank: 33 given, 1 to H = 32 accepted for tiny-llama" in output
+
+
+def test_the_report_holds_every_figure(project: Project) -> None:
+    project.snakemake("--report", "report.html")
+    page = (project.folder / "report.html").read_text(encoding="utf-8")
+    for figure in ("methods", "one-jump", "alternatives", "scores", "parameters"):
+        assert f"figures/{figure}.svg" in page
+
+
+def test_the_summary_names_jump_figures_and_scores(project: Project) -> None:
+    command = [sys.executable, "-c", "from onejump.cli import main; main()", "summary", "study.yaml"]
+    run = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, check=True)
+    assert re.search(r"selected jump: from level \d of 0\.\.3", run.stdout)
+    assert "figures/scores.svg" in run.stdout
+    assert "n-njtc" in run.stdout

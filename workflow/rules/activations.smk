@@ -1,0 +1,23 @@
+rule activations:
+    input:
+        model=f"{RESULTS}/{{model}}/model.json",
+        weights=unpacked,
+        corpus=f"{RESULTS}/corpora/{{corpus}}.parquet",
+    output:
+        directory(f"{PAIR}/activations/{{split}}-{{shard}}.zarr"),
+    log:
+        f"{PAIR}/logs/activations/{{split}}-{{shard}}.log",
+    benchmark:
+        f"{PAIR}/benchmarks/activations/{{split}}-{{shard}}.tsv"
+    conda:
+        "../../envs/onejump.yaml"
+    threads: 16
+    params:
+        options=STUDY.activations.model_dump(exclude={"shard_sentences"}),
+        shards=lambda w: shard_count(w.corpus, w.split),
+        seed=STUDY.seed,
+        code=fingerprint("activations"),
+    message:
+        "Activations of {wildcards.model} on {wildcards.corpus}: {wildcards.split} shard {wildcards.shard}"
+    script:
+        "../scripts/activations.py"

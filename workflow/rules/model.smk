@@ -1,0 +1,37 @@
+rule weights:
+    input:
+        gguf_file,
+    output:
+        directory(f"{RESULTS}/{{model}}/weights"),
+    log:
+        f"{RESULTS}/logs/weights/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/weights/{{model}}.tsv"
+    conda:
+        "../../envs/onejump.yaml"
+    message:
+        "Unpacking the GGUF file of {wildcards.model}"
+    script:
+        "../scripts/weights.py"
+
+
+rule model:
+    input:
+        unpacked,
+    output:
+        model=f"{RESULTS}/{{model}}/model.json",
+        head=f"{RESULTS}/{{model}}/head.safetensors",
+    log:
+        f"{RESULTS}/logs/model/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/model/{{model}}.tsv"
+    conda:
+        "../../envs/onejump.yaml"
+    threads: 16
+    params:
+        model=lambda w: STUDY.models[w.model].model_dump(),
+        code=fingerprint("model"),
+    message:
+        "Checking {wildcards.model}: blocks, final norm, head"
+    script:
+        "../scripts/model.py"

@@ -1,0 +1,38 @@
+rule scores:
+    input:
+        shards=shards("training"),
+        shortcuts=f"{PAIR}/shortcuts/{STUDY.selection.method}",
+    output:
+        f"{PAIR}/scores.parquet",
+    log:
+        f"{PAIR}/logs/scores.log",
+    benchmark:
+        f"{PAIR}/benchmarks/scores.tsv"
+    conda:
+        "../../envs/onejump.yaml"
+    threads: 16
+    params:
+        code=fingerprint("selection"),
+    message:
+        "Scoring every jump of {wildcards.model} on every level, {wildcards.corpus}"
+    script:
+        "../scripts/scores.py"
+
+
+rule selection:
+    input:
+        f"{PAIR}/scores.parquet",
+    output:
+        f"{PAIR}/selection.json",
+    log:
+        f"{PAIR}/logs/selection.log",
+    conda:
+        "../../envs/onejump.yaml"
+    params:
+        method=STUDY.selection.method,
+        metric=STUDY.selection.metric,
+        code=fingerprint("selection"),
+    message:
+        "Selecting the one jump of {wildcards.model} on {wildcards.corpus}"
+    script:
+        "../scripts/selection.py"

@@ -1,0 +1,18 @@
+from onejump.job import job
+
+with job(snakemake):
+    from pathlib import Path
+
+    from onejump.activations import extract_shard
+
+    extract_shard(
+        Path(snakemake.output[0]),
+        model=Path(snakemake.input.model),
+        corpus=Path(snakemake.input.corpus),
+        split=snakemake.wildcards.split,
+        shard=int(snakemake.wildcards.shard),
+        shards=snakemake.params.shards,
+        seed=snakemake.params.seed,
+        options=snakemake.params.options,
+        compute=snakemake.config["compute"],
+    )

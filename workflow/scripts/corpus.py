@@ -1,0 +1,16 @@
+from onejump.job import job
+
+with job(snakemake):
+    from pathlib import Path
+
+    from onejump.corpus import build_corpus
+
+    options = dict(snakemake.params.corpus)
+    sources = ("path", "dataset", "subset", "split", "revision", "text")
+    source = {key: options.pop(key) for key in sources}
+    for key in ("wheel", "file", "sha256"):
+        options.pop(key)
+    # A file of a wheel has become a file like any other.
+    if source["dataset"] is None:
+        source["path"] = snakemake.input[0]
+    build_corpus(Path(snakemake.output[0]), source=source, seed=snakemake.params.seed, **options)

@@ -1,0 +1,8 @@
+from onejump.job import job
+
+with job(snakemake):
+    from pathlib import Path
+
+    from onejump.evaluation import collect
+
+    collect(Path(snakemake.output[0]), [Path(table) for table in snakemake.input])

@@ -1,0 +1,18 @@
+from onejump.job import job
+
+with job(snakemake):
+    from pathlib import Path
+
+    from onejump.model import describe
+
+    model = snakemake.params.model
+    describe(
+        Path(snakemake.output.model),
+        Path(snakemake.output.head),
+        source=snakemake.input[0] if len(snakemake.input) else model["folder"] or model["hub"],
+        revision=model["revision"],
+        dtype=model["dtype"],
+        trust_remote_code=model["trust_remote_code"],
+        device=snakemake.config["compute"]["device"],
+        device_map=snakemake.config["compute"]["device_map"],
+    )

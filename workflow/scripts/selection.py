@@ -1,0 +1,13 @@
+from onejump.job import job
+
+with job(snakemake):
+    from pathlib import Path
+
+    from onejump.selection import select_jump
+
+    select_jump(
+        Path(snakemake.output[0]),
+        Path(snakemake.input[0]),
+        method=snakemake.params.method,
+        metric=snakemake.params.metric,
+    )

