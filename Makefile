@@ -7,7 +7,7 @@ BIN := .venv/bin
 NAME = $(shell sed -n 's/^study:[[:space:]]*//p' $(STUDY))
 SNAKEMAKE = $(BIN)/snakemake --cores all --configfile $(STUDY)
 
-.PHONY: run report test check bench clean
+.PHONY: run report test check clean
 .DEFAULT_GOAL := run
 
 run: .venv/installed
@@ -28,9 +28,6 @@ check: .venv/installed-dev
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
-
-bench: .venv/installed-dev
-	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf .venv .snakemake results resources

@@ -1,4 +1,4 @@
-"""The workflow itself, on a tiny random model: caching, interruption, errors. Each run is a real snakemake."""
+"""The workflow itself, on a tiny random model: caching, interruption, errors; real snakemake runs."""
 
 from __future__ import annotations
 
@@ -157,7 +157,11 @@ def test_a_run_leaves_what_is_promised(finished: Project) -> None:
 def test_the_one_jump_is_the_jump_it_names(finished: Project) -> None:
     pair = finished.folder / PAIR
     jump = json.loads((pair / "selection.json").read_text(encoding="utf-8"))["jump"]
-    table = pd.read_parquet(pair / "evaluation.parquet").set_index(["method", "level", "metric"])["value"]
+    table = (
+        pd.read_parquet(pair / "evaluation.parquet")
+        .set_index(["method", "level", "metric"])["value"]
+        .sort_index()
+    )
     pd.testing.assert_series_equal(table.loc["ojfa", jump], table.loc["n-njtc", jump])
 
 
@@ -205,9 +209,9 @@ def test_another_model_is_run_alone(project: Project) -> None:
     study["models"]["second"] = {"folder": "tiny-llama", "dtype": "bfloat16"}
     project.study = study
     plan = project.snakemake("-n")
-    outputs = re.findall(r"^ +output: (.+)$", plan, re.M)
-    assert outputs
-    assert all("results/tiny/second/" in output for output in outputs)
+    missing = re.findall(r"^Reason: Missing output files: ([^;\n]+)", plan, re.M)
+    assert len(missing) > 10
+    assert all(name.startswith("results/tiny/second/") for line in missing for name in line.split(", "))
     assert "corpus" not in project.planned()
 
 

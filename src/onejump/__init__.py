@@ -1,8 +1,9 @@
 """Shortcuts in transformers: fit, select and evaluate one jump from any level to the last.
 
 >>> import onejump
->>> jump = onejump.load_shortcut("results/default/smollm2-135m/wikipedia-en/shortcuts/n-njtc/level-13.safetensors")
->>> head = onejump.Head.load("results/default/smollm2-135m/head.safetensors")
+>>> results = "results/default/smollm2-135m"
+>>> jump = onejump.load_shortcut(f"{results}/wikipedia-en/shortcuts/n-njtc/level-13.safetensors")
+>>> head = onejump.Head.load(f"{results}/head.safetensors")
 >>> logits = head.logits(jump(states))  # states of any level, of shape (..., H)
 """
 
@@ -22,7 +23,7 @@ _HOME = {
     "load_shortcut": "maps",
     "load_study": "study",
 }
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

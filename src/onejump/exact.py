@@ -71,7 +71,7 @@ def solve_symmetric(gram: Tensor, right: Tensor) -> Tensor:
 
 
 def top_directions(explained: Tensor, rank: int) -> Tensor:
-    """Orthonormal V_r (H, r): leading eigenvectors of a symmetric matrix, largest first, with a fixed sign."""
+    """Orthonormal V_r (H, r): top eigenvectors of a symmetric matrix, largest first, with a fixed sign."""
     vectors = torch.linalg.eigh((explained + explained.T) / 2).eigenvectors[:, -rank:].flip(1)
     largest = vectors.abs().argmax(0, keepdim=True)
     return vectors * vectors.gather(0, largest).sign()

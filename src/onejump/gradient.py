@@ -111,7 +111,7 @@ def _root_mean_squares(store: ActivationStore) -> tuple[Tensor, float]:
 
 
 def _minibatches(store: ActivationStore, epochs: int, batch: int, seed: int) -> Iterator[Tensor]:
-    """Minibatches (L + 1, n, H) of shuffled shards, each shuffled in itself: one shard in memory at a time."""
+    """Minibatches (L + 1, n, H) of shuffled shards, each shuffled in itself: one shard in memory."""
     generator = np.random.default_rng(seed)
     loaded, states = -1, np.empty(0)
     for _ in range(epochs):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -182,7 +181,8 @@ def _find_head(model: Any, body: nn.Module, blocks: nn.ModuleList) -> Head:
     unembedding = model.get_output_embeddings()
     if unembedding is None or getattr(unembedding, "weight", None) is None:
         raise ModelError(
-            f"{type(model).__name__}: its head was not found: looked for get_output_embeddings() with a weight"
+            f"{type(model).__name__}: its head was not found: "
+            "looked for get_output_embeddings() with a weight"
         )
     kind, eps, gain, bias = _understand_norm(norm, _width(blocks, unembedding))
     config = _text_config(model)

@@ -36,7 +36,7 @@ def rank_for(hidden: int, rank: int | None = None) -> int:
 def gather_moments(
     store: ActivationStore, levels: Iterable[int], device: torch.device | str = "cpu"
 ) -> Moments:
-    """Moments of (state at a level, state at the last level), of all samples and the given levels together."""
+    """Moments of (state at a level, state at the last level), of all samples and given levels together."""
     moments = Moments.empty(store.hidden, device)
     for level in levels:
         for states, targets in store.blocks([level, store.levels - 1]):

@@ -276,8 +276,8 @@ class ActivationStore:
         # The writer refuses NaN, so one here is a chunk that is not there. A sum meets every value once.
         if np.isnan(states.sum(dtype=np.float64)):
             raise CorruptStoreError(
-                f"{self.paths[shard]}: samples {start} to {stop - 1} of level {level} are lost (a chunk file is "
-                "missing): delete this shard and run the same command again"
+                f"{self.paths[shard]}: samples {start} to {stop - 1} of level {level} are lost "
+                "(a chunk file is missing): delete this shard and run the same command again"
             )
         return states
 

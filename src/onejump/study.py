@@ -137,7 +137,7 @@ class Store(_Section):
     dtype: Literal["float32", "float16"] = "float32"
     """float32 holds every model's activations; float16 is refused when a value is beyond 65,504."""
     keepbits: Annotated[int, Field(ge=1, le=23)] | None = 10
-    """Mantissa bits kept by BitRound: k bits leave a relative error of at most 2^-(k+1). null: all of them."""
+    """Mantissa bits kept by BitRound: k bits leave a relative error of at most 2^-(k+1). null: all."""
     compressor: Literal["zstd", "lz4", "none"] = "zstd"
     """Blosc codec behind a bit shuffle."""
     compression_level: Annotated[int, Field(ge=0, le=9)] = 1
