@@ -68,3 +68,11 @@ def test_nothing_is_pickled_and_nothing_evaluated() -> None:
         text = path.read_text(encoding="utf-8")
         for forbidden in ("import pickle", "torch.load", "torch.save", "eval(", "exec(", "allow_pickle"):
             assert forbidden not in text.replace(".eval()", ""), f"{forbidden} in {path.name}"
+
+
+def test_data_files_count(package: Path) -> None:
+    style = package / "look.mplstyle"
+    style.write_text("lines.linewidth: 1", encoding="utf-8")
+    thin = fingerprint("d", data=["look.mplstyle"])
+    style.write_text("lines.linewidth: 2", encoding="utf-8")
+    assert fingerprint("d", data=["look.mplstyle"]) not in (thin, fingerprint("d"))

@@ -80,6 +80,7 @@ def check_out(folder: Path) -> None:
     folder.mkdir()
     for name in ("Snakefile", "config.yaml"):
         shutil.copy2(ROOT / name, folder)
+    (folder / "profiles").symlink_to("workflow/profiles")
     for name in ("workflow", "src", "envs"):
         shutil.copytree(
             ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")

@@ -134,7 +134,7 @@ def evaluate(
     exits = _Exits(head, methods, device)
     done = 0
     with tqdm(total=store.samples, unit="sample", disable=None) as progress:
-        for *states, last, teacher in _parts(store, head, max(precision_at), device):
+        for states, last, teacher in _parts(store, head, max(precision_at), device):
             for level in sources:
                 for method in methods:
                     shortcut, low_rank = exits.at(method, level)
@@ -188,16 +188,16 @@ def _predict(
 
 def _parts(
     store: ActivationStore, head: Head, top_k: int, device: torch.device | str
-) -> Iterator[tuple[*tuple[Tensor, ...], Teacher]]:
-    """Samples in parts whose logits fit into memory: states of all levels, and the teacher."""
+) -> Iterator[tuple[list[Tensor], Tensor, Teacher]]:
+    """Samples in parts whose logits fit into memory: states of early-exit levels, of the last, teacher."""
     top_tokens = torch.from_numpy(store.of_samples("top_tokens")[:, :top_k].astype(np.int64))
     rows = max(1, _LOGITS[torch.device(device).type] // head.vocabulary)
     start = 0
     for block in store.blocks(range(store.levels)):
         for part in range(0, len(block[-1]), rows):
-            states = [torch.from_numpy(level[part : part + rows]).to(device) for level in block]
-            stop = start + len(states[-1])
-            yield (*states, _teacher(head.logits(states[-1]), top_tokens[start:stop].to(device)))
+            *states, last = (torch.from_numpy(level[part : part + rows]).to(device) for level in block)
+            stop = start + len(last)
+            yield states, last, _teacher(head.logits(last), top_tokens[start:stop].to(device))
             start = stop
 
 

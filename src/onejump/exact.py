@@ -63,18 +63,21 @@ def solve_symmetric(gram: Tensor, right: Tensor) -> Tensor:
     factor, failed = torch.linalg.cholesky_ex(gram)
     diagonal = factor.diagonal()
     if not failed and bool((diagonal > _SINGULAR * gram.diagonal().sqrt()).all()):
-        return torch.cholesky_solve(right, factor)
+        solution: Tensor = torch.cholesky_solve(right, factor)
+        return solution
     values, vectors = torch.linalg.eigh(gram)
     kept = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
     inverse = torch.where(kept, values.clamp_min(torch.finfo(values.dtype).tiny).reciprocal(), 0.0)
-    return vectors @ (inverse[:, None] * (vectors.T @ right))
+    smallest: Tensor = vectors @ (inverse[:, None] * (vectors.T @ right))
+    return smallest
 
 
 def top_directions(explained: Tensor, rank: int) -> Tensor:
     """Orthonormal V_r (H, r): top eigenvectors of a symmetric matrix, largest first, with a fixed sign."""
     vectors = torch.linalg.eigh((explained + explained.T) / 2).eigenvectors[:, -rank:].flip(1)
     largest = vectors.abs().argmax(0, keepdim=True)
-    return vectors * vectors.gather(0, largest).sign()
+    fixed: Tensor = vectors * vectors.gather(0, largest).sign()
+    return fixed
 
 
 def fit_jtc(moments: Moments) -> JTC:

@@ -6,7 +6,6 @@ colour-blind tell apart, with a line style and a marker of its own for those who
 
 from __future__ import annotations
 
-import difflib
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -20,7 +19,7 @@ import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, LogNorm, Normalize
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
@@ -130,7 +129,7 @@ def draw(
     Raises
     ------
     OneJumpError
-        If the figure or the colour map is unknown, an input is missing, or a metric was not evaluated.
+        If the figure is unknown, an input is missing, or a metric was not evaluated.
     """
     if figure not in _FIGURES:
         raise OneJumpError(f"figure {figure!r} given, accepted is one of {', '.join(_FIGURES)}")
@@ -496,7 +495,7 @@ def _mark_level(ax: Axes, curves: list[_Curve], level: int) -> None:
 
 def _draw_scores(inputs: _Inputs, options: dict[str, Any]) -> Figure:
     """The jump x level matrix of mean scores, and beside it D_m, its sum over levels."""
-    colormap = _colormap(options["colormap"])
+    colormap = matplotlib.colormaps[options["colormap"]]
     chosen = inputs.selection()
     table, metric, jump = inputs.table("scores"), chosen["computed_from"]["metric"], chosen["jump"]
     table = table[table["metric"] == metric]
@@ -565,16 +564,6 @@ def _draw_scores(inputs: _Inputs, options: dict[str, Any]) -> Figure:
         axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     heat.set_ylim(-0.5, len(means) - 0.5)
     return figure
-
-
-def _colormap(name: str) -> Colormap:
-    if name not in matplotlib.colormaps:
-        near = difflib.get_close_matches(name, list(matplotlib.colormaps))
-        raise OneJumpError(
-            f"figures.scores.colormap: {name!r} given, accepted is a matplotlib colour map such as "
-            f"{', '.join(near or ('cividis', 'viridis', 'magma'))}"
-        )
-    return matplotlib.colormaps[name]
 
 
 def _log_norm(means: Floats) -> Normalize:

@@ -9,15 +9,22 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
 
 
-def fingerprint(*modules: str) -> str:
-    """Hash of onejump modules, named without the package (`"selection"`), and of what they import of it."""
+def fingerprint(*modules: str, data: Sequence[str] = ()) -> str:
+    """Hash of onejump modules, named without the package (`"selection"`), and of what they import of it.
+
+    Parameters
+    ----------
+    *modules : str
+    data : sequence of str
+        Files of the package that they read, such as a style sheet.
+    """
     closure: set[str] = set()
     waiting = list(modules)
     while waiting:
@@ -26,6 +33,7 @@ def fingerprint(*modules: str) -> str:
             closure.add(module)
             waiting += _imports(module)
     meaning = "".join(f"{module}\n{_meaning(module)}\n" for module in sorted(closure))
+    meaning += "".join((_PACKAGE / name).read_text(encoding="utf-8") for name in data)
     return hashlib.sha256(meaning.encode()).hexdigest()[:16]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from onejump.maps import BATCH_NORM_EPS, NJTC, NNJTC
-from onejump.store import ActivationStore
+from onejump.store import ActivationStore, Array
 
 _MOMENTUM = 0.1  # of the running statistics, as in torch.nn.BatchNorm1d
 
@@ -59,7 +60,8 @@ def fit_gradient(
     input_scale = torch.ones_like(input_scale) if normalised else input_scale.clamp_min(1e-12)
 
     def start(*shape: int) -> Tensor:
-        return (torch.randn(*shape, generator=generator) / shape[-2] ** 0.5).to(device).requires_grad_()
+        drawn = torch.randn(*shape, generator=generator).div_(math.sqrt(shape[-2]))
+        return drawn.to(device).requires_grad_()
 
     down, up = start(count, hidden, rank), start(count, rank, hidden)
     gamma = torch.ones(count, 1, hidden, device=device, requires_grad=normalised)
@@ -113,7 +115,8 @@ def _root_mean_squares(store: ActivationStore) -> tuple[Tensor, float]:
 def _minibatches(store: ActivationStore, epochs: int, batch: int, seed: int) -> Iterator[Tensor]:
     """Minibatches (L + 1, n, H) of shuffled shards, each shuffled in itself: one shard in memory."""
     generator = np.random.default_rng(seed)
-    loaded, states = -1, np.empty(0)
+    loaded = -1
+    states: Array
     for _ in range(epochs):
         for shard in generator.permutation(len(store.shard_samples)).tolist():
             if shard != loaded:

@@ -6,6 +6,7 @@ Every field's docstring is its documentation: `onejump schema` turns this module
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,7 +45,23 @@ def _path_name(value: str) -> str:
     return value
 
 
+def _metric(value: str) -> str:
+    if not re.fullmatch(r"precision@[1-9]\d*|surprisal|r2|kl", value):
+        raise ValueError("precision@<k>, surprisal, r2 or kl")
+    return value
+
+
+def _colormap(value: str) -> str:
+    from matplotlib import colormaps
+
+    if value not in colormaps:
+        near = difflib.get_close_matches(value, colormaps, n=3, cutoff=0.5) or ["cividis", "viridis"]
+        raise ValueError(f"a matplotlib colour map, such as {', '.join(near)}")
+    return value
+
+
 Name = Annotated[str, AfterValidator(_path_name)]
+Metric = Annotated[str, AfterValidator(_metric)]
 
 
 class _Section(BaseModel):
@@ -259,17 +276,14 @@ class Evaluation(_Section):
 class LevelFigure(_Section):
     """A figure with the exit level on its x axis."""
 
-    metrics: Annotated[
-        list[Literal["precision@1", "precision@5", "precision@10", "surprisal", "r2", "kl"]],
-        Field(min_length=1),
-    ] = ["precision@1", "surprisal"]
-    """Metrics drawn, a panel each."""
+    metrics: Annotated[list[Metric], Field(min_length=1)] = ["precision@1", "surprisal"]
+    """Metrics drawn, a panel each: precision@k, surprisal, r2 or kl."""
 
 
 class ScoreFigure(_Section):
     """The jump x level score matrix."""
 
-    colormap: str = "cividis"
+    colormap: Annotated[str, AfterValidator(_colormap)] = "cividis"
     """A matplotlib colour map."""
 
 
@@ -360,6 +374,14 @@ class Study(_Section):
                 f"evaluation.precision_at: {deepest} given, accepted is at most activations.top_k = "
                 f"{self.activations.top_k}"
             )
+        measured = {f"precision@{k}" for k in self.evaluation.precision_at} | {"surprisal", "r2", "kl"}
+        for figure in self.figures.names():
+            for metric in self.figures.options(figure).get("metrics", []):
+                if metric not in measured:
+                    raise ValueError(
+                        f"figures.{figure}.metrics: {metric!r} given, but evaluation.precision_at is "
+                        f"{self.evaluation.precision_at}"
+                    )
         return self
 
     def check_dimensions(self, model: str, *, blocks: int, hidden: int) -> None:

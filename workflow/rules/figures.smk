@@ -1,6 +1,10 @@
+FIGURE_CODE = fingerprint("figures", data=["onejump.mplstyle"])
+
+
 rule figure_methods:
     input:
         evaluation=f"{PAIR}/evaluation.parquet",
+        selection=f"{PAIR}/selection.json",
     output:
         figure_outputs("methods"),
     log:
@@ -10,7 +14,7 @@ rule figure_methods:
     params:
         figure="methods",
         options=figure_options("methods"),
-        code=fingerprint("figures"),
+        code=FIGURE_CODE,
     message:
         "Drawing every method of {wildcards.model} on {wildcards.corpus}"
     script:
@@ -30,7 +34,7 @@ rule figure_one_jump:
     params:
         figure="one-jump",
         options=figure_options("one-jump"),
-        code=fingerprint("figures"),
+        code=FIGURE_CODE,
     message:
         "Drawing the one jump of {wildcards.model} on {wildcards.corpus}"
     script:
@@ -50,7 +54,7 @@ rule figure_alternatives:
     params:
         figure="alternatives",
         options=figure_options("alternatives"),
-        code=fingerprint("figures"),
+        code=FIGURE_CODE,
     message:
         "Drawing the alternatives to the one jump of {wildcards.model} on {wildcards.corpus}"
     script:
@@ -70,7 +74,7 @@ rule figure_scores:
     params:
         figure="scores",
         options=figure_options("scores"),
-        code=fingerprint("figures"),
+        code=FIGURE_CODE,
     message:
         "Drawing the score matrix of {wildcards.model} on {wildcards.corpus}"
     script:
@@ -80,6 +84,7 @@ rule figure_scores:
 rule figure_parameters:
     input:
         parameters=f"{PAIR}/parameters.parquet",
+        selection=f"{PAIR}/selection.json",
     output:
         figure_outputs("parameters"),
     log:
@@ -89,7 +94,7 @@ rule figure_parameters:
     params:
         figure="parameters",
         options=figure_options("parameters"),
-        code=fingerprint("figures"),
+        code=FIGURE_CODE,
     message:
         "Drawing the parameter table of {wildcards.model} on {wildcards.corpus}"
     script:
