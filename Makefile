@@ -7,7 +7,7 @@ BIN := .venv/bin
 NAME = $(shell sed -n 's/^study:[[:space:]]*//p' $(STUDY))
 SNAKEMAKE = $(BIN)/snakemake --cores all --configfile $(STUDY)
 
-.PHONY: run report test check clean
+.PHONY: run report test bench check clean
 .DEFAULT_GOAL := run
 
 run: .venv/installed
@@ -21,6 +21,11 @@ report: .venv/installed
 test: .venv/installed-dev check
 	$(SNAKEMAKE) --quiet all -- results/default/smollm2-135m/model.json results/default/corpora/wikipedia-en.parquet
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# Ratios in one run, each with the bar that it has to hold: about half an hour on two cores.
+bench: .venv/installed-dev
+	$(BIN)/snakemake --cores all --configfile config.yaml
+	@for name in scores fits extraction memory workflow; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

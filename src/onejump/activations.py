@@ -91,13 +91,19 @@ def make_prompts(
 def batches(prompts: Sequence[Prompt], batch_tokens: int) -> Iterator[Sequence[Prompt]]:
     """Cut prompts, sorted by falling length, into batches of at most `batch_tokens` tokens with padding.
 
-    A prompt that alone is longer makes a batch of its own.
+    A batch that is large enough to run fast (an eighth of that) ends where prompts get a tenth shorter than
+    its longest: padding them would cost more than another batch. A prompt that alone is longer than
+    `batch_tokens` makes a batch of its own.
     """
     start = 0
     while start < len(prompts):
-        size = max(1, batch_tokens // len(prompts[start].tokens))
-        yield prompts[start : start + size]
-        start += size
+        longest = len(prompts[start].tokens)
+        stop = min(start + max(1, batch_tokens // longest), len(prompts))
+        enough = start + max(1, batch_tokens // 8 // longest)
+        while stop > enough and len(prompts[stop - 1].tokens) < 0.9 * longest:
+            stop -= 1
+        yield prompts[start:stop]
+        start = stop
 
 
 def pad(batch: Sequence[Prompt]) -> tuple[Tensor, Tensor, Tensor]:

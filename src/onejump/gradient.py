@@ -31,9 +31,10 @@ def fit_gradient(
     """Fit low-rank shortcuts of all levels by Adam with a cosine-decayed step.
 
     Every step takes one minibatch of samples at all levels, so an epoch reads the store once, a shard at a
-    time. The objective is the mean squared error to the last level. Inputs (of njtc) and targets are divided
-    by their root mean square for the sake of the step size, and the factors folded back into A and B: the
-    same functions, and the same optimum.
+    time. The objective is the mean squared error to the last level. Adam moves every number by about its
+    step size, whatever the number's scale, so A (of njtc) and B are trained in units of the root mean
+    squares of the coordinates that they read and write, which are folded back at the end: the same
+    functions, and the same optimum.
 
     Parameters
     ----------
@@ -56,8 +57,10 @@ def fit_gradient(
     sources, hidden = store.levels - 1, store.hidden
     count = 1 if joint else sources
     generator = torch.Generator().manual_seed(seed)
-    input_scale, target_scale = _root_mean_squares(store)
-    input_scale = torch.ones_like(input_scale) if normalised else input_scale.clamp_min(1e-12)
+    roots = _root_mean_squares(store)
+    input_scale = torch.ones_like(roots[:-1]) if normalised else roots[:-1]
+    target_scale = float(roots[-1].square().mean().sqrt())
+    written = (roots[-1] / target_scale).to(device)
 
     def start(*shape: int) -> Tensor:
         drawn = torch.randn(*shape, generator=generator).div_(math.sqrt(shape[-2]))
@@ -87,7 +90,7 @@ def fit_gradient(
                     variance.lerp_(spread * samples / max(1, samples - 1), _MOMENTUM)
                 inputs = (inputs - centre) * torch.rsqrt(spread + BATCH_NORM_EPS) * gamma + beta
             # The mean over samples and coordinates, the sum over levels: levels do not share their step.
-            loss = (inputs @ down @ up - targets).square().mean((1, 2)).sum()
+            loss = (inputs @ down @ (up * written) - targets).square().mean((1, 2)).sum()
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -95,7 +98,7 @@ def fit_gradient(
             progress.update()
     shortcuts: list[NJTC] = []
     for i in range(count):
-        a, b = down[i].detach().cpu(), up[i].detach().cpu() * target_scale
+        a, b = down[i].detach().cpu(), up[i].detach().cpu() * roots[-1]
         if normalised:
             shortcuts.append(NNJTC(a, b, *(t[i, 0].detach().cpu() for t in (gamma, beta, mean, variance))))
         else:
@@ -103,13 +106,12 @@ def fit_gradient(
     return shortcuts
 
 
-def _root_mean_squares(store: ActivationStore) -> tuple[Tensor, float]:
-    """Of each coordinate of each early-exit level (L, H), and of the whole last level."""
+def _root_mean_squares(store: ActivationStore) -> Tensor:
+    """Of each coordinate at each level (L + 1, H)."""
     squares = np.zeros((store.levels, store.hidden))
     for states in store.blocks(range(store.levels)):
         squares += np.stack([np.square(s, dtype=np.float64).sum(0) for s in states])
-    roots = np.sqrt(squares / store.samples)
-    return torch.from_numpy(roots[:-1]).float(), max(float(np.sqrt(np.square(roots[-1]).mean())), 1e-12)
+    return torch.from_numpy(np.sqrt(squares / store.samples)).float().clamp_min(1e-12)
 
 
 def _minibatches(store: ActivationStore, epochs: int, batch: int, seed: int) -> Iterator[Tensor]:

@@ -189,11 +189,11 @@ class Activations(_Section):
 class Gradient(_Section):
     """The papers' solver: minibatch Adam, all levels batched in one process, cosine-decayed step."""
 
-    epochs: PositiveInt = 60
+    epochs: PositiveInt = 400
     """Passes over the training samples."""
-    batch: Annotated[int, Field(ge=2)] = 128
-    """Samples in a minibatch (of every level)."""
-    learning_rate: PositiveFloat = 0.01
+    batch: Annotated[int, Field(ge=2)] = 512
+    """Samples in a minibatch, of every level. Small ones blur the batch statistics of n-njtc and joint."""
+    learning_rate: PositiveFloat = 0.02
     """Adam's step size at the start."""
 
 
