@@ -80,19 +80,26 @@ def fit_gradient(
         for states in _minibatches(store, epochs, batch, seed):
             inputs, targets = states[:-1].to(device) / scale, states[-1].to(device) / target_scale
             if joint:
-                inputs, targets = inputs.flatten(0, 1)[None], targets.repeat(sources, 1)
+                inputs = inputs.flatten(0, 1)[None]
             if normalised:
                 centre = inputs.mean(1, keepdim=True)
-                spread = inputs.var(1, keepdim=True, unbiased=False)
-                with torch.no_grad():
-                    samples = inputs.shape[1]
-                    mean.lerp_(centre, _MOMENTUM)
-                    variance.lerp_(spread * samples / max(1, samples - 1), _MOMENTUM)
-                inputs = (inputs - centre) * torch.rsqrt(spread + BATCH_NORM_EPS) * gamma + beta
+                inputs -= centre
+                spread = inputs.square().mean(1, keepdim=True)
+                inputs *= torch.rsqrt(spread + BATCH_NORM_EPS)
+                samples = inputs.shape[1]
+                mean.lerp_(centre, _MOMENTUM)
+                variance.lerp_(spread * samples / max(1, samples - 1), _MOMENTUM)
+            # |z B - y|^2 = z (B B') z' - 2 z (B y) + |y|^2: no prediction is made, of no level.
+            basis = up * written
+            reduced = inputs @ (gamma.mT * down) + beta @ down
+            lifted = targets @ basis.mT
+            if joint:
+                lifted = lifted.repeat(1, sources, 1)
+            errors = (reduced @ (basis @ basis.mT) * reduced - 2 * reduced * lifted).sum(-1)
             # The mean over samples and coordinates, the sum over levels: levels do not share their step.
-            loss = (inputs @ down @ (up * written) - targets).square().mean((1, 2)).sum()
+            loss = errors.mean(1).sum() / hidden
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
             schedule.step()
             progress.update()

@@ -191,7 +191,7 @@ class Gradient(_Section):
 
     epochs: PositiveInt = 400
     """Passes over the training samples."""
-    batch: Annotated[int, Field(ge=2)] = 512
+    batch: Annotated[int, Field(ge=2)] = 256
     """Samples in a minibatch, of every level. Small ones blur the batch statistics of n-njtc and joint."""
     learning_rate: PositiveFloat = 0.02
     """Adam's step size at the start."""
