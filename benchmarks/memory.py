@@ -74,7 +74,7 @@ def extract(folder: Path, shards: list[Path]) -> None:
         vocab_size=VOCABULARY,
     )
     prompts = [Prompt(i, [i % 7, i % 5], np.array([1])) for i in range(SHARD * len(shards))]
-    extract(Transformer(LlamaForCausalLM(config)), prompts, folder / "extracted.zarr")
+    extract(Transformer(LlamaForCausalLM(config)), prompts, folder / "extracted.zarr", batch_tokens=1024)
 
 
 def fit(method: str, options: dict[str, Any]) -> Callable[[Path, list[Path]], None]:

@@ -125,7 +125,7 @@ def test_r2_is_scikit_learns_with_constant_coordinates(
         assert value(table, "identity", level, "r2") == pytest.approx(expected, rel=1e-6)
 
 
-def test_standard_error_of_r2_is_near_the_bootstraps(
+def test_standard_error_of_r2_is_the_linearised_ones_and_near_the_bootstraps(
     transformer: Transformer, store: ActivationStore
 ) -> None:
     shortcuts = shortcuts_of(store, "n-njtc")
@@ -135,9 +135,15 @@ def test_standard_error_of_r2_is_near_the_bootstraps(
     for level in range(4):
         with torch.inference_mode():
             predicted = shortcuts[level](torch.from_numpy(store.level(level))).double().numpy()
+        deviations = np.square(last - last.mean(0))
+        errors, total = np.square(last - predicted), deviations.sum(0)
+        ratios = errors.sum(0) / total
+        influence = ((errors - ratios * deviations) / total).mean(1)
+        found = value(table, "n-njtc", level, "r2", "stderr")
+        assert found == pytest.approx(np.sqrt(np.square(influence).sum()), rel=1e-4)
         picks = [generator.integers(0, SAMPLES, SAMPLES) for _ in range(300)]
         spread = np.std([r2_score(last[pick], predicted[pick]) for pick in picks])
-        assert value(table, "n-njtc", level, "r2", "stderr") == pytest.approx(spread, rel=0.25)
+        assert found == pytest.approx(spread, rel=0.25)
 
 
 def test_arbitrary_jumps() -> None:

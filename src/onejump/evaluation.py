@@ -55,34 +55,60 @@ def token_metrics(logits: Tensor, teacher: Teacher, precision_at: Sequence[int])
     return metrics
 
 
-class _Variation(NamedTuple):
+class _Variation:
     """Spread of the last level's states: what r2 is measured against."""
 
-    mean: Tensor
-    """(H,)."""
-    inverse_sum_of_squares: Tensor
-    """1 / sum of squared deviations, (H,); 0 where a coordinate is constant."""
+    def __init__(self, store: ActivationStore, device: torch.device | str) -> None:
+        last = [store.levels - 1]
+        self.mean = torch.zeros(store.hidden, dtype=torch.float64, device=device)
+        for (states,) in store.blocks(last):
+            self.mean += torch.from_numpy(states).to(device).double().sum(0) / store.samples
+        # D'D of the squared deviations D (n, H).
+        self.gram = torch.zeros(store.hidden, store.hidden, dtype=torch.float64, device=device)
+        total = torch.zeros_like(self.mean)
+        for (states,) in store.blocks(last):
+            deviations = self.squared_deviations(torch.from_numpy(states).to(device))
+            total += deviations.sum(0)
+            self.gram.addmm_(deviations.T, deviations)
+        # 0 where a coordinate is constant.
+        self.inverse_total = torch.where(total > 0, 1 / total, 0.0)
+
+    def squared_deviations(self, last: Tensor) -> Tensor:
+        """(y - mean)^2 of last-level states y, (n, H)."""
+        return (last.double() - self.mean).square_()
 
 
 class _R2:
     """r2 averaged over coordinates, as scikit-learn's `r2_score(..., multioutput="uniform_average")`.
 
-    Its standard error is that of the linearised ratio of sums of squares, as r2 is no mean of samples.
+    With squared errors e_ij, squared deviations d_ij, T_j = sum_i d_ij and q_j = sum_i e_ij / T_j, r2 is
+    1 - mean_j q_j. Its standard error is that of the linearised ratio: sample i moves r2 by -(a_i - b_i) / H,
+    where a_i = sum_j e_ij / T_j and b_i = sum_j q_j d_ij / T_j. As q is known at the end only, the sum of
+    (a_i - b_i)^2 is put together from sums of a_i^2, a_i d_i and d_i d_i'.
     """
 
-    def __init__(self, hidden: int, samples: int) -> None:
-        self.residual = torch.zeros(hidden, dtype=torch.float64)
-        self.relative = torch.zeros(samples, dtype=torch.float64)
+    def __init__(self, variation: _Variation) -> None:
+        self._variation = variation
+        self._errors = torch.zeros_like(variation.mean)
+        self._squares = 0.0
+        self._with_deviations = torch.zeros_like(variation.mean)
 
-    def add(self, start: int, predicted: Tensor, last: Tensor, variation: _Variation) -> None:
-        squares = (last - predicted).double().square_()
-        self.residual += squares.sum(0).cpu()
-        self.relative[start : start + len(squares)] = (squares @ variation.inverse_sum_of_squares).cpu()
+    def add(self, predicted: Tensor, last: Tensor, deviations: Tensor) -> None:
+        errors = (last - predicted).double().square_()
+        self._errors += errors.sum(0)
+        relative = errors @ self._variation.inverse_total
+        self._squares += float(relative.square().sum())
+        self._with_deviations += relative @ deviations
 
-    def ratios(self, variation: _Variation) -> Tensor:
-        """1 - r2 of each coordinate; of a constant one 0 if predicted exactly, else 1."""
-        inverse = variation.inverse_sum_of_squares.cpu()
-        return torch.where(inverse > 0, self.residual * inverse, (self.residual > 0).double())
+    def result(self) -> tuple[float, float]:
+        inverse = self._variation.inverse_total
+        # A constant coordinate counts 0 if predicted exactly, else 1.
+        ratios = torch.where(inverse > 0, self._errors * inverse, (self._errors > 0).double())
+        weights = ratios * inverse
+        variance = (
+            self._squares - 2 * weights @ self._with_deviations + weights @ self._variation.gram @ weights
+        )
+        return float(1 - ratios.mean()), float(variance.clamp_min(0).sqrt()) / len(ratios)
 
 
 class _Mean:
@@ -128,13 +154,14 @@ def evaluate(
     """
     head = head.to(device)
     sources = range(store.levels - 1)
-    variation = _variation(store, device)
+    variation = _Variation(store, device)
     means: dict[tuple[str, int], dict[str, _Mean]] = {(m, level): {} for m in methods for level in sources}
-    r2 = {key: _R2(store.hidden, store.samples) for key in means}
+    r2 = {key: _R2(variation) for key in means}
     exits = _Exits(head, methods, device)
     done = 0
     with tqdm(total=store.samples, unit="sample", disable=None) as progress:
         for states, last, teacher in _parts(store, head, max(precision_at), device):
+            deviations = variation.squared_deviations(last)
             for level in sources:
                 for method in methods:
                     shortcut, low_rank = exits.at(method, level)
@@ -142,7 +169,7 @@ def evaluate(
                     metrics = token_metrics(logits, teacher, precision_at)
                     for metric, values in metrics.items():
                         means[method, level].setdefault(metric, _Mean()).add(values)
-                    r2[method, level].add(done, predicted, last, variation)
+                    r2[method, level].add(predicted, last, deviations)
             done += len(last)
             progress.update(len(last))
     rows = [
@@ -150,7 +177,7 @@ def evaluate(
         for key, found in means.items()
         for metric, mean in found.items()
     ]
-    rows += [(*key, "r2", *result, done) for key, result in _r2_results(store, r2, variation).items()]
+    rows += [(*key, "r2", *found.result(), done) for key, found in r2.items()]
     columns = ["method", "level", "metric", "value", "stderr", "n"]
     return pd.DataFrame(rows, columns=columns).sort_values(
         ["method", "level"], kind="stable", ignore_index=True
@@ -205,36 +232,6 @@ def _teacher(logits: Tensor, top_tokens: Tensor) -> Teacher:
     logits -= logits.logsumexp(-1, keepdim=True)
     probabilities = logits.exp()
     return Teacher(probabilities, torch.linalg.vecdot(probabilities, logits), top_tokens)
-
-
-def _variation(store: ActivationStore, device: torch.device | str) -> _Variation:
-    last = [store.levels - 1]
-    mean = sum(torch.from_numpy(s).double().sum(0) for (s,) in store.blocks(last)) / store.samples
-    squares = sum((torch.from_numpy(s).double() - mean).square().sum(0) for (s,) in store.blocks(last))
-    assert isinstance(mean, Tensor)
-    assert isinstance(squares, Tensor)
-    inverse = torch.where(squares > 0, 1 / squares, 0.0)
-    return _Variation(mean.to(device), inverse.to(device))
-
-
-def _r2_results(
-    store: ActivationStore, found: Mapping[tuple[str, int], _R2], variation: _Variation
-) -> dict[tuple[str, int], tuple[float, float]]:
-    ratios = torch.stack([r2.ratios(variation) for r2 in found.values()])
-    weights = (ratios * variation.inverse_sum_of_squares.cpu()).T
-    mean = variation.mean.cpu()
-    expected = torch.cat(
-        [
-            (torch.from_numpy(last).double() - mean).square() @ weights
-            for (last,) in store.blocks([store.levels - 1])
-        ]
-    )
-    relative = torch.stack([r2.relative for r2 in found.values()], 1)
-    # Sample i moves the mean ratio by (its squared errors - ratio x its squared deviations) / sum of squares.
-    influence = (relative - expected) / store.hidden
-    errors = influence.square().sum(0).sqrt().tolist()
-    values = (1 - ratios.mean(1)).tolist()
-    return dict(zip(found, zip(values, errors, strict=True), strict=True))
 
 
 def arbitrary_jumps(

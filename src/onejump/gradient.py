@@ -124,11 +124,12 @@ def _root_mean_squares(store: ActivationStore) -> Tensor:
 def _minibatches(store: ActivationStore, epochs: int, batch: int, seed: int) -> Iterator[Tensor]:
     """Minibatches (L + 1, n, H) of shuffled shards, each shuffled in itself: one shard in memory."""
     generator = np.random.default_rng(seed)
-    loaded = -1
-    states: Array
+    nothing: Array = np.empty((0, 0, 0), np.float32)
+    loaded, states = -1, nothing
     for _ in range(epochs):
         for shard in generator.permutation(len(store.shard_samples)).tolist():
             if shard != loaded:
+                states = nothing  # lets the last shard go before the next one comes
                 loaded, states = shard, store.shard(shard)
             order = generator.permutation(states.shape[1])
             # Parts of equal size, so that no batch statistics come from a remainder of one sample.

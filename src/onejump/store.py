@@ -112,7 +112,7 @@ class ShardWriter:
                 fill_value=float("nan") if kind is np.float32 else -1,
                 compressors=[BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec()],
             )
-        self._kept: dict[str, list[Array]] = {name: [] for name in SAMPLE_ARRAYS}
+        self._kept = {name: np.empty(array.shape, array.dtype) for name, array in self._of_samples.items()}
         self._levels, self._hidden, self._dtype = levels, hidden, dtype
         self._buffer = self._fresh_buffer()
         self._filled = 0
@@ -129,8 +129,9 @@ class ShardWriter:
         **of_samples : ndarray of shape (n,) or (n, k)
             One for each name in SAMPLE_ARRAYS.
         """
+        so_far = self._written + self._filled
         for name, kept in self._kept.items():
-            kept.append(of_samples[name])
+            kept[so_far : so_far + activations.shape[1]] = of_samples[name]
         done = 0
         while done < activations.shape[1]:
             take = min(self._chunk - self._filled, activations.shape[1] - done)
@@ -148,7 +149,7 @@ class ShardWriter:
         if self._written != self._samples:
             raise ValueError(f"{self._samples} samples were announced, {self._written} were appended")
         for name, array in self._of_samples.items():
-            array[...] = np.concatenate(self._kept[name])
+            array[...] = self._kept[name]
 
     def __enter__(self) -> Self:
         return self
@@ -247,8 +248,11 @@ class ActivationStore:
 
     def shard(self, index: int) -> Array:
         """One whole shard: ndarray of shape (levels, samples of the shard, H), float32."""
-        samples = self._shards[index]["activations"].shape[1]
-        return np.stack([self._states(index, level, 0, samples) for level in range(self.levels)])
+        samples = self.shard_samples[index]
+        states = np.empty((self.levels, samples, self.hidden), np.float32)
+        for level in range(self.levels):
+            states[level] = self._states(index, level, 0, samples)
+        return states
 
     def of_samples(self, name: str) -> Array:
         """One of SAMPLE_ARRAYS for all samples."""
