@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -114,3 +115,10 @@ def test_conda_and_pip_pin_the_same_versions() -> None:
     environment = yaml.safe_load((ROOT / "envs/onejump.yaml").read_text(encoding="utf-8"))
     pins = (ROOT / "envs/requirements.txt").read_text(encoding="utf-8").split()
     assert set(environment["dependencies"][-1]["pip"]) <= set(pins)
+
+
+def test_the_studies_in_the_readme_are_valid() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    assert blocks
+    for block in blocks:
+        parse_study(yaml.safe_load(block))
