@@ -189,16 +189,18 @@ class _Exits:
 
     def __init__(self, head: Head, methods: Mapping[str, ShortcutAt], device: torch.device | str) -> None:
         self._head, self._methods, self._device = head, methods, device
-        self._kept: dict[tuple[str, int], tuple[NJTC, LowRankHead]] = {}
+        self._kept: dict[tuple[str, int], NJTC] = {}
+        self._heads: dict[NJTC, LowRankHead] = {}
 
     def at(self, method: str, level: int) -> tuple[Shortcut, LowRankHead | None]:
-        if (method, level) in self._kept:
-            return self._kept[method, level]
-        shortcut = self._methods[method](level).to(self._device)
+        shortcut = self._kept.get((method, level)) or self._methods[method](level).to(self._device)
         if not isinstance(shortcut, NJTC):
             return shortcut, None
-        self._kept[method, level] = shortcut, self._head.behind(shortcut.up)
-        return self._kept[method, level]
+        self._kept[method, level] = shortcut
+        # One jump for all levels has one head for all levels.
+        if shortcut not in self._heads:
+            self._heads[shortcut] = self._head.behind(shortcut.up)
+        return shortcut, self._heads[shortcut]
 
 
 def _predict(
@@ -285,7 +287,8 @@ def evaluate_method(
     if shortcuts is None:
         methods[method] = lambda _: Identity()
     elif selection is None:
-        methods[method] = ShortcutFolder(shortcuts).load
+        folder = ShortcutFolder(shortcuts)
+        methods[method] = _always(folder.load(0)) if folder.joint else folder.load
     else:
         chosen = read_json(selection)["jump"]
         jumps = {method: chosen}

@@ -1,0 +1,298 @@
+"""What a study will cost, stage by stage, before anything runs: tokens, FLOPs, bytes, memory, time.
+
+Counted from shapes: n samples, L blocks, width H, vocabulary V, rank r, P parameters. The few constants that
+no shape gives (bytes moved per logit, cost of a factorisation) were measured on the default study.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from onejump.study import Activations, Evaluation, Store, Study
+
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+# Interpreter and libraries: memory, and seconds until a stage begins.
+_LIBRARIES, _START = 0.35e9, 2.5
+# A solve with its eigenvectors, in units of H^3 products.
+_FACTORISATION = 45
+# Prompts of like length share a batch; this much of a batch is padding.
+_PADDING = 1.05
+# An exact tokeniser count needs the text: sentences of Wikipedia have about as many tokens.
+TOKENS_PER_SENTENCE = 29.0
+
+
+@dataclass(frozen=True)
+class Device:
+    """Rates that a job reaches, FLOP/s and bytes/s."""
+
+    name: str
+    half: float
+    single: float
+    double: float
+    bandwidth: float
+    """Bytes a second through the many small operations between matrix products."""
+    memory: float
+    """Bytes."""
+    loading: float = 1e9
+    """Bytes of weights a second, from disk to where they compute."""
+
+
+DEVICES = {
+    # Two cores of an EPYC; half precision is no faster than single there.
+    "cpu": Device("2 CPU cores", 0.18e12, 0.18e12, 0.09e12, 4.8e9, 16e9),
+    "node": Device("16 CPU cores", 1.2e12, 1.2e12, 0.6e12, 40e9, 128e9),
+    "h100": Device("H100", 400e12, 45e12, 45e12, 1.5e12, 80e9),
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What of a model decides costs."""
+
+    blocks: int
+    hidden: int
+    vocabulary: int
+    parameters: int
+    dtype: str = "float32"
+
+    @classmethod
+    def of(cls, description: Mapping[str, Any]) -> Sizes:
+        """From what the model stage wrote (`model.json`)."""
+        return cls(**{key: description[key] for key in cls.__dataclass_fields__})
+
+    @property
+    def weights(self) -> float:
+        """Bytes."""
+        return self.parameters * _BYTES[self.dtype]
+
+
+class Cost(NamedTuple):
+    """Of one job."""
+
+    tokens: float = 0.0
+    model_flops: float = 0.0
+    """In the model's dtype."""
+    single_flops: float = 0.0
+    double_flops: float = 0.0
+    moved: float = 0.0
+    """Bytes through memory outside matrix products."""
+    loaded: float = 0.0
+    """Bytes of weights."""
+    disk: float = 0.0
+    """Bytes written."""
+    memory: float = _LIBRARIES
+    """Peak, in bytes."""
+
+    @property
+    def flops(self) -> float:
+        """All of them."""
+        return self.model_flops + self.single_flops + self.double_flops
+
+    def seconds(self, device: Device, dtype: str) -> float:
+        """Time on a device."""
+        rate = device.single if dtype == "float32" else device.half
+        return (
+            _START
+            + self.model_flops / rate
+            + self.single_flops / device.single
+            + self.double_flops / device.double
+            + self.moved / device.bandwidth
+            + self.loaded / device.loading
+        )
+
+
+def stored_bits(store: Store) -> float:
+    """Bits of a stored activation: kept mantissa bits hardly compress, sign and exponent to about 7."""
+    whole, mantissa = (32, 23) if store.dtype == "float32" else (16, 10)
+    if store.compressor == "none":
+        return whole
+    return min(whole, (mantissa if store.keepbits is None else store.keepbits) + 7)
+
+
+def activations_cost(
+    sizes: Sizes, options: Activations, sentences: int, *, batch_tokens: int, tokens_per_sentence: float
+) -> Cost:
+    """Extract one shard."""
+    samples = sentences * options.positions
+    # The furthest of p positions drawn evenly from n tokens is the (n + 1) p / (p + 1)-th.
+    prefix = (tokens_per_sentence + 1) * options.positions / (options.positions + 1)
+    tokens = sentences * min(prefix, options.max_tokens)
+    levels, width, chunk = sizes.blocks + 1, sizes.hidden, options.store.chunk_samples
+    head = sizes.vocabulary * width
+    together = min(batch_tokens / 8, sentences) * options.positions
+    return Cost(
+        tokens=tokens,
+        model_flops=2 * (sizes.parameters - head) * tokens * _PADDING,
+        single_flops=2 * head * samples,
+        moved=samples * (sizes.vocabulary * 16 + levels * width * 24),
+        loaded=sizes.weights,
+        disk=samples * (levels * width * stored_bits(options.store) / 8 + options.top_k * 6 + 16),
+        memory=_LIBRARIES
+        + 0.25e9  # transformers
+        + sizes.weights
+        + 4 * head
+        + 8 * levels * min(chunk, samples) * width
+        + together * (levels * width * 8 + sizes.vocabulary * 8)
+        + batch_tokens * width * 12 * _BYTES[sizes.dtype],
+    )
+
+
+def fit_cost(
+    sizes: Sizes, method: str, options: Mapping[str, Any], store: Store, *, samples: int, shard: int
+) -> Cost:
+    """Fit one method."""
+    levels, width = sizes.blocks, sizes.hidden
+    chunk = min(store.chunk_samples, samples)
+    rank = options.get("rank") or max(1, width // 100)
+    numbers = width**2 if method == "jtc" else 2 * width * rank + 4 * width * (method != "njtc")
+    disk = 4.0 * numbers * (1 if method == "joint" else levels)
+    if options["solver"] == "gradient":
+        gradient = options["gradient"]
+        read = gradient["epochs"] * samples * levels * width
+        batch = (levels + 1) * gradient["batch"] * width * 4
+        memory = _LIBRARIES + 4 * (levels + 1) * shard * width + 5 * batch
+        return Cost(single_flops=8 * read * rank, moved=40.0 * read, disk=disk, memory=memory)
+    solves = 1 if method == "joint" else levels
+    return Cost(
+        double_flops=4 * samples * levels * width**2 + _FACTORISATION * solves * width**3,
+        moved=samples * levels * width * 24.0,
+        disk=disk,
+        memory=_LIBRARIES + 10 * 8 * width**2 + 6 * 8 * chunk * width,
+    )
+
+
+def scores_cost(sizes: Sizes, options: Mapping[str, Any], store: Store, *, samples: int) -> Cost:
+    """Score all jumps on all levels."""
+    levels, width = sizes.blocks, sizes.hidden
+    columns = levels * (options.get("rank") or max(1, width // 100))
+    chunk = min(store.chunk_samples, samples)
+    return Cost(
+        single_flops=2 * samples * levels * width * columns,
+        moved=samples * levels * (columns * 12.0 + width * 8),
+        disk=7000 + 9.0 * 3 * levels**2,
+        memory=_LIBRARIES + 8 * (levels + 1) * chunk * width + 8 * width * columns + 12 * chunk * columns,
+    )
+
+
+def evaluation_cost(
+    sizes: Sizes, method: str, evaluation: Evaluation, store: Store, *, samples: int, rank: int | None
+) -> Cost:
+    """Evaluate one method at all levels."""
+    levels, width, vocabulary = sizes.blocks, sizes.hidden, sizes.vocabulary
+    chosen = len(evaluation.arbitrary) + evaluation.random if method == "arbitrary" else 1
+    at_levels = samples * levels * chosen
+    full_rank = method in ("identity", "jtc")
+    inner = width if full_rank else rank or max(1, width // 100)
+    chunk = min(store.chunk_samples, samples)
+    heads = {"identity": 0, "jtc": 0, "joint": 1, "ojfa": 1, "arbitrary": chosen}.get(method, levels)
+    return Cost(
+        single_flops=2 * vocabulary * (at_levels * inner + samples * width)
+        + (2 * at_levels * width**2 if method == "jtc" else 0),
+        moved=at_levels * (vocabulary * (37.0 if full_rank else 16.0) + width * 40),
+        loaded=4.0 * vocabulary * width,
+        disk=6500 + 13.0 * levels * chosen * (len(evaluation.precision_at) + 3),
+        memory=_LIBRARIES
+        + 8 * vocabulary * width
+        + 6 * 4 * 2**22
+        + 4 * 8 * width**2
+        + 6 * (levels + 1) * chunk * width
+        + 4 * vocabulary * inner * heads,
+    )
+
+
+class Row(NamedTuple):
+    """A stage of one model on one corpus."""
+
+    model: str
+    corpus: str
+    stage: str
+    jobs: int
+    gpu: bool
+    cost: Cost
+    """Of all its jobs, but the memory: of the largest."""
+    seconds: float
+    """Of all its jobs, one after another."""
+
+
+def uses_gpu(stage: str, options: Mapping[str, Any] | None = None) -> bool:
+    """Extraction, evaluation and gradient fits ask for a GPU; nothing else does."""
+    return stage in ("activations", "evaluate") or (
+        stage == "shortcuts" and options is not None and options.get("solver") == "gradient"
+    )
+
+
+def plan(
+    study: Study,
+    sizes: Mapping[str, Sizes],
+    *,
+    device: Device,
+    host: Device,
+    tokens_per_sentence: float = TOKENS_PER_SENTENCE,
+) -> Iterator[Row]:
+    """Costs of every stage that grows with the study.
+
+    Parameters
+    ----------
+    study : Study
+    sizes : mapping of model name -> Sizes
+    device : Device
+        Where stages that use a GPU run.
+    host : Device
+        Where the others run.
+    tokens_per_sentence : float
+        Of whole sentences; positions are drawn from them evenly.
+    """
+    for model, size in sizes.items():
+        for corpus, source in study.corpora.items():
+            for stage, jobs in _stages(study, size, source.training, source.validation, tokens_per_sentence):
+                gpu = uses_gpu(
+                    stage.split()[0],
+                    study.shortcuts.options(stage.split()[1]) if "shortcuts" in stage else None,
+                )
+                where = device if gpu else host
+                total = Cost(*(sum(values) for values in zip(*jobs, strict=True)))
+                total = total._replace(memory=max(job.memory for job in jobs))
+                seconds = sum(job.seconds(where, size.dtype) for job in jobs)
+                yield Row(model, corpus, stage, len(jobs), gpu, total, seconds)
+
+
+def _stages(
+    study: Study, sizes: Sizes, training: int, validation: int, tokens_per_sentence: float
+) -> Iterator[tuple[str, list[Cost]]]:
+    options, store = study.activations, study.activations.store
+    shards = []
+    for sentences in (training, validation):
+        count = math.ceil(sentences / options.shard_sentences)
+        shards += [
+            activations_cost(
+                sizes,
+                options,
+                math.ceil((sentences - shard) / count),
+                batch_tokens=study.compute.batch_tokens,
+                tokens_per_sentence=tokens_per_sentence,
+            )
+            for shard in range(count)
+        ]
+    yield "activations", shards
+    samples, held_out = training * options.positions, validation * options.positions
+    shard = min(samples, options.shard_sentences * options.positions)
+    for method in study.shortcuts.methods():
+        if method != "identity":
+            fitted = study.shortcuts.options(method)
+            yield (
+                f"shortcuts {method}",
+                [fit_cost(sizes, method, fitted, store, samples=samples, shard=shard)],
+            )
+    chosen = study.shortcuts.options(study.selection.method)
+    yield "scores", [scores_cost(sizes, chosen, store, samples=samples)]
+    for method in (*study.shortcuts.methods(), "ojfa", "arbitrary"):
+        rank = (
+            chosen.get("rank")
+            if method in ("ojfa", "arbitrary")
+            else study.shortcuts.options(method).get("rank")
+        )
+        cost = evaluation_cost(sizes, method, study.evaluation, store, samples=held_out, rank=rank)
+        yield f"evaluate {method}", [cost]
