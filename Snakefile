@@ -21,6 +21,20 @@ include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/figures.smk"
 
 
+# Seconds of work on small tables: not worth a job of a cluster. The wheels need a network besides.
+localrules:
+    all,
+    wheel,
+    selection,
+    evaluation,
+    parameters,
+    figure_methods,
+    figure_one_jump,
+    figure_alternatives,
+    figure_scores,
+    figure_parameters,
+
+
 rule all:
     default_target: True
     input:

@@ -12,6 +12,17 @@ rule activations:
     conda:
         "../../envs/onejump.yaml"
     threads: 16
+    resources:
+        **asked_of_the_site(
+            lambda w, sizes: activations_cost(
+                sizes,
+                STUDY.activations,
+                min(STUDY.activations.shard_sentences, getattr(STUDY.corpora[w.corpus], w.split)),
+                batch_tokens=STUDY.compute.batch_tokens,
+                tokens_per_sentence=STUDY.corpora[w.corpus].max_characters / 4,
+            ),
+            "activations",
+        ),
     params:
         options=STUDY.activations.model_dump(exclude={"shard_sentences"}),
         shards=lambda w: shard_count(w.corpus, w.split),

@@ -1,4 +1,5 @@
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -10,7 +11,21 @@ sys.path.insert(0, str(LIBRARY))
 from onejump.errors import StudyError
 from onejump.files import read_json
 from onejump.fingerprint import fingerprint
+from onejump.plan import (
+    DEVICES,
+    Sizes,
+    activations_cost,
+    evaluation_cost,
+    fit_cost,
+    scores_cost,
+    uses_gpu,
+)
 from onejump.study import parse_study
+
+# How this site asks for a GPU, a line of its profile and no part of a study: gpus, or gres:<name>.
+GPU_REQUEST = config.pop("gpu_request", "gpus")
+if not re.fullmatch(r"gpus|gres:\w+(:\w+)?", GPU_REQUEST):
+    sys.exit(f"gpu_request: {GPU_REQUEST!r} given, accepted is 'gpus' or 'gres:<name>' such as 'gres:gpu'")
 
 try:
     STUDY = parse_study(config)
@@ -57,6 +72,17 @@ def shard_count(corpus, split):
     """Jobs that extract one split."""
     sentences = getattr(STUDY.corpora[corpus], split)
     return -(-sentences // STUDY.activations.shard_sentences)
+
+
+def samples(corpus, split):
+    """Samples of one split, at most."""
+    return getattr(STUDY.corpora[corpus], split) * STUDY.activations.positions
+
+
+def rank_of(wildcards):
+    """The study's rank for a method; None where it says nothing, or there is none."""
+    chosen = wildcards.method in ("ojfa", "arbitrary")
+    return STUDY.shortcuts.options(STUDY.selection.method if chosen else wildcards.method).get("rank")
 
 
 def shards(split):
@@ -115,6 +141,50 @@ def arbitrary_of(wildcards):
     if wildcards.method != "arbitrary":
         return {}
     return STUDY.evaluation.model_dump(include={"arbitrary", "random"}) | {"seed": STUDY.seed}
+
+
+def asked_of_the_site(cost, stage, options=None):
+    """Resources of a stage: a GPU where it uses one, memory and run time from its costs.
+
+    `cost` gives the costs of one job from its wildcards and its model's sizes. These are known once the model
+    stage has run: until then Snakemake holds the function's missing file for "to be determined".
+    """
+
+    def costs(wildcards, input):
+        return cost(wildcards, Sizes.of(read_json(input.model)))
+
+    def gpus(wildcards):
+        chosen = options(wildcards) if options else None
+        return int(STUDY.compute.device != "cpu" and uses_gpu(stage, chosen))
+
+    def mem_mb(wildcards, input, attempt):
+        # A third more than was counted, and again as much after each failure.
+        return int(costs(wildcards, input).memory * 1.33 * attempt / 1e6)
+
+    def runtime(wildcards, input, attempt):
+        # Minutes, on a machine a few times slower than the one to expect.
+        sizes = Sizes.of(read_json(input.model))
+        device = DEVICES["h100" if gpus(wildcards) else "cpu"]
+        return int((15 + 5 * cost(wildcards, sizes).seconds(device, sizes.dtype) / 60) * attempt)
+
+    asked = {"mem_mb": mem_mb, "runtime": runtime}
+    if GPU_REQUEST == "gpus":
+        return asked | {"gpu": gpus}
+    return asked | {"gres": lambda w: f"{GPU_REQUEST.removeprefix('gres:')}:1" if gpus(w) else ""}
+
+
+def loading_mb(wildcards, attempt):
+    """Memory to load a model of unknown sizes: what its files say, or room for 7 billion parameters."""
+    source = STUDY.models[wildcards.model]
+    if source.hub:
+        return 32_000 * attempt
+    if source.folder:
+        files = sum(file.stat().st_size for file in Path(source.folder).glob("*.safetensors"))
+    else:
+        gguf = Path(wheel_file(source) if source.wheel else source.gguf)
+        # Four bits become float32.
+        files = 8 * gguf.stat().st_size if gguf.is_file() else 1e9
+    return int((1500 + 2.5 * files / 1e6) * attempt)
 
 
 def figure_options(figure):

@@ -27,6 +27,9 @@ rule corpus:
         f"{RESULTS}/benchmarks/corpus/{{corpus}}.tsv"
     conda:
         "../../envs/onejump.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=120,
     params:
         corpus=lambda w: STUDY.corpora[w.corpus].model_dump(),
         seed=STUDY.seed,

@@ -4,6 +4,7 @@ rule evaluate:
         head=f"{RESULTS}/{{model}}/head.safetensors",
         shortcuts=shortcuts_of,
         selection=selection_of,
+        model=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
         f"{PAIR}/evaluation/{{method}}.parquet",
     log:
@@ -15,6 +16,18 @@ rule evaluate:
     conda:
         "../../envs/onejump.yaml"
     threads: 16
+    resources:
+        **asked_of_the_site(
+            lambda w, sizes: evaluation_cost(
+                sizes,
+                w.method,
+                STUDY.evaluation,
+                STUDY.activations.store,
+                samples=samples(w.corpus, "validation"),
+                rank=rank_of(w),
+            ),
+            "evaluate",
+        ),
     params:
         precision_at=STUDY.evaluation.precision_at,
         arbitrary=arbitrary_of,

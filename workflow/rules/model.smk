@@ -9,6 +9,9 @@ rule weights:
         f"{RESULTS}/benchmarks/weights/{{model}}.tsv"
     conda:
         "../../envs/onejump.yaml"
+    resources:
+        mem_mb=loading_mb,
+        runtime=60,
     message:
         "Unpacking the GGUF file of {wildcards.model}"
     script:
@@ -28,6 +31,9 @@ rule model:
     conda:
         "../../envs/onejump.yaml"
     threads: 16
+    resources:
+        mem_mb=loading_mb,
+        runtime=120,
     params:
         model=lambda w: STUDY.models[w.model].model_dump(),
         code=fingerprint("model"),

@@ -2,6 +2,7 @@ rule scores:
     input:
         shards=shards("training"),
         shortcuts=f"{PAIR}/shortcuts/{STUDY.selection.method}",
+        model=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
         f"{PAIR}/scores.parquet",
     log:
@@ -11,6 +12,16 @@ rule scores:
     conda:
         "../../envs/onejump.yaml"
     threads: 16
+    resources:
+        **asked_of_the_site(
+            lambda w, sizes: scores_cost(
+                sizes,
+                STUDY.shortcuts.options(STUDY.selection.method),
+                STUDY.activations.store,
+                samples=samples(w.corpus, "training"),
+            ),
+            "scores",
+        ),
     params:
         code=fingerprint("selection"),
     message:

@@ -1,6 +1,7 @@
 rule shortcuts:
     input:
-        shards("training"),
+        shards=shards("training"),
+        model=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
         directory(f"{PAIR}/shortcuts/{{method}}"),
     log:
@@ -12,6 +13,19 @@ rule shortcuts:
     conda:
         "../../envs/onejump.yaml"
     threads: 16
+    resources:
+        **asked_of_the_site(
+            lambda w, sizes: fit_cost(
+                sizes,
+                w.method,
+                STUDY.shortcuts.options(w.method),
+                STUDY.activations.store,
+                samples=samples(w.corpus, "training"),
+                shard=STUDY.activations.shard_sentences * STUDY.activations.positions,
+            ),
+            "shortcuts",
+            options=lambda w: STUDY.shortcuts.options(w.method),
+        ),
     params:
         options=lambda w: STUDY.shortcuts.options(w.method),
         # Only the gradient solver draws random numbers.

@@ -7,7 +7,7 @@ with job(snakemake):
 
     fit_shortcuts(
         Path(snakemake.output[0]),
-        [Path(shard) for shard in snakemake.input],
+        [Path(shard) for shard in snakemake.input.shards],
         method=snakemake.wildcards.method,
         options=snakemake.params.options,
         seed=snakemake.params.seed,
