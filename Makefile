@@ -7,7 +7,7 @@ BIN := .venv/bin
 NAME = $(shell sed -n 's/^study:[[:space:]]*//p' $(STUDY))
 SNAKEMAKE = $(BIN)/snakemake --cores all --configfile $(STUDY)
 
-.PHONY: run report test bench check clean
+.PHONY: run report test test-slurm bench check clean
 .DEFAULT_GOAL := run
 
 run: .venv/installed
@@ -21,6 +21,15 @@ report: .venv/installed
 test: .venv/installed-dev check
 	$(SNAKEMAKE) --quiet all -- results/default/smollm2-135m/model.json results/default/corpora/wikipedia-en.parquet
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+SLURM := slurmctld slurmd slurm-client munge
+# A cluster of its own on this host: Debian's Slurm, installed where it is missing.
+test-slurm: .venv/installed-dev
+	@command -v slurmctld slurmd sbatch munged > /dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SLURM); \
+	  else echo "Slurm is missing. As root on Debian or Ubuntu: apt-get install $(SLURM)"; exit 1; fi; }
+	$(BIN)/python -m pytest -m slurm tests/test_slurm.py
 
 # Ratios in one run, each with the bar that it has to hold: about half an hour on two cores.
 bench: .venv/installed-dev

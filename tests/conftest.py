@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from projects import Project, check_out
 
 from onejump.head import Head, HeadConfig
 from onejump.store import ActivationStore, ShardWriter
@@ -201,3 +203,34 @@ def only() -> Callable[[Path], list[str]]:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:Numcodecs codecs are not in the Zarr version 3")
+
+
+@pytest.fixture(scope="session")
+def fresh_project(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_model_folder: Path,
+    write_documents: Callable[..., Path],
+) -> Callable[[], Project]:
+    def make() -> Project:
+        project = Project(tmp_path_factory.mktemp("fresh") / "project")
+        check_out(project.folder)
+        write_documents(project.folder / "text")
+        shutil.copytree(tiny_model_folder, project.folder / "tiny-llama")
+        project.study = {
+            "study": "tiny",
+            "models": {"tiny-llama": {"folder": "tiny-llama"}},
+            "corpora": {"stories": {"path": "text", "training": 200, "validation": 80}},
+            "activations": {"shard_sentences": 100, "store": {"chunk_samples": 64}},
+            "shortcuts": {"identity": {}, "jtc": {}, "n-njtc": {"rank": 3}, "joint": {"rank": 3}},
+            "evaluation": {"random": 1},
+        }
+        return project
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished(fresh_project: Callable[[], Project]) -> Project:
+    project = fresh_project()
+    project.snakemake()
+    return project

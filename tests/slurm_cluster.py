@@ -76,7 +76,10 @@ class Cluster:
     @property
     def environment(self) -> dict[str, str]:
         """For clients of this cluster."""
-        return os.environ | {"SLURM_CONF": str(self.folder / "slurm.conf")}
+        return os.environ | {
+            "SLURM_CONF": str(self.folder / "slurm.conf"),
+            "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+        }
 
     def __enter__(self) -> Self:
         missing = [program for program in PROGRAMS if shutil.which(program) is None]
@@ -209,6 +212,14 @@ class Cluster:
             "".join(f"NodeName={node} Name=gpu File={file}\n" for node, file in devices.items()),
             encoding="utf-8",
         )
+        # Snakemake's job steps drop SLURM_CONF, as clusters have theirs at a place that srun knows.
+        wrapper = self.folder / "bin" / "srun"
+        wrapper.parent.mkdir()
+        wrapper.write_text(
+            f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {shutil.which("srun")} "$@"\n',
+            encoding="utf-8",
+        )
+        wrapper.chmod(0o755)
         (self.folder / "cgroup.conf").write_text("CgroupAutomount=no\n", encoding="utf-8")
 
     def _logs(self) -> str:

@@ -9,17 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
+from projects import PAIR, Project, Study
 
-ROOT = Path(__file__).parent.parent
-PAIR = Path("results/tiny/tiny-llama/stories")
 FIGURES = {
     "figure_methods",
     "figure_one_jump",
@@ -29,93 +25,6 @@ FIGURES = {
 }
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
-
-Study = dict[str, Any]
-
-
-class Project:
-    """A checkout of its own, with a tiny study in it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    @property
-    def study(self) -> Study:
-        return yaml.safe_load((self.folder / "study.yaml").read_text(encoding="utf-8"))
-
-    @study.setter
-    def study(self, content: Study) -> None:
-        (self.folder / "study.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-
-    def command(self, *arguments: str) -> list[str]:
-        main = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "study.yaml"]
-        return [*main, *arguments]
-
-    def snakemake(self, *arguments: str, succeeds: bool = True) -> str:
-        run = subprocess.run(
-            self.command(*arguments), cwd=self.folder, capture_output=True, text=True, env=self.environment()
-        )
-        output = run.stdout + run.stderr
-        assert (run.returncode == 0) == succeeds, output
-        return output
-
-    def environment(self) -> dict[str, str]:
-        return os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-
-    def planned(self) -> Counter[str]:
-        """Jobs that a run would do now, by rule."""
-        stats = self.snakemake("-n").split("Job stats:")
-        return Counter(
-            {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", stats[1], re.M)}
-            if len(stats) > 1
-            else {}
-        )
-
-    def tables(self) -> dict[str, pd.DataFrame]:
-        names = ("scores", "evaluation", "parameters")
-        return {name: pd.read_parquet(self.folder / PAIR / f"{name}.parquet") for name in names}
-
-
-def check_out(folder: Path) -> None:
-    folder.mkdir()
-    for name in ("Snakefile", "config.yaml"):
-        shutil.copy2(ROOT / name, folder)
-    (folder / "profiles").symlink_to("workflow/profiles")
-    for name in ("workflow", "src", "envs"):
-        shutil.copytree(
-            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
-        )
-
-
-@pytest.fixture(scope="session")
-def fresh_project(
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny_model_folder: Path,
-    write_documents: Callable[..., Path],
-) -> Callable[[], Project]:
-    def make() -> Project:
-        project = Project(tmp_path_factory.mktemp("fresh") / "project")
-        check_out(project.folder)
-        write_documents(project.folder / "text")
-        shutil.copytree(tiny_model_folder, project.folder / "tiny-llama")
-        project.study = {
-            "study": "tiny",
-            "models": {"tiny-llama": {"folder": "tiny-llama"}},
-            "corpora": {"stories": {"path": "text", "training": 200, "validation": 80}},
-            "activations": {"shard_sentences": 100, "store": {"chunk_samples": 64}},
-            "shortcuts": {"identity": {}, "jtc": {}, "n-njtc": {"rank": 3}, "joint": {"rank": 3}},
-            "evaluation": {"random": 1},
-        }
-        return project
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def finished(fresh_project: Callable[[], Project]) -> Project:
-    project = fresh_project()
-    project.snakemake()
-    return project
 
 
 @pytest.fixture
