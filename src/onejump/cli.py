@@ -47,6 +47,84 @@ def check(study: Path) -> None:
     click.echo(f"shortcuts {methods}.")
 
 
+def _sizes_option(
+    _: click.Context, __: click.Parameter, values: tuple[str, ...]
+) -> dict[str, dict[str, int]]:
+    given = {}
+    for value in values:
+        name, equals, numbers = value.partition("=")
+        try:
+            if not equals:
+                raise ValueError
+            blocks, hidden, vocabulary, parameters = (int(float(number)) for number in numbers.split(","))
+        except ValueError:
+            raise click.BadParameter(
+                f"{value!r} given, accepted is MODEL=BLOCKS,HIDDEN,VOCABULARY,PARAMETERS"
+            ) from None
+        given[name] = {
+            "blocks": blocks,
+            "hidden": hidden,
+            "vocabulary": vocabulary,
+            "parameters": parameters,
+        }
+    return given
+
+
+@main.command()
+@_study_argument
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "h100"]),
+    default="cpu",
+    show_default=True,
+    help="Where stages that use a GPU run.",
+)
+@click.option(
+    "--tflops",
+    type=click.FloatRange(min=0, min_open=True),
+    help="The device's own rate, in the model's dtype.",
+)
+@click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Jobs at a time.")
+@click.option(
+    "--tokens",
+    type=click.FloatRange(min=1),
+    default=29,
+    show_default=True,
+    help="Tokens in a sentence, on average.",
+)
+@click.option(
+    "--sizes",
+    multiple=True,
+    callback=_sizes_option,
+    metavar="MODEL=BLOCKS,HIDDEN,VOCABULARY,PARAMETERS",
+    help="Sizes of a model that cannot be looked up from here.",
+)
+@click.option(
+    "--results", type=click.Path(path_type=Path), default=Path("results"), help="Folder of all results."
+)
+def plan(
+    study: Path,
+    device: str,
+    tflops: float | None,
+    nodes: int,
+    tokens: float,
+    sizes: dict[str, dict[str, int]],
+    results: Path,
+) -> None:
+    """Say what a study will cost before it runs: jobs, tokens, FLOPs, disk, memory, hours."""
+    from onejump.plan import DEVICES, look_up_sizes, plan, show_plan
+    from onejump.study import load_study
+
+    with _one_clear_error():
+        found = load_study(study)
+        known = look_up_sizes(found, results, sizes)
+        where, host = DEVICES[device], DEVICES["cpu" if device == "cpu" else "node"]
+        if tflops is not None:
+            where = where.with_rate(tflops * 1e12)
+        rows = list(plan(found, known, device=where, host=host, tokens_per_sentence=tokens))
+        click.echo(show_plan(rows, device=where, host=host, nodes=nodes))
+
+
 @main.command()
 def schema() -> None:
     """Print the JSON schema of a study file."""

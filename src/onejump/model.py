@@ -302,6 +302,39 @@ def convert_gguf(gguf: str | Path, output: str | Path) -> None:
         tokenizer.save_pretrained(fresh)
 
 
+def sizes_from_configuration(
+    source: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> dict[str, int]:
+    """Blocks, hidden, vocabulary and parameters of a hub name or a folder, from its configuration alone."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with _loading(source), torch.device("meta"):
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    embedding = model.get_output_embeddings().weight
+    return {
+        "blocks": _text_config(model).num_hidden_layers,
+        "hidden": embedding.shape[1],
+        "vocabulary": embedding.shape[0],
+        "parameters": model.num_parameters(),
+    }
+
+
+def sizes_from_gguf(path: str | Path) -> dict[str, int]:
+    """The same of a GGUF file, from its header."""
+    from gguf import GGUFReader
+
+    with _loading(str(path)):
+        reader = GGUFReader(path)
+        architecture = reader.fields["general.architecture"].contents()
+        return {
+            "blocks": int(reader.fields[f"{architecture}.block_count"].contents()),
+            "hidden": int(reader.fields[f"{architecture}.embedding_length"].contents()),
+            "vocabulary": len(reader.fields["tokenizer.ggml.tokens"].contents()),
+            "parameters": int(sum(int(tensor.n_elements) for tensor in reader.tensors)),
+        }
+
+
 def resolve_hub(hub: str, revision: str | None) -> str:
     """Fetch a hub model into the local cache and give back its commit."""
     from huggingface_hub import snapshot_download

@@ -7,11 +7,14 @@ no shape gives (bytes moved per logit, cost of a factorisation) were measured on
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from onejump.study import Activations, Evaluation, Store, Study
+from onejump.errors import OneJumpError
+from onejump.files import read_json
+from onejump.study import Activations, Evaluation, Model, Store, Study
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 # Interpreter and libraries: memory, and seconds until a stage begins.
@@ -38,6 +41,17 @@ class Device:
     """Bytes."""
     loading: float = 1e9
     """Bytes of weights a second, from disk to where they compute."""
+
+    def with_rate(self, flops: float) -> Device:
+        """The same device at another rate in half precision, and other precisions in proportion."""
+        share = flops / self.half
+        return replace(
+            self,
+            name=f"{self.name} at {flops / 1e12:g} TFLOP/s",
+            half=flops,
+            single=self.single * share,
+            double=self.double * share,
+        )
 
 
 DEVICES = {
@@ -296,3 +310,102 @@ def _stages(
         )
         cost = evaluation_cost(sizes, method, study.evaluation, store, samples=held_out, rank=rank)
         yield f"evaluate {method}", [cost]
+
+
+def look_up_sizes(study: Study, results: Path, given: Mapping[str, Mapping[str, int]]) -> dict[str, Sizes]:
+    """Sizes of the study's models: as given, of an earlier run, or from the model's own configuration.
+
+    Raises
+    ------
+    OneJumpError
+        If a model's sizes are to be found nowhere.
+    """
+    unknown = set(given) - set(study.models)
+    if unknown:
+        raise OneJumpError(
+            f"--sizes: {', '.join(sorted(unknown))} given, accepted is a model of the study: "
+            f"{', '.join(study.models)}"
+        )
+    found = {}
+    for name, model in study.models.items():
+        description = results / study.study / name / "model.json"
+        if name in given:
+            found[name] = Sizes(**given[name], dtype=model.dtype)
+        elif description.is_file():
+            found[name] = Sizes.of(read_json(description))
+        else:
+            found[name] = Sizes(**_read_sizes(model), dtype=model.dtype)
+    return found
+
+
+def _read_sizes(model: Model) -> dict[str, int]:
+    # Torch is loaded here, so that a workflow that only counts does not wait for it.
+    from onejump.model import sizes_from_configuration, sizes_from_gguf
+
+    source = model.hub or model.folder
+    if source:
+        return sizes_from_configuration(
+            source, revision=model.revision, trust_remote_code=model.trust_remote_code
+        )
+    path = Path(model.gguf or Path("resources", model.wheel or "", model.file or ""))
+    if not path.is_file():
+        raise OneJumpError(f"{path}: not there yet; fetch it (snakemake --cores 1 {path}), or give --sizes")
+    return sizes_from_gguf(path)
+
+
+def show_plan(rows: Sequence[Row], *, device: Device, host: Device, nodes: int) -> str:
+    """A table by stage for each model and corpus, what it adds up to, and what binds first."""
+    lines = []
+    for pair in dict.fromkeys((row.model, row.corpus) for row in rows):
+        lines += [
+            f"{pair[0]} on {pair[1]}",
+            f"{'stage':<24}{'jobs':>5}  {'on':<5}{'tokens':>9}{'FLOPs':>9}"
+            f"{'disk':>10}{'memory':>10}{'hours':>10}",
+        ]
+        for row in rows:
+            if (row.model, row.corpus) == pair:
+                lines.append(
+                    f"{row.stage:<24}{row.jobs:>5}  {'gpu' if row.gpu else 'cpu':<5}"
+                    f"{_short(row.cost.tokens):>9}{_short(row.cost.flops):>9}{_short(row.cost.disk, 'B'):>10}"
+                    f"{_short(row.cost.memory, 'B'):>10}{row.seconds / 3600:>10.2g}"
+                )
+        lines.append("")
+    stages = {kind: [row for row in rows if row.stage.split()[0] == kind] for kind in _KINDS}
+    walls = {kind: _wall(found, nodes) / 3600 for kind, found in stages.items() if found}
+    longest = max(walls, key=lambda kind: walls[kind])
+    jobs, disk = sum(row.jobs for row in rows), sum(row.cost.disk for row in rows)
+    lines += [
+        f"total: {jobs} jobs, {_short(disk, 'B')} on disk, {sum(walls.values()):.3g} hours with {nodes} "
+        f"job{'s' if nodes > 1 else ''} at a time (gpu: {device.name}, cpu: {host.name})",
+        f"binds first: {longest}, {walls[longest]:.3g} of these hours",
+    ]
+    for row in rows:
+        where = device if row.gpu else host
+        if row.cost.memory > where.memory:
+            lines.append(
+                f"{row.stage} of {row.model} needs {_short(row.cost.memory, 'B')}, {where.name} has "
+                f"{_short(where.memory, 'B')}: "
+                + (
+                    f"{math.ceil(row.cost.memory / where.memory)} GPUs a job (device_map: auto)"
+                    if row.stage == "activations"
+                    else "more memory, or fewer levels or samples"
+                )
+            )
+    return "\n".join(lines)
+
+
+_KINDS = ("activations", "shortcuts", "scores", "evaluate")
+
+
+def _wall(rows: Sequence[Row], nodes: int) -> float:
+    """Seconds until the jobs of one kind are done, as many at a time as there are nodes."""
+    jobs = sum(row.jobs for row in rows)
+    longest = max(row.seconds / row.jobs for row in rows)
+    return max(longest, sum(row.seconds for row in rows) / min(nodes, jobs))
+
+
+def _short(number: float, unit: str = "") -> str:
+    if number == 0:
+        return "-"
+    scale = max(0, min(6, int(math.log10(number) // 3)))
+    return f"{number / 1000**scale:.3g} {'kMGTPE'[scale - 1] if scale else ''}{unit}".strip()
