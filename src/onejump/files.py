@@ -46,6 +46,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
                 os.rename(scratch / "replaced", path)
                 raise
         else:
+            if path.is_symlink() and fresh.is_dir():
+                path.unlink()  # a folder replaces files, but no link to a folder
             os.replace(fresh, path)
     except Exception as error:
         if _disk_is_full(error):

@@ -9,6 +9,8 @@ rule activations:
         f"{PAIR}/logs/activations/{{split}}-{{shard}}.log",
     benchmark:
         f"{PAIR}/benchmarks/activations/{{split}}-{{shard}}.tsv"
+    # Two studies that share model, corpus and sampling extract once: snakemake --cache activations.
+    cache: workflow.enable_cache
     conda:
         "../../envs/onejump.yaml"
     threads: 16
@@ -24,6 +26,9 @@ rule activations:
             "activations",
         ),
     params:
+        # The cache tells jobs apart by their parameters.
+        split=lambda w: w.split,
+        shard=lambda w: int(w.shard),
         options=STUDY.activations.model_dump(exclude={"shard_sentences"}),
         shards=lambda w: shard_count(w.corpus, w.split),
         seed=STUDY.seed,
@@ -32,3 +37,8 @@ rule activations:
         "Activations of {wildcards.model} on {wildcards.corpus}: {wildcards.split} shard {wildcards.shard}"
     script:
         "../scripts/activations.py"
+
+
+if workflow.enable_cache:
+    # Snakemake refuses a benchmark of what may come from a cache.
+    rules.activations.rule._benchmark = None

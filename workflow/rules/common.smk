@@ -108,9 +108,16 @@ def pairs(*names):
     ]
 
 
-def corpus_file(wildcards):
+def corpus_files(wildcards):
+    """The text: of a folder every file, as a folder's own date does not change when a file in it does."""
     source = STUDY.corpora[wildcards.corpus]
-    return wheel_file(source) if source.wheel else (source.path or [])
+    if source.wheel:
+        return wheel_file(source)
+    path = Path(source.path or "")
+    if source.path and path.is_dir():
+        names = sorted(file.relative_to(path) for file in path.rglob("*") if file.is_file())
+        return [str(path / name) for name in names if not any(part.startswith(".") for part in name.parts)]
+    return source.path or []
 
 
 def gguf_file(wildcards):

