@@ -126,6 +126,13 @@ class Cluster:
                     os.kill(victim, signal.SIGKILL)
         process.wait()
 
+    def freeze(self, node: str) -> None:
+        """Let all jobs of a node hang."""
+        for step in _steps_of(node, self.folder / "slurm.conf"):
+            for pid in _descendants(step):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+
     def run(self, *command: str, timeout: float = 60) -> str:
         """Output of a client of this cluster."""
         done = subprocess.run(

@@ -115,8 +115,8 @@ def test_a_wheel_that_is_not_fetched_is_named(tmp_path: Path, monkeypatch: pytes
 
 def test_the_command_says_what_binds_first_and_what_does_not_fit() -> None:
     root = Path(__file__).parent.parent
-    large = ["--device", "h100", "--nodes", "8", "--sizes", "llama-2-7b=80,8192,32000,69e9"]
-    done = CliRunner().invoke(main, ["plan", str(root / "studies" / "llama-2-7b.yaml"), *large])
+    large = ["--device", "h100", "--nodes", "8", "--sizes", "llama-2-70b=80,8192,32000,69e9"]
+    done = CliRunner().invoke(main, ["plan", str(root / "studies" / "llama-2-70b.yaml"), *large])
     assert done.exit_code == 0, done.output
     assert "with 8 jobs at a time" in done.output
     assert "binds first: shortcuts" in done.output

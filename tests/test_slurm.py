@@ -12,15 +12,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from projects import PAIR, ROOT, Project
 from slurm_cluster import Cluster
 
+from onejump.store import SAMPLE_ARRAYS, ActivationStore
+
 pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
 
 Job = dict[str, str]
+ACTIVATIONS = PAIR / "activations"
 
 
 class SlurmProject(Project):
@@ -40,11 +44,11 @@ class SlurmProject(Project):
 
     @contextmanager
     def running(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-        """Snakemake in the background, its output in `run.log`; it has ended when the block is left."""
+        """Extraction in the background, its output in `run.log`; it has ended when the block is left."""
         with (
             open(self.folder / "run.log", "w") as log,
             subprocess.Popen(
-                self.command(*arguments),
+                self.command("--until", "activations", *arguments),
                 cwd=self.folder,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -83,32 +87,33 @@ def all_nodes_up(cluster: Cluster) -> None:
     cluster.wait_until("all nodes are idle", lambda: cluster.node_states() == {"idle"}, 120)
 
 
-def make_slow(project: Project) -> None:
-    """A study of few jobs whose extraction takes seconds, as every sentence is a batch of its own."""
+@pytest.fixture(scope="module")
+def prepared(fresh_project: Callable[[], Project]) -> Project:
+    """Corpus and model are there; extraction takes seconds, as every sentence is a batch of its own."""
+    project = fresh_project()
     study = project.study
     study["corpora"]["stories"] |= {"training": 300, "validation": 80}
     study["activations"] |= {"shard_sentences": 150}
-    study["shortcuts"] = {"n-njtc": {"rank": 3}}
-    study["evaluation"] = {"arbitrary": ["first"], "random": 0}
-    study["figures"] = dict.fromkeys(("methods", "one-jump", "alternatives", "scores", "parameters"))
     study["compute"] = {"batch_tokens": 1}
     project.study = study
-
-
-@pytest.fixture
-def slow_project(fresh_project: Callable[[], Project], cluster: Cluster) -> SlurmProject:
-    project = SlurmProject(fresh_project().folder, cluster)
-    make_slow(project)
+    project.snakemake("--until", "corpus", "model")
     return project
 
 
 @pytest.fixture(scope="module")
-def slow_tables(fresh_project: Callable[[], Project]) -> dict[str, pd.DataFrame]:
-    """What a run of the slow project on this machine alone gives."""
-    project = fresh_project()
-    make_slow(project)
-    project.snakemake()
-    return project.tables()
+def expected(prepared: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The same project with what this machine alone extracts."""
+    folder = tmp_path_factory.mktemp("expected") / "project"
+    shutil.copytree(prepared.folder, folder, symlinks=True)
+    project = Project(folder)
+    project.snakemake("--until", "activations")
+    return project
+
+
+@pytest.fixture
+def slow_project(prepared: Project, cluster: Cluster, tmp_path: Path) -> SlurmProject:
+    shutil.copytree(prepared.folder, tmp_path / "project", symlinks=True)
+    return SlurmProject(tmp_path / "project", cluster)
 
 
 def rule_of(job: Job) -> str:
@@ -124,9 +129,21 @@ def jobs_of(project: SlurmProject, rule: str) -> list[Job]:
     ]
 
 
-def assert_same_tables(found: dict[str, pd.DataFrame], expected: dict[str, pd.DataFrame]) -> None:
-    for name, table in expected.items():
-        pd.testing.assert_frame_equal(found[name], table, check_exact=True)
+def running_job(project: SlurmProject) -> Job:
+    """A job in the middle of its shard."""
+    scratch = project.folder / ACTIVATIONS
+    project.cluster.wait_until("a shard is half written", lambda: any(scratch.glob(".*.part")), 120)
+    return next(job for job in jobs_of(project, "activations") if job["JobState"] == "RUNNING")
+
+
+def assert_same_activations(found: Project, expected: Project) -> None:
+    shards = sorted(path.name for path in (expected.folder / ACTIVATIONS).iterdir())
+    assert sorted(path.name for path in (found.folder / ACTIVATIONS).iterdir()) == shards
+    for shard in shards:
+        stores = [ActivationStore([project.folder / ACTIVATIONS / shard]) for project in (found, expected)]
+        np.testing.assert_array_equal(stores[0].shard(0), stores[1].shard(0))
+        for name in SAMPLE_ARRAYS:
+            np.testing.assert_array_equal(stores[0].of_samples(name), stores[1].of_samples(name))
 
 
 def test_a_run_gives_what_a_local_run_gives_and_asks_for_gpus_where_it_uses_them(
@@ -134,7 +151,8 @@ def test_a_run_gives_what_a_local_run_gives_and_asks_for_gpus_where_it_uses_them
 ) -> None:
     project = SlurmProject(fresh_project().folder, cluster)
     project.snakemake()
-    assert_same_tables(project.tables(), finished.tables())
+    for name, table in finished.tables().items():
+        pd.testing.assert_frame_equal(project.tables()[name], table, check_exact=True)
     cluster.wait_until("jobs are complete", lambda: cluster.node_states() == {"idle"})
     jobs = [job for job in cluster.jobs() if job["WorkDir"] == str(project.folder)]
     assert {(rule_of(job), job["JobState"]) for job in jobs} == {(rule_of(job), "COMPLETED") for job in jobs}
@@ -148,65 +166,57 @@ def test_a_run_gives_what_a_local_run_gives_and_asks_for_gpus_where_it_uses_them
 
 
 def test_a_node_that_dies_in_the_middle_of_its_shard(
-    slow_project: SlurmProject, slow_tables: dict[str, pd.DataFrame], cluster: Cluster
+    slow_project: SlurmProject, expected: Project, cluster: Cluster
 ) -> None:
     with slow_project.running() as run:
-        scratch = slow_project.folder / PAIR / "activations"
-        cluster.wait_until("a shard is half written", lambda: any(scratch.glob(".*.part")), 120)
-        (job, *_) = [job for job in jobs_of(slow_project, "activations") if job["JobState"] == "RUNNING"]
-        cluster.kill(job["NodeList"])
-        cluster.wait_until(
-            "the node is missed", lambda: bool(cluster.node_states() & {"down", "down*", "idle*"}), 60
-        )
-        cluster.start_node(job["NodeList"])
+        node = running_job(slow_project)["NodeList"]
+        cluster.kill(node)
+        cluster.wait_until("the node is missed", lambda: "down" in "".join(cluster.node_states()))
+        cluster.start_node(node)
     assert run.returncode == 0, slow_project.said
-    assert_same_tables(slow_project.tables(), slow_tables)
+    assert_same_activations(slow_project, expected)
 
 
 def test_a_job_that_is_cancelled_is_tried_again(
-    slow_project: SlurmProject, slow_tables: dict[str, pd.DataFrame], cluster: Cluster
+    slow_project: SlurmProject, expected: Project, cluster: Cluster
 ) -> None:
     with slow_project.running() as run:
-        scratch = slow_project.folder / PAIR / "activations"
-        cluster.wait_until("a shard is half written", lambda: any(scratch.glob(".*.part")), 120)
-        (job, *_) = [job for job in jobs_of(slow_project, "activations") if job["JobState"] == "RUNNING"]
-        cluster.run("scancel", job["JobId"])
+        cluster.run("scancel", running_job(slow_project)["JobId"])
     assert run.returncode == 0, slow_project.said
     assert len(jobs_of(slow_project, "activations")) == 4, "three shards, one of them twice"
-    assert_same_tables(slow_project.tables(), slow_tables)
+    assert_same_activations(slow_project, expected)
 
 
-def test_a_job_over_its_memory_is_named_with_its_log(slow_project: SlurmProject) -> None:
-    arguments = ("--until", "model", "--set-resources", "model:mem_mb=60", "--retries", "0")
-    output = slow_project.snakemake(*arguments, succeeds=False)
-    assert "Error in rule model" in output
-    assert "results/tiny/logs/model/tiny-llama.log" in output
-    assert "run the same command again" in output
-
-
-def test_a_job_over_its_time_is_named_with_its_log(slow_project: SlurmProject, cluster: Cluster) -> None:
-    with slow_project.running("--retries", "0") as run:
-        scratch = slow_project.folder / PAIR / "activations"
-        cluster.wait_until("a shard is half written", lambda: any(scratch.glob(".*.part")), 120)
-        (job, *_) = [job for job in jobs_of(slow_project, "activations") if job["JobState"] == "RUNNING"]
-        cluster.run("scontrol", "update", f"JobId={job['JobId']}", "TimeLimit=0:01")
+@pytest.mark.parametrize(("limit", "state"), [("mem_mb=60", "FAILED"), ("runtime=1", "TIMEOUT")])
+def test_a_job_over_a_limit_is_named_with_its_log(
+    limit: str, state: str, slow_project: SlurmProject, cluster: Cluster
+) -> None:
+    resources = (f"activations:{limit}", "activations:slurm_partition=gpu")
+    with slow_project.running("--retries", "0", "--set-resources", *resources) as run:
+        if state == "TIMEOUT":
+            cluster.freeze(running_job(slow_project)["NodeList"])
     assert run.returncode != 0
+    assert state in {job["JobState"] for job in jobs_of(slow_project, "activations")}
     assert "Error in rule activations" in slow_project.said
-    assert re.search(r"results/tiny/tiny-llama/stories/logs/activations/\w+-\d\.log", slow_project.said)
-    ended = [job["JobState"] for job in jobs_of(slow_project, "activations")]
-    assert "TIMEOUT" in ended
+    assert re.search(r"log: results/tiny/tiny-llama/stories/logs/activations/\w+-\d\.log", slow_project.said)
+    assert "run the same command again" in slow_project.said
+    assert not list((slow_project.folder / ACTIVATIONS).glob("*.zarr/.*.part"))
 
 
 def test_a_submitter_killed_and_started_again_keeps_finished_shards(
-    slow_project: SlurmProject, slow_tables: dict[str, pd.DataFrame], cluster: Cluster
+    slow_project: SlurmProject, expected: Project, cluster: Cluster
 ) -> None:
-    activations = slow_project.folder / PAIR / "activations"
+    done = r"Finished jobid: (\d+) \(Rule: activations\)"
     with slow_project.running() as run:
-        cluster.wait_until("a shard is finished", lambda: any(activations.glob("*.zarr")), 120)
+        cluster.wait_until("a shard is finished", lambda: bool(re.search(done, slow_project.said)), 120)
         os.killpg(run.pid, signal.SIGKILL)
-    finished = {shard: shard.stat().st_mtime_ns for shard in activations.glob("*.zarr")}
+    log = slow_project.said
+    submitted = dict(re.findall(r"Job (\d+) has been submitted .*?/rule_activations/(\S+)/\d+\.log", log))
+    names = [submitted[job].split("_")[-2:] for job in re.findall(done, log)]
+    shards = [slow_project.folder / ACTIVATIONS / f"{'-'.join(name)}.zarr" for name in names]
+    finished = {shard: shard.stat().st_ino for shard in shards}
     slow_project.snakemake("--unlock")
-    slow_project.snakemake()
-    assert_same_tables(slow_project.tables(), slow_tables)
-    for shard, written in finished.items():
-        assert shard.stat().st_mtime_ns == written, f"{shard.name} was made twice"
+    slow_project.snakemake("--until", "activations")
+    assert_same_activations(slow_project, expected)
+    for shard, inode in finished.items():
+        assert shard.stat().st_ino == inode, f"{shard.name} was made twice"

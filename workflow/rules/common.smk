@@ -1,3 +1,4 @@
+import math
 import os
 import re
 import sys
@@ -160,24 +161,36 @@ def asked_of_the_site(cost, stage, options=None):
     def costs(wildcards, input):
         return cost(wildcards, Sizes.of(read_json(input.model)))
 
-    def gpus(wildcards):
+    def on_gpu(wildcards):
         chosen = options(wildcards) if options else None
-        return int(STUDY.compute.device != "cpu" and uses_gpu(stage, chosen))
+        return STUDY.compute.device != "cpu" and uses_gpu(stage, chosen)
+
+    def gpus(wildcards, input):
+        if not on_gpu(wildcards):
+            return 0
+        if STUDY.compute.device_map is None or stage != "activations":
+            return 1
+        return math.ceil(costs(wildcards, input).memory / DEVICES["h100"].memory)
 
     def mem_mb(wildcards, input, attempt):
-        # A third more than was counted, and again as much after each failure.
-        return int(costs(wildcards, input).memory * 1.33 * attempt / 1e6)
+        # A third more than was counted, Snakemake's own processes, and again as much after each failure.
+        return int((costs(wildcards, input).memory * 1.33 / 1e6 + 500) * attempt)
 
     def runtime(wildcards, input, attempt):
         # Minutes, on a machine a few times slower than the one to expect.
         sizes = Sizes.of(read_json(input.model))
-        device = DEVICES["h100" if gpus(wildcards) else "cpu"]
+        device = DEVICES["h100" if on_gpu(wildcards) else "cpu"]
         return int((15 + 5 * cost(wildcards, sizes).seconds(device, sizes.dtype) / 60) * attempt)
 
     asked = {"mem_mb": mem_mb, "runtime": runtime}
     if GPU_REQUEST == "gpus":
         return asked | {"gpu": gpus}
-    return asked | {"gres": lambda w: f"{GPU_REQUEST.removeprefix('gres:')}:1" if gpus(w) else ""}
+
+    def gres(wildcards, input):
+        count = gpus(wildcards, input)
+        return f"{GPU_REQUEST.removeprefix('gres:')}:{count}" if count else ""
+
+    return asked | {"gres": gres}
 
 
 def loading_mb(wildcards, attempt):
