@@ -6,6 +6,7 @@ nor one that the host has already.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
@@ -176,6 +177,7 @@ class Cluster:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                preexec_fn=_die_with_the_parent,
             )
 
     def _start_munge(self) -> None:
@@ -235,6 +237,12 @@ class Cluster:
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
             tails.append("\n".join([f"--- {log.name}", *lines]))
         return "\n".join(tails)
+
+
+def _die_with_the_parent() -> None:
+    # Should the tests themselves be killed, no fixture would stop the cluster.
+    set_death_signal = 1
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
 
 
 def _free_ports(count: int) -> list[int]:
