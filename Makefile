@@ -22,19 +22,21 @@ test: .venv/installed-dev check
 	$(SNAKEMAKE) --quiet all -- results/default/smollm2-135m/model.json results/default/corpora/wikipedia-en.parquet
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-SLURM := slurmctld slurmd slurm-client munge
+SLURM := slurmctld slurmd slurm-client munge rsync
 # A cluster of its own on this host: Debian's Slurm, installed where it is missing.
 test-slurm: .venv/installed-dev
-	@command -v slurmctld slurmd sbatch munged > /dev/null || { \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SLURM); \
-	  else echo "Slurm is missing. As root on Debian or Ubuntu: apt-get install $(SLURM)"; exit 1; fi; }
+	@missing=; for program in slurmctld slurmd sbatch munged rsync; do \
+	  command -v $$program > /dev/null || missing="$$missing $$program"; done; \
+	if [ -z "$$missing" ]; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SLURM); \
+	else echo "Missing:$$missing. As root on Debian or Ubuntu: apt-get install $(SLURM)"; exit 1; fi
 	$(BIN)/python -m pytest -m slurm tests/test_slurm.py
 
-# Ratios in one run, each with the bar that it has to hold: about half an hour on two cores.
+# Ratios in one run, each with the bar that it has to hold: about forty minutes on two cores.
 bench: .venv/installed-dev
 	$(BIN)/snakemake --cores all --configfile config.yaml
-	@for name in scores fits extraction memory workflow; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	@for name in scores fits extraction memory large workflow; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

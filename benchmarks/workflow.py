@@ -1,4 +1,5 @@
-"""The workflow around the stages: what a run with nothing to do costs, and what jobs cost besides their work.
+"""The workflow around the stages: what a run with nothing to do costs, what jobs cost besides their work, and
+how well `onejump plan` knew both.
 
 Runs the whole default study once more in a folder of its own (fetched files and checkout are shared).
 """
@@ -14,7 +15,12 @@ import tempfile
 import time
 from pathlib import Path
 
+import pandas as pd
 from measure import ROOT, at_least, at_most
+
+from onejump.files import read_json
+from onejump.plan import DEVICES, Sizes, plan
+from onejump.study import load_study
 
 MAIN = [sys.executable, "-m", "snakemake", "--cores", "all", "--nocolor"]
 # What a rule's script loads before its stage begins.
@@ -41,6 +47,36 @@ def cpu_seconds(command: list[str], folder: Path) -> tuple[float, str]:
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stdout[-3000:]}")
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
+
+
+def measured(stage: str, pair: Path) -> tuple[float, float]:
+    """Seconds and bytes of all jobs of a stage, as Snakemake's benchmark files and the disk have them."""
+    rule, _, method = stage.partition(" ")
+    benchmarks, outputs = {
+        "activations": ("activations/*.tsv", "activations/*.zarr"),
+        "shortcuts": (f"shortcuts/{method}.tsv", f"shortcuts/{method}"),
+        "scores": ("scores.tsv", "scores.parquet"),
+        "evaluate": (f"evaluation/{method}.tsv", f"evaluation/{method}.parquet"),
+    }[rule]
+    took = sum(pd.read_csv(file, sep="\t")["s"].sum() for file in (pair / "benchmarks").glob(benchmarks))
+    files = [file for output in pair.glob(outputs) for file in (output, *output.rglob("*")) if file.is_file()]
+    return float(took), float(sum(file.stat().st_size for file in files))
+
+
+def compare_with_the_plan(folder: Path) -> None:
+    study = load_study(folder / "config.yaml")
+    sizes = {
+        model: Sizes.of(read_json(folder / f"results/{study.study}/{model}/model.json"))
+        for model in study.models
+    }
+    for row in plan(study, sizes, device=DEVICES["cpu"], host=DEVICES["cpu"]):
+        pair = folder / f"results/{study.study}/{row.model}/{row.corpus}"
+        took, written = measured(row.stage, pair)
+        note = f"{took:.1f} s, planned {row.seconds:.1f} s"
+        off = max(took / row.seconds, row.seconds / took)
+        at_most(f"time of {row.stage} off its plan by a factor", off, 2, note)
+        note = f"{written:.0f} bytes, planned {row.cost.disk:.0f}"
+        at_most(f"bytes of {row.stage} off their plan", 100 * abs(written / row.cost.disk - 1), 25, note, "%")
 
 
 def main() -> None:
@@ -76,6 +112,7 @@ def main() -> None:
         note = f"{sum(jobs.values())} jobs: {total:.0f} s of CPU in {whole:.0f} s, {starting:.0f} s importing"
         share = 100 * (1 - (starting + planning) / total)
         at_least("CPU time in the stages' own work", share, 80, note, unit="%")
+        compare_with_the_plan(folder)
 
 
 if __name__ == "__main__":

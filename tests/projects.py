@@ -58,9 +58,9 @@ class Project:
             else {}
         )
 
-    def tables(self) -> dict[str, pd.DataFrame]:
+    def tables(self, storage: Path | None = None) -> dict[str, pd.DataFrame]:
         names = ("scores", "evaluation", "parameters")
-        return {name: pd.read_parquet(self.folder / PAIR / f"{name}.parquet") for name in names}
+        return {name: pd.read_parquet((storage or self.folder) / PAIR / f"{name}.parquet") for name in names}
 
 
 def check_out(folder: Path) -> None:

@@ -164,6 +164,34 @@ def test_the_same_samples_in_any_number_of_shards(
     assert ids[1].min() >= 1
 
 
+def test_bfloat16_on_a_device_map(tiny_model_folder: Path, corpus: pd.DataFrame, tmp_path: Path) -> None:
+    write_table(tmp_path / "corpus.parquet", corpus)
+    found = {}
+    for dtype, device_map in (("float32", None), ("bfloat16", None), ("bfloat16", "auto")):
+        # Where the model stage found the weights need not exist any more.
+        origin = {"source": "elsewhere", "revision": None, "trust_remote_code": False, "dtype": dtype}
+        write_json(tmp_path / "model.json", origin)
+        path = tmp_path / f"{dtype}-{device_map}.zarr"
+        extract_shard(
+            path,
+            model=tmp_path / "model.json",
+            corpus=tmp_path / "corpus.parquet",
+            split="validation",
+            shard=0,
+            shards=1,
+            seed=1,
+            options={"positions": 1, "skip_first": False, "max_tokens": 64, "top_k": 3, "store": EXACT},
+            compute={"device": "cpu", "device_map": device_map, "batch_tokens": 100},
+            weights=tiny_model_folder,
+        )
+        found[dtype, device_map] = ActivationStore([path]).shard(0)
+    single, half, spread = found.values()
+    np.testing.assert_array_equal(half, spread)
+    assert np.linalg.norm(half - single) < 0.02 * np.linalg.norm(single)
+    as_stored = torch.from_numpy(half)
+    torch.testing.assert_close(as_stored.bfloat16().float(), as_stored, rtol=0, atol=0)
+
+
 @given(st.integers(1, 30), st.integers(1, 8))
 def test_shards_part_the_split(sentences: int, shards: int) -> None:
     splits = ["training" if i % 3 else "validation" for i in range(sentences)]

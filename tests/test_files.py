@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,26 @@ def test_folders_are_replaced_whole(tmp_path: Path, only: Only) -> None:
         fail()
     assert only(path) == ["two"]
     assert only(path.parent) == ["folder"]
+
+
+def test_what_a_killed_process_began_is_removed_after_a_day(tmp_path: Path, only: Only) -> None:
+    path, hour = tmp_path / "shard[0].zarr", 3600
+    ages = {".shard[0].zarr.old.part": 25, ".shard[0].zarr.new.part": 1, ".shard[1].zarr.old.part": 25}
+    for name, age in ages.items():
+        begun = tmp_path / name / path.name
+        begun.mkdir(parents=True)
+        (begun / "chunk").write_text("half")
+        for entry in (begun / "chunk", begun, begun.parent):
+            os.utime(entry, times=(0, time.time() - age * hour))
+    still_written = tmp_path / ".shard[0].zarr.running.part"
+    still_written.mkdir()
+    (still_written / "chunk").write_text("half")
+    os.utime(still_written, times=(0, 0))
+    with replacing(path) as fresh:
+        fresh.write_text("whole")
+    assert only(tmp_path) == sorted(
+        [still_written.name, ".shard[0].zarr.new.part", ".shard[1].zarr.old.part", path.name]
+    )
 
 
 def test_a_block_that_writes_nothing_keeps_the_old_folder(tmp_path: Path, only: Only) -> None:

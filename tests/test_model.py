@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
+from accelerate import dispatch_model
 from torch import nn
 
 from onejump.activations import Prompt, batches, pad
@@ -183,6 +184,21 @@ def test_half_precision_loads(tiny_model_folder: Path) -> None:
     expected = full.states(*arguments)
     assert float((states - expected).norm() / expected.norm()) < 0.05
     assert half.head.unembedding.dtype == torch.float32
+
+
+def test_a_model_spread_over_devices_gives_the_same(tmp_path: Path) -> None:
+    arguments = torch.arange(8)[None], torch.zeros(8, dtype=torch.int64), torch.arange(8)
+    whole = Transformer(tiny("llama"))
+    # The disk stands for a second GPU: weights are elsewhere until their module runs.
+    places = {"model.embed_tokens": "disk", "model.layers.0": "cpu", "model.rotary_emb": "cpu"}
+    places |= dict.fromkeys(("model.layers.1", "model.layers.2", "model.norm", "lm_head"), "disk")
+    spread = Transformer(
+        dispatch_model(tiny("llama"), places, main_device="cpu", offload_dir=str(tmp_path / "elsewhere"))
+    )
+    assert spread.blocks[2].self_attn.q_proj.weight.device.type == "meta"
+    torch.testing.assert_close(spread.states(*arguments), whole.states(*arguments), rtol=0, atol=0)
+    for name, tensor in whole.head.state_dict().items():
+        torch.testing.assert_close(spread.head.state_dict()[name], tensor, rtol=0, atol=0)
 
 
 def test_what_cannot_be_loaded(tmp_path: Path, tiny_model_folder: Path) -> None:

@@ -165,6 +165,21 @@ def test_a_run_gives_what_a_local_run_gives_and_asks_for_gpus_where_it_uses_them
     assert {job["NodeList"] for job in shards} == set(cluster.gpu_nodes)
 
 
+def test_nodes_without_a_shared_file_system_use_a_storage(
+    fresh_project: Callable[[], Project], finished: Project, cluster: Cluster, tmp_path: Path
+) -> None:
+    project = SlurmProject(fresh_project().folder, cluster)
+    storage, scratch = tmp_path / "storage", tmp_path / "scratch"
+    project.snakemake(
+        *("--shared-fs-usage", "none", "--default-storage-provider", "fs"),
+        *("--default-storage-prefix", str(storage), "--local-storage-prefix", str(scratch)),
+    )
+    for name, table in finished.tables().items():
+        pd.testing.assert_frame_equal(project.tables(storage)[name], table, check_exact=True)
+    assert not (project.folder / "results").exists()
+    assert not [path for path in scratch.rglob("*") if path.is_file()], "local copies are removed"
+
+
 def test_a_node_that_dies_in_the_middle_of_its_shard(
     slow_project: SlurmProject, expected: Project, cluster: Cluster
 ) -> None:

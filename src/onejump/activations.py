@@ -225,6 +225,7 @@ def extract_shard(
     seed: int,
     options: dict[str, Any],
     compute: dict[str, Any],
+    weights: Path | None = None,
 ) -> None:
     """The stage: extract one shard of one split.
 
@@ -243,9 +244,13 @@ def extract_shard(
         The study's `activations`.
     compute : dict
         The study's `compute`.
+    weights : Path, optional
+        Where the model lies, if not where the model stage loaded it from.
     """
     description = read_json(model)
     origin = {key: description[key] for key in ("source", "revision", "trust_remote_code")}
+    if weights is not None:
+        origin["source"] = str(weights)
     prompts = make_prompts(
         shard_sentences(read_table(corpus), split, shard, shards),
         load_tokenizer(**origin),

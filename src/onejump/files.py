@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,9 @@ from onejump.errors import OneJumpError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# A killed process leaves what it had begun. After so many seconds without a change nobody writes there.
+_ABANDONED = 24 * 3600
 
 
 @contextmanager
@@ -32,6 +37,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
         # The yielded name keeps the suffix: writers such as matplotlib choose the format by it.
@@ -58,6 +64,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _remove_abandoned(path: Path) -> None:
+    for scratch in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with suppress(OSError):  # its owner, or another job, may remove it at this moment
+            changed = max(entry.stat().st_mtime for entry in (scratch, *scratch.rglob("*")))
+            if changed < time.time() - _ABANDONED:
+                shutil.rmtree(scratch)
 
 
 def _disk_is_full(error: Exception) -> bool:

@@ -68,7 +68,8 @@ class Transformer:
     def device(self) -> torch.device:
         """Where token ids go."""
         device: torch.device = self.model.get_input_embeddings().weight.device
-        return device
+        # An embedding that is kept elsewhere and loaded when needed moves its inputs itself.
+        return torch.device("cpu") if device.type == "meta" else device
 
     @torch.inference_mode()
     def states(self, tokens: Tensor, rows: Tensor, positions: Tensor) -> Tensor:
@@ -171,6 +172,8 @@ def _find_blocks(body: nn.Module, config: Any) -> nn.ModuleList:
 
 
 def _find_head(model: Any, body: nn.Module, blocks: nn.ModuleList) -> Head:
+    from accelerate.utils import align_module_device
+
     owner = next(module for module in body.modules() if any(child is blocks for child in module.children()))
     norm = next((found for name in NORM_NAMES if (found := getattr(owner, name, None)) is not None), None)
     if norm is None:
@@ -184,16 +187,18 @@ def _find_head(model: Any, body: nn.Module, blocks: nn.ModuleList) -> Head:
             f"{type(model).__name__}: its head was not found: "
             "looked for get_output_embeddings() with a weight"
         )
-    kind, eps, gain, bias = _understand_norm(norm, _width(blocks, unembedding))
     config = _text_config(model)
     scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1.0)
-    return Head(
-        HeadConfig(kind, eps, float(scale), getattr(config, "final_logit_softcapping", None)),
-        gain,
-        bias,
-        unembedding.weight.detach().to(gain.device),
-        None if unembedding.bias is None else unembedding.bias.detach().to(gain.device),
-    )
+    # With device_map: auto, weights that fit on no GPU are elsewhere until their module runs.
+    with align_module_device(norm), align_module_device(unembedding):
+        kind, eps, gain, bias = _understand_norm(norm, _width(blocks, unembedding))
+        return Head(
+            HeadConfig(kind, eps, float(scale), getattr(config, "final_logit_softcapping", None)),
+            gain,
+            bias,
+            unembedding.weight.detach().to(gain.device),
+            None if unembedding.bias is None else unembedding.bias.detach().to(gain.device),
+        )
 
 
 def _width(blocks: nn.ModuleList, unembedding: nn.Module) -> int:

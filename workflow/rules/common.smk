@@ -110,20 +110,24 @@ def pairs(*names):
 
 
 def corpus_files(wildcards):
-    """The text: of a folder every file, as a folder's own date does not change when a file in it does."""
+    """The text: of a folder every file, as a folder's own date does not change when a file in it does.
+
+    A user's own files stay where they are, even where results go to a storage of their own.
+    """
     source = STUDY.corpora[wildcards.corpus]
     if source.wheel:
         return wheel_file(source)
     path = Path(source.path or "")
     if source.path and path.is_dir():
         names = sorted(file.relative_to(path) for file in path.rglob("*") if file.is_file())
-        return [str(path / name) for name in names if not any(part.startswith(".") for part in name.parts)]
-    return source.path or []
+        names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
+        return [local(str(path / name)) for name in names]
+    return local(source.path) if source.path else []
 
 
 def gguf_file(wildcards):
     source = STUDY.models[wildcards.model]
-    return wheel_file(source) if source.wheel else source.gguf
+    return wheel_file(source) if source.wheel else local(source.gguf)
 
 
 def unpacked(wildcards):

@@ -5,6 +5,7 @@ with job(snakemake):
 
     from onejump.activations import extract_shard
 
+    weights = snakemake.input.get("weights")
     extract_shard(
         Path(snakemake.output[0]),
         model=Path(snakemake.input.model),
@@ -15,4 +16,5 @@ with job(snakemake):
         seed=snakemake.params.seed,
         options=snakemake.params.options,
         compute=snakemake.config["compute"],
+        weights=Path(weights) if weights else None,
     )
