@@ -90,7 +90,8 @@ def write_head_and_shortcuts(folder: Path) -> None:
     for method in ("n-njtc", "jtc"):
         (folder / method).mkdir()
     for level in range(SIZES.blocks):
-        jump = NNJTC(torch.randn(width, RANK), torch.randn(RANK, width), one, one, one, one)
+        statistics = (torch.ones(width) for _ in range(4))
+        jump = NNJTC(torch.randn(width, RANK), torch.randn(RANK, width), *statistics)
         save_shortcut(shortcut_path(folder / "n-njtc", level), jump, {})
     first = shortcut_path(folder / "jtc", 0)
     save_shortcut(first, JTC(torch.randn(width, width) / width**0.5), {})

@@ -1,4 +1,4 @@
-"""The head against Hugging Face's own, and the low-rank head against the full one."""
+"""The head against Hugging Face's own."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from onejump.errors import ModelError
@@ -62,33 +60,6 @@ def test_logits_are_the_models_own(case: str, tmp_path: Path) -> None:
     again = Head.load(tmp_path / "head.safetensors")
     assert again.config == head.config
     assert torch.equal(again.logits(before[0]), found)
-
-
-@given(
-    st.integers(0, 10_000),
-    st.integers(1, 6),
-    st.sampled_from(["rms", "layer"]),
-    st.booleans(),
-    st.sampled_from([None, 3.0]),
-    st.sampled_from([1.0, 0.25]),
-    st.sampled_from([1e-3, 1.0, 1e3]),
-)
-def test_behind_a_basis_it_gives_the_logits_of_the_product(
-    make_head: Callable[..., Head],
-    seed: int,
-    rank: int,
-    norm: str,
-    bias: bool,
-    softcap: float | None,
-    scale: float,
-    size: float,
-) -> None:
-    head = make_head(12, 31, norm, bias=bias, softcap=softcap, scale=scale, seed=seed).double()
-    generator = torch.Generator().manual_seed(seed)
-    basis = torch.randn(rank, 12, generator=generator).double()  # of any rows, orthonormal or not
-    reduced = size * torch.randn(5, rank, generator=generator).double()
-    found = head.behind(basis).logits(reduced.clone())
-    torch.testing.assert_close(found, head.logits(reduced @ basis), rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("norm", ["rms", "layer"])

@@ -13,12 +13,18 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from onejump.errors import OneJumpError
+from onejump.head import NormKind
 from onejump.maps import (
     JTC,
     KINDS,
     NJTC,
     NNJTC,
+    Affine,
+    Distilled,
     Identity,
+    LowRank,
+    OneJump,
+    Residual,
     Shortcut,
     ShortcutFolder,
     load_shortcut,
@@ -26,7 +32,7 @@ from onejump.maps import (
     shortcut_path,
 )
 
-H, R = 12, 3
+H, R, LEVELS = 12, 3, 4
 
 
 def shortcut_of(kind: str, hidden: int = H, rank: int = R, seed: int = 0) -> Shortcut:
@@ -42,6 +48,14 @@ def shortcut_of(kind: str, hidden: int = H, rank: int = R, seed: int = 0) -> Sho
         "jtc": lambda: JTC(normal(hidden, hidden)),
         "njtc": lambda: NJTC(down, up),
         "n-njtc": lambda: NNJTC(down, up, *vectors),
+        "affine": lambda: Affine(normal(hidden, hidden), normal(hidden), "layer", 1e-5),
+        "residual": lambda: Residual(NNJTC(down, up, *vectors)),
+        "distilled": lambda: Distilled(down, normal(rank), up, normal(hidden), "rms", 1e-6),
+        "one-jump": lambda: OneJump(
+            *(down, normal(LEVELS, rank), up, normal(hidden)),
+            *("layer", 1e-5),
+            scale=normal(LEVELS, hidden),
+        ),
     }[kind]()
 
 
@@ -56,7 +70,8 @@ def test_a_file_gives_back_the_same_bits(kind: str, tmp_path: Path) -> None:
     assert loaded.state_dict().keys() == shortcut.state_dict().keys()
     for name, tensor in shortcut.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
-    states = torch.randn(4, 5, H, generator=torch.Generator().manual_seed(1))
+    assert loaded.config() == shortcut.config()
+    states = torch.randn(LEVELS, 5, H, generator=torch.Generator().manual_seed(1))
     assert torch.equal(loaded(states), shortcut(states))
     assert loaded(states).shape == states.shape
     save_shortcut(path, loaded, {"level": 3})  # a second trip changes nothing either
@@ -107,15 +122,57 @@ def test_orthonormal_rows_change_no_prediction(seed: int, rank: int) -> None:
     np.testing.assert_allclose(reduced, np.linalg.norm(states @ down @ up, axis=1), atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["njtc", "n-njtc"])
-def test_folded_is_reduce(kind: str) -> None:
+@pytest.mark.parametrize("norm", ["rms", "layer", None])
+def test_formulas_of_what_is_distilled(norm: NormKind | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    a, b, matrix, bias, offset = normal(H, R), normal(R, H), normal(H, H), normal(H), normal(LEVELS, R)
+    scale, mix = normal(LEVELS, H), normal(LEVELS, R, R)
+    states = 3 + 2 * normal(LEVELS, 50, H)
+    inputs = {
+        "rms": lambda: nn.functional.rms_norm(states, (H,), eps=0.01),
+        "layer": lambda: nn.functional.layer_norm(states, (H,), eps=0.01),
+        None: lambda: states,
+    }[norm]()
+    torch.testing.assert_close(Affine(matrix, bias, norm, 0.01)(states), inputs @ matrix + bias)
+    one = Distilled(a, offset[0], b, bias, norm, 0.01)
+    torch.testing.assert_close(one(states), (inputs @ a + offset[0]) @ b + bias, rtol=1e-4, atol=1e-4)
+    scaled = OneJump(a, offset, b, bias, norm, 0.01, scale=scale)
+    mixed = OneJump(a, offset, b, bias, norm, 0.01, mix=mix)
+    of_level = {
+        scaled: lambda x, level: (x * scale[level]) @ a + offset[level],
+        mixed: lambda x, level: x @ a @ mix[level] + offset[level],
+    }
+    for shortcut, reduce in of_level.items():
+        expected = torch.stack([reduce(inputs[level], level) @ b + bias for level in range(LEVELS)])
+        torch.testing.assert_close(shortcut(states), expected, rtol=1e-4, atol=1e-4)
+        with pytest.raises(OneJumpError, match=r"4 levels were expected, 3 were given.*at\(level\)"):
+            shortcut(states[1:])
+
+
+def test_a_residual_adds_to_the_state() -> None:
+    correction = shortcut_of("n-njtc")
+    assert isinstance(correction, NNJTC)
+    states = torch.randn(5, H, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(Residual(correction)(states), states + correction(states))
+
+
+@pytest.mark.parametrize("kind", ["njtc", "n-njtc", "distilled"])
+def test_folded_is_the_prediction(kind: str) -> None:
     shortcut = shortcut_of(kind)
-    assert isinstance(shortcut, NJTC)
-    matrix, offset = shortcut.folded()
-    assert matrix.dtype == offset.dtype == torch.float64
-    states = 50 * torch.randn(20, H, generator=torch.Generator().manual_seed(1))
-    exact = shortcut.double().reduce(states.double())
-    torch.testing.assert_close(states.double() @ matrix + offset, exact, rtol=1e-9, atol=1e-9)
+    assert isinstance(shortcut, LowRank)
+    matrix, offset, rows = shortcut.folded()
+    assert matrix.dtype == offset.dtype == rows.dtype == torch.float64
+    assert len(rows) == R + (kind == "distilled")
+    identity = torch.eye(len(rows), dtype=torch.float64)
+    torch.testing.assert_close(rows @ rows.T, identity, rtol=0, atol=1e-6)
+    states = 50 * torch.randn(20, H, generator=torch.Generator().manual_seed(1)).double()
+    exact = shortcut.double()(states)
+    found = (shortcut.prepare(states) @ matrix + offset) @ rows
+    torch.testing.assert_close(found, exact, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("hidden", "rank"), [(12, 3), (40, 1)])
@@ -125,6 +182,10 @@ def test_numbers_kept(hidden: int, rank: int) -> None:
         "jtc": hidden * hidden,
         "njtc": 2 * hidden * rank,
         "n-njtc": 2 * hidden * rank + 4 * hidden,
+        "affine": hidden * hidden + hidden,
+        "residual": 2 * hidden * rank + 4 * hidden,
+        "distilled": 2 * hidden * rank + hidden + rank,
+        "one-jump": 2 * hidden * rank + hidden + LEVELS * (hidden + rank),
     }
     assert {kind: shortcut_of(kind, hidden, rank).numbers() for kind in KINDS} == expected
 
@@ -156,7 +217,7 @@ def test_a_folder_loads_by_level(tmp_path: Path) -> None:
     for level in range(3):
         save_shortcut(shortcut_path(tmp_path, level), shortcut_of("jtc", seed=level), {})
     folder = ShortcutFolder(tmp_path)
-    assert (folder.levels, folder.joint) == (3, False)
+    assert (folder.levels, len(folder)) == (3, 3)
     for level in range(3):
         expected = shortcut_of("jtc", seed=level).state_dict()["matrix"]
         assert torch.equal(folder.load(level).state_dict()["matrix"], expected)
@@ -167,6 +228,6 @@ def test_a_folder_loads_by_level(tmp_path: Path) -> None:
 def test_a_joint_folder_gives_one_shortcut_at_every_level(tmp_path: Path) -> None:
     save_shortcut(shortcut_path(tmp_path, None), shortcut_of("n-njtc"), {})
     folder = ShortcutFolder(tmp_path)
-    assert folder.joint
+    assert len(folder) == 1
     one, other = folder.load(0), folder.load(5)
     assert torch.equal(one.state_dict()["down"], other.state_dict()["down"])

@@ -14,6 +14,7 @@ from typing import Any
 
 _HOME = {
     "ActivationStore": "store",
+    "ExitHead": "exit_head",
     "Head": "head",
     "OneJumpError": "errors",
     "Shortcut": "maps",

@@ -13,9 +13,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from onejump.device import pick_device
+from onejump.exit_head import ExitHead
 from onejump.files import read_json, read_table, write_table
-from onejump.head import Head, LowRankHead
-from onejump.maps import NJTC, Identity, Shortcut, ShortcutFolder
+from onejump.head import Head
+from onejump.maps import Identity, LowRank, Shortcut, ShortcutFolder
 from onejump.store import ActivationStore
 
 ShortcutAt = Callable[[int], Shortcut]
@@ -164,8 +165,8 @@ def evaluate(
             deviations = variation.squared_deviations(last)
             for level in sources:
                 for method in methods:
-                    shortcut, low_rank = exits.at(method, level)
-                    logits, predicted = _predict(states[level], shortcut, low_rank, head)
+                    shortcut, exit_head = exits.at(method, level)
+                    logits, predicted = _predict(states[level], shortcut, exit_head, head)
                     metrics = token_metrics(logits, teacher, precision_at)
                     for metric, values in metrics.items():
                         means[method, level].setdefault(metric, _Mean()).add(values)
@@ -189,30 +190,32 @@ class _Exits:
 
     def __init__(self, head: Head, methods: Mapping[str, ShortcutAt], device: torch.device | str) -> None:
         self._head, self._methods, self._device = head, methods, device
-        self._kept: dict[tuple[str, int], NJTC] = {}
-        self._heads: dict[NJTC, LowRankHead] = {}
+        self._kept: dict[tuple[str, int], LowRank] = {}
+        self._heads: dict[tuple[int, ...], ExitHead] = {}
 
-    def at(self, method: str, level: int) -> tuple[Shortcut, LowRankHead | None]:
+    def at(self, method: str, level: int) -> tuple[Shortcut, ExitHead | None]:
         shortcut = self._kept.get((method, level)) or self._methods[method](level).to(self._device)
-        if not isinstance(shortcut, NJTC):
+        if not isinstance(shortcut, LowRank):
             return shortcut, None
         self._kept[method, level] = shortcut
-        # One jump for all levels has one head for all levels.
-        if shortcut not in self._heads:
-            self._heads[shortcut] = self._head.behind(shortcut.up)
-        return shortcut, self._heads[shortcut]
+        # One B (and b) for all levels has one exit head for all levels.
+        behind = tuple(t.data_ptr() for t in (shortcut.up, shortcut.bias) if t is not None)
+        if behind not in self._heads:
+            self._heads[behind] = ExitHead(self._head, shortcut.up, shortcut.bias)
+        return shortcut, self._heads[behind]
 
 
 def _predict(
-    states: Tensor, shortcut: Shortcut, low_rank: LowRankHead | None, head: Head
+    states: Tensor, shortcut: Shortcut, exit_head: ExitHead | None, head: Head
 ) -> tuple[Tensor, Tensor]:
     """Logits (n, V) and the predicted last-level states (n, H)."""
-    if low_rank is None:
+    if exit_head is None:
         predicted = shortcut(states)
         return head.logits(predicted), predicted
-    assert isinstance(shortcut, NJTC)
+    assert isinstance(shortcut, LowRank)
     reduced = shortcut.reduce(states)
-    return low_rank.logits(reduced), reduced @ shortcut.up
+    predicted = reduced @ shortcut.up
+    return exit_head.logits(reduced), predicted if shortcut.bias is None else predicted + shortcut.bias
 
 
 def _parts(
@@ -283,12 +286,13 @@ def evaluate_method(
         For ojfa and arbitrary.
     """
     store = ActivationStore(shards)
+    on = pick_device(device)
     methods: dict[str, ShortcutAt] = {}
     if shortcuts is None:
         methods[method] = lambda _: Identity()
     elif selection is None:
-        folder = ShortcutFolder(shortcuts)
-        methods[method] = _always(folder.load(0)) if folder.joint else folder.load
+        folder = ShortcutFolder(shortcuts, on)
+        methods[method] = folder.load
     else:
         chosen = read_json(selection)["jump"]
         jumps = {method: chosen}
@@ -296,7 +300,7 @@ def evaluate_method(
             levels = store.levels - 1
             jumps = arbitrary_jumps(arbitrary, random, levels=levels, chosen=chosen, seed=seed)
         methods = {name: _always(ShortcutFolder(shortcuts).load(level)) for name, level in jumps.items()}
-    table = evaluate(store, Head.load(head), methods, precision_at=precision_at, device=pick_device(device))
+    table = evaluate(store, Head.load(head), methods, precision_at=precision_at, device=on)
     table.insert(0, "model", model)
     table.insert(1, "corpus", corpus)
     write_table(output, table)
@@ -329,8 +333,7 @@ def count_parameters(
     counts = {"identity": (0, 0)}
     for method, path in folders.items():
         folder = ShortcutFolder(path)
-        numbers = [folder.load(level).numbers() for level in range(1 if folder.joint else folder.levels)]
-        counts[method] = len(numbers), sum(numbers)
+        counts[method] = len(folder), folder.numbers()
     one = ShortcutFolder(folders[multi_jump]).load(chosen["jump"])
     counts["ojfa"] = 1, one.numbers()
     full = counts[multi_jump][1]

@@ -32,6 +32,13 @@ class HeadConfig:
     """c in c tanh(logits / c) (Gemma 2's final_logit_softcapping)."""
 
 
+def normalised(states: Tensor, kind: NormKind, eps: float) -> Tensor:
+    """A norm without its gain and bias, of states (..., H)."""
+    if kind == "layer":
+        states = states - states.mean(-1, keepdim=True)
+    return states * torch.rsqrt(states.square().mean(-1, keepdim=True) + eps)
+
+
 class Head(nn.Module):
     """logits = softcap(scale (W_U norm(h) + b)), in float32.
 
@@ -77,30 +84,24 @@ class Head(nn.Module):
 
     def normalise(self, states: Tensor) -> Tensor:
         """Final norm of states (..., H)."""
-        if self.config.norm == "layer":
-            states = states - states.mean(-1, keepdim=True)
-        inverse = torch.rsqrt(states.square().mean(-1, keepdim=True) + self.config.eps)
-        return states * inverse * self.gain + self.norm_bias
+        return normalised(states, self.config.norm, self.config.eps) * self.gain + self.norm_bias
 
     def logits(self, states: Tensor) -> Tensor:
         """Logits (..., V) of last-level states (..., H)."""
-        return self.finish(self.normalise(states) @ self.unembedding.T)
+        logits = self.normalise(states) @ self.unembedding.T
+        if self.logit_bias is not None:
+            logits += self.logit_bias
+        if self.config.scale != 1.0:
+            logits *= self.config.scale
+        return self.cap(logits)
 
     forward = logits
 
-    def finish(self, products: Tensor) -> Tensor:
-        """Turn W_U products into logits, in place: bias, scale and soft cap."""
-        if self.logit_bias is not None:
-            products += self.logit_bias
-        if self.config.scale != 1.0:
-            products *= self.config.scale
+    def cap(self, logits: Tensor) -> Tensor:
+        """Soft cap, in place."""
         if self.config.softcap is not None:
-            products.div_(self.config.softcap).tanh_().mul_(self.config.softcap)
-        return products
-
-    def behind(self, basis: Tensor) -> LowRankHead:
-        """The head for states z B, with B of shape (r, H): its logits cost V r instead of V H."""
-        return LowRankHead(self, basis)
+            logits.div_(self.config.softcap).tanh_().mul_(self.config.softcap)
+        return logits
 
     def save(self, path: str | Path) -> None:
         """Write the head as safetensors."""
@@ -119,29 +120,3 @@ class Head(nn.Module):
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return cls(HeadConfig(**json.loads(metadata["head"])), **tensors)
-
-
-class LowRankHead:
-    """The head behind a rank-r shortcut: logits of z B from z alone.
-
-    With the norm's gain g, W_U diag(g) (z B) / rms = (z P') / rms, where P = W_U diag(g) B' (V x r) is made
-    once and rms^2 = z (B B') z' / H + eps. A LayerNorm first centres the rows of B; its bias adds
-    W_U norm_bias.
-    """
-
-    def __init__(self, head: Head, basis: Tensor) -> None:
-        if head.config.norm == "layer":
-            basis = basis - basis.mean(1, keepdim=True)
-        self.head = head
-        self.projection = (head.unembedding @ (head.gain * basis).T).T.contiguous()  # (r, V)
-        self.quadratic = basis @ basis.T / head.hidden  # (r, r)
-        offset = head.unembedding @ head.norm_bias
-        self.offset = offset if bool(offset.any()) else None
-
-    def logits(self, reduced: Tensor) -> Tensor:
-        """Logits (n, V) of the states z B, for reduced states z (n, r)."""
-        mean_square = (reduced @ self.quadratic * reduced).sum(-1, keepdim=True)
-        products = (reduced * torch.rsqrt(mean_square + self.head.config.eps)) @ self.projection
-        if self.offset is not None:
-            products += self.offset
-        return self.head.finish(products)

@@ -2,6 +2,17 @@
 
 A method's folder holds one safetensors file a shortcut: `level-07.safetensors` jumps from level 7 to the last
 one, `joint.safetensors` from any level. What the tensors do not say stands in the file's metadata.
+
+| kind | map | paper |
+|---|---|---|
+| identity | h | |
+| jtc | h A | arXiv 2303.09435 |
+| affine | norm(h) A + b | what a tuned lens trains, arXiv 2303.08112 |
+| njtc | h A B | arXiv 2409.14091 |
+| n-njtc, joint | BatchNorm(h) A B | arXiv 2409.14091 |
+| residual | h + BatchNorm(h) A B | |
+| distilled | (norm(h) A + c) B + b | |
+| one-jump | the same, with one A, B and b for all levels | |
 """
 
 from __future__ import annotations
@@ -9,7 +20,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from onejump.errors import OneJumpError
+from onejump.head import NormKind, normalised
 
 BATCH_NORM_EPS = 1e-5
 
@@ -25,18 +37,76 @@ class Shortcut(nn.Module, ABC):
     """A map from states (..., H) of a level to an approximation of the last level's states."""
 
     kind: ClassVar[str]
+    optional: ClassVar[tuple[str, ...]] = ()
+    """Tensors that may be None."""
 
     @abstractmethod
     def forward(self, states: Tensor) -> Tensor:
         """Approximate last-level states (..., H) from states (..., H)."""
 
+    def at(self, level: int) -> Shortcut:
+        """The shortcut for states of a level: of most kinds, itself."""
+        return self
+
     def numbers(self) -> int:
         """Numbers kept at inference."""
         return sum(tensor.numel() for tensor in self.state_dict().values())
 
-    def _keep(self, **tensors: Tensor) -> None:
-        for name, tensor in tensors.items():
-            self.register_buffer(name, tensor.detach().to(torch.float32).contiguous())
+    def config(self) -> dict[str, Any]:
+        """What its file has to say besides its tensors."""
+        return {}
+
+    @classmethod
+    def restore(cls, tensors: dict[str, Tensor], config: dict[str, Any]) -> Self:
+        """From a file, bit for bit."""
+        # Past __init__, which would bring the tensors to their kept form again and change their last bits.
+        shortcut = cls.__new__(cls)
+        nn.Module.__init__(shortcut)
+        shortcut._keep(**tensors)
+        for name, value in config.items():
+            setattr(shortcut, name, value)
+        return shortcut
+
+    def _keep(self, **tensors: Tensor | None) -> None:
+        for name in (*self.optional, *tensors):
+            tensor = tensors.get(name)
+            kept = None if tensor is None else tensor.detach().to(torch.float32).contiguous()
+            self.register_buffer(name, kept)
+
+
+class LowRank(Shortcut):
+    """A shortcut through r numbers: z B + b. Its head costs V r instead of V H (`onejump.exit_head`)."""
+
+    optional = ("bias",)
+    up: Tensor
+    """B, (r, H)."""
+    bias: Tensor | None
+    """b, (H,)."""
+
+    @property
+    def rank(self) -> int:
+        """r."""
+        return self.up.shape[0]
+
+    @abstractmethod
+    def reduce(self, states: Tensor) -> Tensor:
+        """z, (..., r)."""
+
+    def prepare(self, states: Tensor) -> Tensor:
+        """What is done to states (..., H) before a map that is linear but for an offset."""
+        return states
+
+    @abstractmethod
+    def folded(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Matrix (H, q), offset (q,) and orthonormal rows (q, H), in float64, of the same prediction.
+
+        It is (prepare(h) matrix + offset) rows. Its length is that of its q coordinates: known without making
+        the prediction.
+        """
+
+    def forward(self, states: Tensor) -> Tensor:
+        predicted = self.reduce(states) @ self.up
+        return predicted if self.bias is None else predicted + self.bias
 
 
 class Identity(Shortcut):
@@ -68,7 +138,49 @@ class JTC(Shortcut):
         return states @ self.matrix
 
 
-class NJTC(Shortcut):
+class _Normalising(Shortcut):
+    """Shortcuts that begin with the model's own kind of norm, or with none."""
+
+    norm: NormKind | None
+    eps: float
+
+    def prepare(self, states: Tensor) -> Tensor:
+        """norm(h)."""
+        return states if self.norm is None else normalised(states, self.norm, self.eps)
+
+    def config(self) -> dict[str, Any]:
+        return {"norm": self.norm, "eps": self.eps}
+
+
+class Affine(_Normalising):
+    """norm(h) A + b, of full rank.
+
+    Parameters
+    ----------
+    matrix : Tensor of shape (H, H)
+        A.
+    bias : Tensor of shape (H,)
+        b.
+    norm : {"rms", "layer"} or None
+        Norm of the input, without gain and bias.
+    eps : float
+        Its epsilon.
+    """
+
+    kind = "affine"
+    matrix: Tensor
+    bias: Tensor
+
+    def __init__(self, matrix: Tensor, bias: Tensor, norm: NormKind | None, eps: float) -> None:
+        super().__init__()
+        self._keep(matrix=matrix, bias=bias)
+        self.norm, self.eps = norm, eps
+
+    def forward(self, states: Tensor) -> Tensor:
+        return self.prepare(states) @ self.matrix + self.bias
+
+
+class NJTC(LowRank):
     """Low-rank jump: h A B, without intercept (arXiv 2409.14091).
 
     The rows of B are orthonormal: any A B has that form, and then |h A B| = |h A|, so that a prediction's
@@ -84,28 +196,18 @@ class NJTC(Shortcut):
 
     kind = "njtc"
     down: Tensor
-    up: Tensor
 
     def __init__(self, down: Tensor, up: Tensor) -> None:
         super().__init__()
         down, up = _orthonormal_rows(down, up)
         self._keep(down=down, up=up)
 
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """The map to z as one matrix (H, r) and one offset (r,), in float64: z = h M + c."""
-        return self.down.double(), torch.zeros(self.rank, dtype=torch.float64, device=self.down.device)
-
-    @property
-    def rank(self) -> int:
-        """r."""
-        return self.up.shape[0]
+    def folded(self) -> tuple[Tensor, Tensor, Tensor]:
+        offset = torch.zeros(self.rank, dtype=torch.float64, device=self.down.device)
+        return self.down.double(), offset, self.up.double()
 
     def reduce(self, states: Tensor) -> Tensor:
-        """z = h A, of shape (..., r); the prediction is z B."""
         return states @ self.down
-
-    def forward(self, states: Tensor) -> Tensor:
-        return self.reduce(states) @ self.up
 
 
 class NNJTC(NJTC):
@@ -131,22 +233,159 @@ class NNJTC(NJTC):
         super().__init__(down, up)
         self._keep(gamma=gamma, beta=beta, mean=mean, variance=variance)
 
-    def folded(self) -> tuple[Tensor, Tensor]:
+    def folded(self) -> tuple[Tensor, Tensor, Tensor]:
         scale = self.gamma.double() * torch.rsqrt(self.variance.double() + BATCH_NORM_EPS)
         matrix = scale[:, None] * self.down.double()
-        return matrix, self.beta.double() @ self.down.double() - self.mean.double() @ matrix
+        offset = self.beta.double() @ self.down.double() - self.mean.double() @ matrix
+        return matrix, offset, self.up.double()
 
     def reduce(self, states: Tensor) -> Tensor:
         scale = self.gamma * torch.rsqrt(self.variance + BATCH_NORM_EPS)
         return ((states - self.mean) * scale + self.beta) @ self.down
 
 
-KINDS: dict[str, type[Shortcut]] = {kind.kind: kind for kind in (Identity, JTC, NJTC, NNJTC)}
+class Residual(Shortcut):
+    """h + BatchNorm(h) A B: what a low-rank jump has to add to the state itself.
+
+    It is never worse than the identity where that is good already, but its head costs V H: only the second
+    term is of low rank.
+
+    Parameters
+    ----------
+    correction : NNJTC
+        BatchNorm(h) A B.
+    """
+
+    kind = "residual"
+
+    def __init__(self, correction: NNJTC) -> None:
+        super().__init__()
+        self._keep(**correction.state_dict())
+
+    def forward(self, states: Tensor) -> Tensor:
+        corrections: Tensor = NNJTC.restore(self.state_dict(), {})(states)
+        return states + corrections
+
+
+class Distilled(_Normalising, LowRank):
+    """(norm(h) A + c) B + b, trained on the teacher's distribution instead of its last state.
+
+    Parameters
+    ----------
+    down : Tensor of shape (H, r)
+        A.
+    offset : Tensor of shape (r,)
+        c.
+    up : Tensor of shape (r, H)
+        B.
+    bias : Tensor of shape (H,)
+        b.
+    norm, eps
+        As of `Affine`.
+    """
+
+    kind = "distilled"
+    down: Tensor
+    offset: Tensor
+
+    def __init__(
+        self, down: Tensor, offset: Tensor, up: Tensor, bias: Tensor, norm: NormKind | None, eps: float
+    ) -> None:
+        super().__init__()
+        self._keep(down=down, offset=offset, up=up, bias=bias)
+        self.norm, self.eps = norm, eps
+
+    def reduce(self, states: Tensor) -> Tensor:
+        return self.prepare(states) @ self.down + self.offset
+
+    def folded(self) -> tuple[Tensor, Tensor, Tensor]:
+        assert self.bias is not None
+        triangle, rows = _triangular(torch.cat([self.up, self.bias[None]]))
+        return (
+            self.down.double() @ triangle[:-1],
+            self.offset.double() @ triangle[:-1] + triangle[-1],
+            rows,
+        )
+
+
+class OneJump(_Normalising):
+    """One distilled jump for all levels: what a level has of its own only scales or mixes.
+
+    Parameters
+    ----------
+    down, up, bias, norm, eps
+        As of `Distilled`, shared by all levels.
+    offset : Tensor of shape (L, r)
+        c of each level.
+    scale : Tensor of shape (L, H), optional
+        Of each level's coordinates: its A is diag(scale) A.
+    mix : Tensor of shape (L, r, r), optional
+        Of each level's z: its A is A mix. The variant that shares the scales too.
+    """
+
+    kind = "one-jump"
+    down: Tensor
+    up: Tensor
+    bias: Tensor
+    offset: Tensor
+    optional = ("scale", "mix")
+    scale: Tensor | None
+    mix: Tensor | None
+
+    def __init__(
+        self,
+        down: Tensor,
+        offset: Tensor,
+        up: Tensor,
+        bias: Tensor,
+        norm: NormKind | None,
+        eps: float,
+        *,
+        scale: Tensor | None = None,
+        mix: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self._keep(down=down, offset=offset, up=up, bias=bias, scale=scale, mix=mix)
+        self.norm, self.eps = norm, eps
+
+    def at(self, level: int) -> Distilled:
+        down = self.down
+        if self.scale is not None:
+            down = self.scale[level][:, None] * down
+        if self.mix is not None:
+            down = down @ self.mix[level]
+        return Distilled(down, self.offset[level], self.up, self.bias, self.norm, self.eps)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Approximate last-level states from states (L, ..., H) of all early-exit levels.
+
+        Raises
+        ------
+        OneJumpError
+            If there are not as many as the jump has levels: states of one level go through `at(level)`.
+        """
+        if len(states) != len(self.offset):
+            raise OneJumpError(
+                f"states of {len(self.offset)} levels were expected, {len(states)} were given: "
+                "for states of one level use at(level)"
+            )
+        return torch.stack([self.at(level)(of_level) for level, of_level in enumerate(states)])
+
+
+KINDS: dict[str, type[Shortcut]] = {
+    kind.kind: kind for kind in (Identity, JTC, Affine, NJTC, NNJTC, Residual, Distilled, OneJump)
+}
 
 
 def _orthonormal_rows(down: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    basis, triangle = torch.linalg.qr(up.double().T)
-    return down.double() @ triangle.T, basis.T
+    triangle, rows = _triangular(up)
+    return down.double() @ triangle, rows
+
+
+def _triangular(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows as T Q, with orthonormal rows Q, in float64."""
+    basis, triangle = torch.linalg.qr(rows.double().T)
+    return triangle.T, basis.T
 
 
 def shortcut_path(folder: str | Path, level: int | None) -> Path:
@@ -156,7 +395,7 @@ def shortcut_path(folder: str | Path, level: int | None) -> Path:
 
 def save_shortcut(path: str | Path, shortcut: Shortcut, about: dict[str, Any]) -> None:
     """Write a shortcut; `about` (how it was fitted) is kept beside its kind."""
-    metadata = {"shortcut": json.dumps({"kind": shortcut.kind, **about})}
+    metadata = {"shortcut": json.dumps({"kind": shortcut.kind, "config": shortcut.config(), **about})}
     save_file(shortcut.state_dict(), path, metadata=metadata)
 
 
@@ -185,34 +424,45 @@ def load_shortcut(path: str | Path) -> Shortcut:
         raise OneJumpError(f"{path}: not a readable shortcut file ({error})") from error
     if about is None:
         raise OneJumpError(f"{path}: no shortcut in it: its metadata lack the key 'shortcut'")
-    kind = KINDS[json.loads(about)["kind"]]
-    return _restore(kind, tensors)
-
-
-def _restore(kind: type[Shortcut], tensors: dict[str, Tensor]) -> Shortcut:
-    # Past __init__, which would factorise B once more and change its last bits.
-    shortcut = kind.__new__(kind)
-    nn.Module.__init__(shortcut)
-    shortcut._keep(**tensors)
-    return shortcut
+    described = json.loads(about)
+    return KINDS[described["kind"]].restore(tensors, described.get("config", {}))
 
 
 class ShortcutFolder:
-    """The shortcuts of one method, loaded one at a time.
+    """The shortcuts of one method. One for all levels is kept, others are loaded one at a time.
 
     Parameters
     ----------
     folder : path
         What the stage "shortcuts" wrote for a method.
+    device : torch.device
+
+    Raises
+    ------
+    OneJumpError
+        If there are none in it.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-        self.joint = shortcut_path(self.folder, None).is_file()
+    def __init__(self, folder: str | Path, device: torch.device | str = "cpu") -> None:
+        self.folder, self._device = Path(folder), device
+        one = shortcut_path(self.folder, None)
+        self._one = load_shortcut(one).to(device) if one.is_file() else None
         self.levels = len(list(self.folder.glob("level-*.safetensors")))
-        if not self.joint and not self.levels:
+        if self._one is None and not self.levels:
             raise OneJumpError(f"{folder}: no shortcuts in it (level-*.safetensors or joint.safetensors)")
+
+    def __len__(self) -> int:
+        """How many shortcuts there are."""
+        return self.levels if self._one is None else 1
 
     def load(self, level: int) -> Shortcut:
         """The shortcut for states of a level."""
-        return load_shortcut(shortcut_path(self.folder, None if self.joint else level))
+        if self._one is not None:
+            return self._one.at(level)
+        return load_shortcut(shortcut_path(self.folder, level)).to(self._device)
+
+    def numbers(self) -> int:
+        """Numbers that all of them together keep at inference."""
+        if self._one is not None:
+            return self._one.numbers()
+        return sum(self.load(level).numbers() for level in range(self.levels))

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from onejump.device import pick_device
 from onejump.errors import OneJumpError
 from onejump.files import read_table, write_json, write_table
-from onejump.maps import NJTC, ShortcutFolder
+from onejump.maps import LowRank, ShortcutFolder
 from onejump.store import ActivationStore
 
 SIGNED_SQUARED_COSINE, COSINE, MSE = "signed-squared-cosine", "cosine", "mse"
@@ -25,27 +25,28 @@ METRICS = (SIGNED_SQUARED_COSINE, COSINE, MSE)
 class JumpScorer:
     """Scores of M low-rank jumps on states, without making one prediction.
 
-    A prediction is z B with z = h M_m + c_m (normalisation folded in) and B of orthonormal rows, so with the
-    target y, <z B, y> = z (B y) and |z B| = |z|. All z are one product of the states with the M folded
+    A prediction is z Q with z = h M_m + c_m (normalisation folded in) and Q of orthonormal rows, so with the
+    target y, <z Q, y> = z (Q y) and |z Q| = |z|. All z are one product of the states with the M folded
     matrices side by side.
 
     Parameters
     ----------
-    jumps : sequence of NJTC
-        Of one rank r.
+    jumps : sequence of LowRank
+        Of one kind and rank.
     device : torch.device
     """
 
-    def __init__(self, jumps: Sequence[NJTC], device: torch.device | str = "cpu") -> None:
-        self.jumps, self.rank = len(jumps), jumps[0].rank
+    def __init__(self, jumps: Sequence[LowRank], device: torch.device | str = "cpu") -> None:
         folded = [jump.folded() for jump in jumps]
+        self.jumps, self.rank = len(jumps), len(folded[0][1])
+        self._prepare = jumps[0].prepare
         # Rank first, jump second, sample last: sums over the rank are then sums of whole planes.
-        self._down = _planes([matrix.T for matrix, _ in folded]).float().to(device)
-        self._offset = _planes([offset[:, None] for _, offset in folded]).float().to(device)
-        self._up = _planes([jump.up for jump in jumps]).float().to(device)
+        self._down = _planes([matrix.T for matrix, _, _ in folded]).float().to(device)
+        self._offset = _planes([offset[:, None] for _, offset, _ in folded]).float().to(device)
+        self._up = _planes([rows for _, _, rows in folded]).float().to(device)
 
     def targets(self, last: Tensor) -> tuple[Tensor, Tensor]:
-        """B y of each jump, and |y|^2, for last-level states (n, H): shared by all levels."""
+        """Q y of each jump, and |y|^2, for last-level states (n, H): shared by all levels."""
         return (self._up @ last.T).view(self.rank, self.jumps, -1), last.square().sum(-1)
 
     def scores(self, states: Tensor, targets: tuple[Tensor, Tensor]) -> Tensor:
@@ -61,10 +62,10 @@ class JumpScorer:
         Returns
         -------
         Tensor of shape (len(METRICS), M), float64
-            sgn(C) C^2, C, and |z B - y|^2 / H. A prediction of length zero has cosine zero.
+            sgn(C) C^2, C, and |z Q - y|^2 / H. A prediction of length zero has cosine zero.
         """
         lifted, squared_length = targets
-        reduced = torch.addmm(self._offset, self._down, states.T).view_as(lifted)
+        reduced = torch.addmm(self._offset, self._down, self._prepare(states).T).view_as(lifted)
         products = (reduced * lifted).sum(0)
         squares = reduced.square_().sum(0)
         cosine = products * (squares * squared_length).clamp_min_(torch.finfo(squares.dtype).tiny).rsqrt_()
@@ -78,7 +79,9 @@ def _planes(of_jumps: Sequence[Tensor]) -> Tensor:
 
 
 @torch.inference_mode()
-def score_matrix(store: ActivationStore, jumps: Sequence[NJTC], device: torch.device | str = "cpu") -> Tensor:
+def score_matrix(
+    store: ActivationStore, jumps: Sequence[LowRank], device: torch.device | str = "cpu"
+) -> Tensor:
     """Scores of every jump on every level, summed over samples; each activation is read once.
 
     Returns
@@ -121,7 +124,7 @@ def score_jumps(
     """
     store = ActivationStore(shards)
     folder = ShortcutFolder(shortcuts)
-    jumps = [jump for level in range(folder.levels) if isinstance(jump := folder.load(level), NJTC)]
+    jumps = [jump for level in range(folder.levels) if isinstance(jump := folder.load(level), LowRank)]
     if len(jumps) != store.levels - 1:
         raise OneJumpError(f"{shortcuts}: {store.levels - 1} low-rank jumps expected, {len(jumps)} found")
     scores = score_matrix(store, jumps, pick_device(device))

@@ -1,0 +1,85 @@
+"""The exit head: the model's head behind a low-rank shortcut, V r multiplications instead of V H."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from onejump.head import Head
+
+
+class Top(NamedTuple):
+    """Most likely tokens of n states, best first."""
+
+    probabilities: Tensor
+    """(n, k)."""
+    tokens: Tensor
+    """(n, k), int64."""
+
+
+class ExitHead:
+    """The head for states z B + b, from z alone.
+
+    With the norm's gain g, W_U diag(g) (z B) / rms = (z P') / rms, where P = W_U diag(g) B' (V x r) is made
+    once and rms^2 = z (B B') z' / H + eps. A bias b is one more row of B, whose coordinate is always one. A
+    LayerNorm first centres the rows of B; its own bias adds W_U norm_bias to all logits. Shortcuts with one B
+    for all levels have one exit head for all levels.
+
+    Parameters
+    ----------
+    head : Head
+    basis : Tensor of shape (r, H)
+        B.
+    bias : Tensor of shape (H,), optional
+        b.
+
+    Attributes
+    ----------
+    projection : Tensor of shape (r, V), or (r + 1, V) with a bias
+        P', times the head's scale.
+    offset : Tensor of shape (V,) or None
+        What all logits have besides.
+    """
+
+    def __init__(self, head: Head, basis: Tensor, bias: Tensor | None = None) -> None:
+        self.has_bias = bias is not None
+        if bias is not None:
+            basis = torch.cat([basis, bias[None]])
+        if head.config.norm == "layer":
+            basis = basis - basis.mean(1, keepdim=True)
+        scale = head.config.scale
+        self.head = head
+        self.projection = (scale * head.gain * basis) @ head.unembedding.T
+        self._quadratic = basis @ basis.T / head.hidden
+        offset = head.unembedding @ head.norm_bias
+        if head.logit_bias is not None:
+            offset = offset + head.logit_bias
+        self.offset = scale * offset if bool(offset.any()) else None
+
+    def coordinates(self, reduced: Tensor) -> Tensor:
+        """Coordinates of the normalised states in the rows of `projection`: z / rms, and 1 / rms for b.
+
+        Parameters
+        ----------
+        reduced : Tensor of shape (..., r)
+            z.
+        """
+        if self.has_bias:
+            reduced = torch.cat([reduced, torch.ones_like(reduced[..., :1])], -1)
+        mean_square = (reduced @ self._quadratic * reduced).sum(-1, keepdim=True).clamp_min(0)
+        return reduced * torch.rsqrt(mean_square + self.head.config.eps)
+
+    def logits(self, reduced: Tensor) -> Tensor:
+        """Logits (..., V) of reduced states z (..., r)."""
+        logits = self.coordinates(reduced) @ self.projection
+        if self.offset is not None:
+            logits += self.offset
+        return self.head.cap(logits)
+
+    def top(self, reduced: Tensor, k: int = 1) -> Top:
+        """The k most likely tokens and their probabilities: what a decision to exit needs."""
+        logits = self.logits(reduced)
+        best, tokens = logits.max(-1, keepdim=True) if k == 1 else logits.topk(k)
+        return Top((best - logits.logsumexp(-1, keepdim=True)).exp(), tokens)
