@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from onejump.maps import BATCH_NORM_EPS, JTC, NJTC, NNJTC
+from onejump.maps import BATCH_NORM_EPS, JTC, NJTC, NNJTC, Residual
 
 # A squared column correlation this close to one leaves fewer than three digits in float64: the Cholesky
 # factor is then as good as singular, and the smallest solution is taken instead.
 _SINGULAR = 1e-7
+# Eigenvalues of a metric below this part of its largest are lifted to it.
+_UNSEEN = 1e-6
 
 
 @dataclass
@@ -95,18 +98,46 @@ def fit_njtc(moments: Moments, rank: int) -> NJTC:
     return NJTC(solution @ directions, directions.T)
 
 
-def fit_n_njtc(moments: Moments, rank: int) -> NNJTC:
-    """Reduced-rank regression of Y on standardised X and a constant.
+class Standardised(NamedTuple):
+    """Moments of inputs brought to mean 0 and variance 1, and of centred targets."""
 
-    The constant's coefficients a_0 (r,) are what BatchNorm's beta gives: beta A = a_0, taken smallest.
-    """
+    mean: Tensor
+    """Of the inputs, (H,)."""
+    variance: Tensor
+    """Of the inputs, (H,)."""
+    scale: Tensor
+    """1 / sqrt(variance + 1e-5), (H,)."""
+    gram: Tensor
+    """Z'Z, (H, H)."""
+    cross: Tensor
+    """Z'Y, (H, H)."""
+    target_mean: Tensor
+    """(H,)."""
+
+
+def standardise(moments: Moments) -> Standardised:
+    """Moments of Z = (X - mean) scale and of Y, less its mean."""
     mean = moments.sum_x / moments.count
     target_mean = moments.sum_y / moments.count
     centred = moments.xx - moments.count * torch.outer(mean, mean)
     variance = centred.diagonal().clamp_min(0) / moments.count
     scale = torch.rsqrt(variance + BATCH_NORM_EPS)
-    gram = scale[:, None] * centred * scale
-    cross = scale[:, None] * (moments.xy - moments.count * torch.outer(mean, target_mean))
+    return Standardised(
+        mean,
+        variance,
+        scale,
+        scale[:, None] * centred * scale,
+        scale[:, None] * (moments.xy - moments.count * torch.outer(mean, target_mean)),
+        target_mean,
+    )
+
+
+def fit_n_njtc(moments: Moments, rank: int) -> NNJTC:
+    """Reduced-rank regression of Y on standardised X and a constant.
+
+    The constant's coefficients a_0 (r,) are what BatchNorm's beta gives: beta A = a_0, taken smallest.
+    """
+    mean, variance, _, gram, cross, target_mean = standardise(moments)
     solution = solve_symmetric(gram, cross)
     explained = cross.T @ solution + moments.count * torch.outer(target_mean, target_mean)
     directions = top_directions(explained, rank)
@@ -114,3 +145,36 @@ def fit_n_njtc(moments: Moments, rank: int) -> NNJTC:
     constant = target_mean @ directions
     beta = solve_symmetric(down.T @ down, constant[:, None])[:, 0] @ down.T
     return NNJTC(down, directions.T, torch.ones_like(mean), beta, mean, variance)
+
+
+def fit_residual(moments: Moments, rank: int) -> Residual:
+    """h + n-njtc, the second term fitted to what the state lacks: moments of (X, Y - X)."""
+    missing = replace(
+        moments, sum_y=moments.sum_y - moments.sum_x, xy=moments.xy - moments.xx, yy=float("nan")
+    )
+    return Residual(fit_n_njtc(missing, rank))
+
+
+def reduced_rank(gram: Tensor, cross: Tensor, rank: int, metric: Tensor) -> tuple[Tensor, Tensor]:
+    """Reduced-rank regression with errors measured by e' M e (Izenman 1975, with weights).
+
+    With S = M^(1/2) and V_r the top eigenvectors of S C' G^-1 C S: A = G^-1 C S V_r and B = V_r' S^-1.
+
+    Parameters
+    ----------
+    gram, cross : Tensor of shape (H, H)
+        G = Z'Z and C = Z'Y.
+    rank : int
+    metric : Tensor of shape (H, H)
+        M, positive semi-definite; directions that it hardly sees count as if it saw them a little.
+
+    Returns
+    -------
+    A of shape (H, r), B of shape (r, H)
+    """
+    values, vectors = torch.linalg.eigh(metric)
+    roots = values.clamp_min(_UNSEEN * float(values[-1])).sqrt()
+    root, inverse = (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T
+    solution = solve_symmetric(gram, cross) @ root
+    directions = top_directions(root @ cross.T @ solution, rank)
+    return solution @ directions, directions.T @ inverse

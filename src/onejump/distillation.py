@@ -1,0 +1,560 @@
+"""Distillation: jumps trained on the teacher's distribution, through the exit head.
+
+The mean squared error spends the few ranks of a jump on the coordinates of largest variance, not on those
+that decide the next token. Here the loss is the cross-entropy to the teacher's most likely tokens, which the
+store keeps: no state of the last level is needed but for the start, and behind a jump of rank r a step costs
+V H r + n V r instead of n V H.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from onejump.errors import StudyError
+from onejump.exact import Moments, Standardised, reduced_rank, solve_symmetric, standardise
+from onejump.exit_head import ExitHead
+from onejump.head import Head, NormKind, normalised
+from onejump.maps import Affine, OneJump
+from onejump.store import ActivationStore
+
+# Elements of one samples x vocabulary matrix. On a CPU small enough to stay in its caches.
+_LOGITS = {"cpu": 2**21, "cuda": 2**27}
+# Held-out samples that decide when to stop: of all levels together, and looked at so many times a fit.
+_HELD_OUT, _CHECKS = 4096, 20
+_BETAS = (0.9, 0.99)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Mean cross-entropy of weighted tokens, logits = cap(coordinates @ projection + offset).
+
+    Goes through the samples in parts whose logits stay in the cache, and makes the gradients on the way: of
+    each part while its softmax is there, so that every exponential is taken once and no logit is kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        coordinates, projection, offset, softcap, tokens, weights = inputs
+        moving, made = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        samples, vocabulary = len(coordinates), projection.shape[1]
+        by_coordinates = torch.empty_like(coordinates)
+        by_projection = torch.zeros_like(projection) if made else None
+        total = coordinates.new_zeros((), dtype=torch.float64)
+        rows = max(1, _LOGITS[coordinates.device.type] // vocabulary)
+        for start in range(0, samples, rows):
+            part = slice(start, start + rows)
+            logits = coordinates[part] @ projection
+            if offset is not None:
+                logits += offset
+            slope = None
+            if softcap is not None:
+                logits = logits.div_(softcap).tanh_()
+                slope = 1 - logits.square()
+                logits *= softcap
+            weight, chosen = weights[part], logits.gather(1, tokens[part])
+            peak = logits.amax(1, keepdim=True)
+            odds = logits.sub_(peak).exp_()
+            normaliser = odds.sum(1, keepdim=True)
+            mass = weight.sum(1, keepdim=True)
+            total += (mass * (normaliser.log() + peak)).sum(dtype=torch.float64)
+            total -= (weight * chosen).sum(dtype=torch.float64)
+            if not moving and not made:
+                continue
+            gradient = odds.mul_(mass / normaliser / samples).scatter_add_(1, tokens[part], -weight / samples)
+            if slope is not None:
+                gradient *= slope
+            by_coordinates[part] = gradient @ projection.T
+            if by_projection is not None:
+                by_projection.addmm_(coordinates[part].T, gradient)
+        ctx.save_for_backward(by_coordinates, by_projection)
+        loss: Tensor = (total / samples).to(coordinates.dtype)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        (factor,) = upstream
+        moved = [None if gradient is None else factor * gradient for gradient in ctx.saved_tensors]
+        return *moved, None, None, None, None
+
+
+def cross_entropy(
+    coordinates: Tensor,
+    projection: Tensor,
+    tokens: Tensor,
+    weights: Tensor,
+    *,
+    offset: Tensor | None = None,
+    softcap: float | None = None,
+) -> Tensor:
+    """Mean over samples of -sum_k w_k ln q(t_k), q = softmax(cap(coordinates @ projection + offset)).
+
+    With a low-rank shortcut, coordinates and projection are those of its `ExitHead`; with any other,
+    normalised states and the unembedding. Differentiable in both.
+
+    Parameters
+    ----------
+    coordinates : Tensor of shape (n, q)
+    projection : Tensor of shape (q, V)
+    tokens : Tensor of shape (n, k), int64
+        Without repetition in a row.
+    weights : Tensor of shape (n, k)
+    offset : Tensor of shape (V,), optional
+    softcap : float, optional
+
+    Returns
+    -------
+    Tensor of shape ()
+    """
+    loss: Tensor = _CrossEntropy.apply(coordinates, projection, offset, softcap, tokens, weights)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class Teacher(NamedTuple):
+    """What samples are trained on: the teacher's most likely tokens."""
+
+    tokens: Tensor
+    """(n, k), int64."""
+    weights: Tensor
+    """(n, k), their probabilities among themselves."""
+
+    @classmethod
+    def of(cls, store: ActivationStore, sharpness: float = 1.0) -> Teacher:
+        """All samples of a store, their logits times `sharpness`."""
+        logits = torch.from_numpy(store.of_samples("top_logits"))
+        tokens = torch.from_numpy(store.of_samples("top_tokens").astype(np.int64))
+        return cls(tokens, (sharpness * logits).softmax(1))
+
+    def rows(self, rows: Tensor, device: torch.device) -> Teacher:
+        """Some samples, on a device."""
+        return Teacher(self.tokens[rows].to(device), self.weights[rows].to(device))
+
+
+class Start(NamedTuple):
+    """The closed form: where training starts."""
+
+    mean: Tensor
+    """Of each level's inputs, (L, H)."""
+    scale: Tensor
+    """Inverse standard deviations, (L, H)."""
+    down: Tensor
+    """A, of standardised inputs, (H, r)."""
+    up: Tensor
+    """B, (r, H)."""
+    bias: Tensor
+    """b, (H,)."""
+
+
+def head_metric(head: Head, teacher: Teacher, rows: Tensor) -> Tensor:
+    """How much an error in the last level's normalised state matters to the head, on average over samples.
+
+    The Fisher information F = E[W' (diag(p) - p p') W] of the final distribution, W = scale W_U diag(gain):
+    for small errors e, the divergence of the distributions is e' F e / 2.
+
+    Returns
+    -------
+    Tensor of shape (H, H), float64
+    """
+    device = head.gain.device
+    matrix = (head.config.scale * head.unembedding * head.gain).double()
+    frequency = torch.zeros(head.vocabulary, dtype=torch.float64, device=device)
+    metric = torch.zeros(head.hidden, head.hidden, dtype=torch.float64, device=device)
+    for part in torch.split(rows, 512):
+        tokens, weights = teacher.rows(part, device)
+        probabilities = weights.double() / len(rows)
+        frequency.index_add_(0, tokens.flatten(), probabilities.flatten())
+        means = torch.einsum("nk,nkh->nh", probabilities, matrix[tokens]) * math.sqrt(len(rows))
+        metric.addmm_(means.T, means, alpha=-1)
+    return metric.addmm_(matrix.T, frequency[:, None] * matrix)
+
+
+def closed_form(
+    store: ActivationStore,
+    head: Head,
+    teacher: Teacher,
+    levels: Sequence[int],
+    rank: int,
+    *,
+    kept: Tensor,
+    norm: NormKind | None,
+) -> Start:
+    """Reduced-rank regression of the last level's normalised state, in the head's own metric.
+
+    Parameters
+    ----------
+    store : ActivationStore
+    head : Head
+    teacher : Teacher
+    levels : sequence of int
+        Fitted together, each level's inputs standardised by its own statistics.
+    rank : int
+    kept : Tensor of shape (samples,), bool
+        Samples to fit to.
+    norm : {"rms", "layer"} or None
+        Of the inputs.
+    """
+    gram = torch.zeros(store.hidden, store.hidden, dtype=torch.float64, device=head.gain.device)
+    cross, of_levels = torch.zeros_like(gram), []
+    for level in levels:
+        of_level = _standardised(store, head, level, kept, norm)
+        gram += of_level.gram
+        cross += of_level.cross
+        of_levels.append(of_level)
+    down, up = reduced_rank(gram, cross, rank, head_metric(head, teacher, kept.nonzero()[:, 0]))
+    # Coordinates z of unit variance, so that a step of the optimiser means the same for all.
+    variance = (down.T @ gram @ down).diagonal() / (len(levels) * int(kept.sum()))
+    spread = variance.clamp_min(1e-12).sqrt()
+    return Start(
+        torch.stack([of_level.mean for of_level in of_levels]).float(),
+        torch.stack([of_level.scale for of_level in of_levels]).float(),
+        (down / spread).float(),
+        (up * spread[:, None]).float(),
+        of_levels[-1].target_mean.float(),
+    )
+
+
+def _standardised(
+    store: ActivationStore, head: Head, level: int, kept: Tensor, norm: NormKind | None
+) -> Standardised:
+    """Moments of a level's prepared states, and of the last level's normalised ones."""
+    moments = Moments.empty(store.hidden, head.gain.device)
+    start = 0
+    for states, last in store.blocks([level, store.levels - 1]):
+        rows = kept[start : start + len(states)].numpy()
+        start += len(states)
+        inputs, targets = (torch.from_numpy(part[rows]).to(head.gain.device) for part in (states, last))
+        moments.add(_prepared(inputs, norm, head), normalised(targets, head.config.norm, head.config.eps))
+    return standardise(moments)
+
+
+def _prepared(states: Tensor, norm: NormKind | None, head: Head) -> Tensor:
+    return states if norm is None else normalised(states, norm, head.config.eps)
+
+
+class _OneJumpInTraining(nn.Module):
+    """A, B and b for all levels, with what each level has of its own."""
+
+    scale: Tensor
+
+    def __init__(self, start: Start, *, shared_scale: bool) -> None:
+        super().__init__()
+        levels, rank = len(start.mean), start.down.shape[1]
+        # One scale for all levels lies in A; what levels differ by is then up to their mixing of z.
+        scale = start.scale.log().mean(0).exp().expand_as(start.scale) if shared_scale else start.scale
+        self.register_buffer("scale", scale.clone())
+        self.down = nn.Parameter(start.down.clone())
+        self.up = nn.Parameter(start.up.clone())
+        self.bias = nn.Parameter(start.bias.clone())
+        self.offset = nn.Parameter(-(start.mean * scale) @ start.down)
+        self.mix = self.log_gain = None
+        if levels > 1 and shared_scale:
+            self.mix = nn.Parameter(torch.eye(rank).repeat(levels, 1, 1).to(scale))
+        elif levels > 1:
+            self.log_gain = nn.Parameter(torch.zeros_like(scale))
+
+    def reduce(self, inputs: Tensor, level: Tensor) -> Tensor:
+        """z (n, r) of prepared states (n, H), each of a level (n,)."""
+        scale = self.scale[0] if self.log_gain is None else (self.scale * self.log_gain.exp())[level]
+        reduced = (inputs * scale) @ self.down
+        if self.mix is not None:
+            reduced = torch.einsum("nr,nrs->ns", reduced, self.mix[level])
+        return reduced + self.offset[level]
+
+    def folded(self, norm: NormKind | None, eps: float) -> OneJump:
+        """As it is kept."""
+        down, offset, up, bias = (t.detach().cpu() for t in (self.down, self.offset, self.up, self.bias))
+        scale = self.scale.cpu()
+        if self.log_gain is not None:
+            scale = scale * self.log_gain.detach().cpu().exp()
+            return OneJump(down, offset, up, bias, norm, eps, scale=scale)
+        mix = None if self.mix is None else self.mix.detach().cpu()
+        return OneJump(scale[0][:, None] * down, offset, up, bias, norm, eps, mix=mix)
+
+
+def fit_one_jump(
+    store: ActivationStore,
+    head: Head,
+    levels: Sequence[int],
+    rank: int,
+    *,
+    held_out: Tensor,
+    norm: NormKind | None,
+    statistics: str = "shared",
+    sharpness: float = 1.0,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    patience: int,
+    seed: int,
+) -> OneJump:
+    """One jump for some levels, distilled from the closed form on.
+
+    Every step draws samples, each at a level of its own; Adam's step decays by a cosine; what is kept is the
+    state with the least loss on held-out samples.
+
+    Parameters
+    ----------
+    store : ActivationStore
+        Training samples; one shard is in memory at a time, or one level if there is but one.
+    head : Head
+        Where it lies, the fit is done.
+    levels : sequence of int
+    rank : int
+        r.
+    held_out : Tensor of shape (samples,), bool
+        Samples that are not trained on, and say when to stop.
+    norm : {"rms", "layer"} or None
+        What is done to states first.
+    statistics : {"shared", "level"}
+        What a level has of its own besides an offset of z: an r x r mixing of z, or a scale of each
+        coordinate.
+    sharpness : float
+        The teacher's logits are multiplied by it.
+    steps : int
+        0 gives the closed form itself.
+    batch : int
+        Samples of a step, of all levels together.
+    learning_rate : float
+        Adam's step size at the start.
+    patience : int
+        Checks (there are 20 a fit) without a lesser held-out loss until it stops.
+    seed : int
+
+    Returns
+    -------
+    OneJump
+        Its levels are numbered as in `levels`.
+    """
+    teacher = Teacher.of(store, sharpness)
+    start = closed_form(store, head, teacher, levels, rank, kept=~held_out, norm=norm)
+    jump = _OneJumpInTraining(start, shared_scale=statistics == "shared" or len(levels) == 1)
+
+    def loss(inputs: Tensor, level: Tensor, samples: Teacher) -> Tensor:
+        exit_head = ExitHead(head, jump.up, jump.bias)
+        return cross_entropy(
+            exit_head.coordinates(jump.reduce(inputs, level)),
+            exit_head.projection,
+            *samples,
+            offset=exit_head.offset,
+            softcap=head.config.softcap,
+        )
+
+    # Steps in A move z by a sum over H coordinates, those in all others by themselves.
+    wide = 24 / math.sqrt(store.hidden)
+    groups = [
+        {"params": [parameter], "lr": learning_rate * (wide if name == "down" else 1)}
+        for name, parameter in jump.named_parameters()
+    ]
+    _train(
+        jump,
+        groups,
+        loss,
+        _Batches(store, head, teacher, levels, held_out, norm, seed),
+        steps=steps,
+        batch=batch,
+        patience=patience,
+    )
+    return jump.folded(norm, head.config.eps)
+
+
+def fit_affine(
+    store: ActivationStore,
+    head: Head,
+    level: int,
+    *,
+    held_out: Tensor,
+    norm: NormKind | None,
+    sharpness: float = 1.0,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    patience: int,
+    seed: int,
+) -> Affine:
+    """The limit that low rank is compared with: an affine map of full rank, trained with the same loss.
+
+    Parameters
+    ----------
+    level : int
+    **others
+        As of `fit_one_jump`. It starts from least squares to the last level's normalised state.
+    """
+    teacher = Teacher.of(store, sharpness)
+    start = _standardised(store, head, level, ~held_out, norm)
+    matrix = nn.Parameter(solve_symmetric(start.gram, start.cross).float())
+    offset = nn.Parameter(start.target_mean.float())
+    mean, scale = start.mean.float(), start.scale.float()
+    projection = head.config.scale * head.unembedding.T
+    shift = None if head.logit_bias is None else head.config.scale * head.logit_bias
+
+    def loss(inputs: Tensor, _: Tensor, samples: Teacher) -> Tensor:
+        predicted = ((inputs - mean) * scale) @ matrix + offset
+        return cross_entropy(
+            head.normalise(predicted), projection, *samples, offset=shift, softcap=head.config.softcap
+        )
+
+    groups = [{"params": [matrix], "lr": learning_rate / math.sqrt(store.hidden)}]
+    groups += [{"params": [offset], "lr": learning_rate}]
+    batches = _Batches(store, head, teacher, [level], held_out, norm, seed)
+    _train(
+        nn.ParameterList([matrix, offset]), groups, loss, batches, steps=steps, batch=batch, patience=patience
+    )
+    folded = (scale[:, None] * matrix).detach()
+    bias = offset.detach() - mean @ folded
+    return Affine(folded.cpu(), bias.cpu(), norm, head.config.eps)
+
+
+class _Batches:
+    """Samples at random levels: a shard at a time, or all samples of a single level."""
+
+    def __init__(
+        self,
+        store: ActivationStore,
+        head: Head,
+        teacher: Teacher,
+        levels: Sequence[int],
+        held_out: Tensor,
+        norm: NormKind | None,
+        seed: int,
+    ) -> None:
+        self._store, self._head, self._teacher, self._levels, self._norm = store, head, teacher, levels, norm
+        self._device = head.gain.device
+        self._generator = torch.Generator().manual_seed(seed)
+        bounds = np.cumsum([0, *store.shard_samples]).tolist()
+        self._begin = [0] if len(levels) == 1 else bounds[:-1]
+        ends = bounds[-1:] if len(levels) == 1 else bounds[1:]
+        self._kept = [
+            (~held_out[begin:end]).nonzero()[:, 0] + begin
+            for begin, end in zip(self._begin, ends, strict=True)
+        ]
+        self._held_out = self._gather_held_out(held_out)
+
+    def steps(self, count: int, batch: int) -> Iterator[tuple[Tensor, Tensor, Teacher]]:
+        """Prepared states (n, H), their levels' numbers (n,), and what the teacher says of them."""
+        parts = [part for part, kept in enumerate(self._kept) if len(kept)]
+        epochs = max(1, round(count * batch / (sum(map(len, self._kept)) * len(self._levels))))
+        visits = [
+            parts[i] for _ in range(epochs) for i in torch.randperm(len(parts), generator=self._generator)
+        ]
+        loaded, states = -1, torch.empty(0)
+        for number, part in enumerate(visits):
+            if part != loaded:
+                states = torch.empty(0)  # lets the last part go before the next one comes
+                loaded, states = part, self._load(part)
+            for _ in range(count * number // len(visits), count * (number + 1) // len(visits)):
+                yield self._draw(states, part, batch)
+
+    def held_out(self) -> Iterator[tuple[Tensor, Tensor, Teacher]]:
+        """The same of the held-out samples, a level at a time."""
+        rows, states = self._held_out
+        for number, of_level in enumerate(states):
+            inputs = _prepared(of_level.to(self._device), self._norm, self._head)
+            level = torch.full((len(rows),), number, device=self._device)
+            yield inputs, level, self._teacher.rows(rows, self._device)
+
+    def _draw(self, states: Tensor, part: int, batch: int) -> tuple[Tensor, Tensor, Teacher]:
+        kept = self._kept[part]
+        rows = kept[torch.randint(len(kept), (batch,), generator=self._generator)]
+        level = torch.randint(len(self._levels), (batch,), generator=self._generator)
+        at = level if len(self._levels) == 1 else torch.as_tensor(self._levels)[level]
+        inputs = _prepared(states[at, rows - self._begin[part]].to(self._device), self._norm, self._head)
+        return inputs, level.to(self._device), self._teacher.rows(rows, self._device)
+
+    def _load(self, part: int) -> Tensor:
+        if len(self._levels) == 1:
+            return torch.from_numpy(self._store.level(self._levels[0]))[None]
+        return torch.from_numpy(self._store.shard(part))
+
+    def _gather_held_out(self, held_out: Tensor) -> tuple[Tensor, list[Tensor]]:
+        rows = held_out.nonzero()[:, 0]
+        limit = max(64, _HELD_OUT // len(self._levels))
+        rows = rows[torch.linspace(0, len(rows) - 1, min(limit, len(rows))).round().long()]
+        states: list[list[Tensor]] = [[] for _ in self._levels]
+        start = 0
+        for block in self._store.blocks(self._levels):
+            inside = rows[(rows >= start) & (rows < start + len(block[0]))] - start
+            for of_level, found in zip(states, block, strict=True):
+                of_level.append(torch.from_numpy(found[inside.numpy()]))
+            start += len(block[0])
+        return rows, [torch.cat(of_level) for of_level in states]
+
+
+def _train(
+    model: nn.Module,
+    groups: list[dict[str, Any]],
+    loss: Callable[[Tensor, Tensor, Teacher], Tensor],
+    batches: _Batches,
+    *,
+    steps: int,
+    batch: int,
+    patience: int,
+) -> None:
+    """Adam with a cosine-decayed step; the model ends in its best state on held-out samples."""
+
+    def held_out_loss() -> float:
+        with torch.no_grad():
+            return float(np.mean([float(loss(*of_level)) for of_level in batches.held_out()]))
+
+    if not steps:
+        return
+    optimiser = torch.optim.Adam(groups, betas=_BETAS)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    least, waited = held_out_loss(), 0
+    best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    every = max(1, steps // _CHECKS)
+    with tqdm(total=steps, unit="step", disable=None) as progress:
+        for step, drawn in enumerate(batches.steps(steps, batch), start=1):
+            optimiser.zero_grad(set_to_none=True)
+            loss(*drawn).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+            progress.update()
+            if step % every and step != steps:
+                continue
+            found = held_out_loss()
+            progress.set_postfix({"held-out loss": f"{found:.4f}"})
+            if found < least:
+                least, waited = found, 0
+                best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            else:
+                waited += 1
+                if waited == patience:
+                    break
+    model.load_state_dict(best)
+
+
+def hold_out(documents: Sequence[str], fraction: float, seed: int) -> Tensor:
+    """Samples that are not trained on: all of some documents.
+
+    Parameters
+    ----------
+    documents : sequence of str
+        The document of each sample.
+    fraction : float
+        Of the documents; at least one is held out and one is not.
+    seed : int
+
+    Returns
+    -------
+    Tensor of shape (samples,), bool
+
+    Raises
+    ------
+    StudyError
+        If there is but one document.
+    """
+    every = sorted(set(documents))
+    if len(every) < 2:
+        raise StudyError(
+            f"distillation holds out documents to know when to stop: {len(every)} document given, at least 2 "
+            "accepted"
+        )
+    count = min(max(1, round(fraction * len(every))), len(every) - 1)
+    chosen = np.random.default_rng(seed).permutation(len(every))[:count]
+    names = {every[i] for i in chosen.tolist()}
+    return torch.tensor([document in names for document in documents])

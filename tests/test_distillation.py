@@ -1,0 +1,250 @@
+"""Distillation: the loss against torch's own in float64, the closed form against brute force, the fits by
+what they promise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.autograd import gradcheck
+
+from onejump import distillation
+from onejump.distillation import (
+    Teacher,
+    closed_form,
+    cross_entropy,
+    fit_affine,
+    fit_one_jump,
+    head_metric,
+    hold_out,
+)
+from onejump.errors import StudyError
+from onejump.exact import fit_n_njtc, reduced_rank
+from onejump.exit_head import ExitHead
+from onejump.head import Head
+from onejump.shortcuts import gather_moments
+from onejump.store import ActivationStore
+
+MakeHead = Callable[..., Head]
+MakeStore = Callable[..., ActivationStore]
+Data = Callable[..., np.ndarray]
+H, V, K = 12, 40, 6
+TRAINING: dict[str, Any] = {"steps": 60, "batch": 64, "learning_rate": 0.01, "patience": 5, "seed": 0}
+
+
+def naive(
+    coordinates: torch.Tensor,
+    projection: torch.Tensor,
+    tokens: torch.Tensor,
+    weights: torch.Tensor,
+    offset: torch.Tensor | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    logits = coordinates @ projection
+    if offset is not None:
+        logits = logits + offset
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    target = torch.zeros_like(logits).scatter(1, tokens, weights)
+    return torch.nn.functional.cross_entropy(logits, target)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    samples=st.integers(1, 9),
+    shifted=st.booleans(),
+    softcap=st.sampled_from([None, 2.0]),
+    size=st.sampled_from([0.1, 1.0, 30.0]),
+    part=st.sampled_from([1, 3 * V, 2**21]),
+)
+def test_loss_and_gradients_are_torchs(
+    seed: int, samples: int, shifted: bool, softcap: float | None, size: float, part: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    coordinates, projection = (size * normal(samples, 3)).requires_grad_(), normal(3, V).requires_grad_()
+    offset = normal(V) if shifted else None
+    tokens = torch.stack([torch.randperm(V, generator=generator)[:K] for _ in range(samples)])
+    weights = normal(samples, K).softmax(1)
+    expected = naive(coordinates, projection, tokens, weights, offset, softcap)
+    wanted = torch.autograd.grad(2 * expected, (coordinates, projection))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distillation, "_LOGITS", {"cpu": part})
+        found = cross_entropy(coordinates, projection, tokens, weights, offset=offset, softcap=softcap)
+        gradients = torch.autograd.grad(2 * found, (coordinates, projection))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(gradients, wanted, rtol=1e-8, atol=1e-9)
+    with torch.no_grad():
+        again = cross_entropy(coordinates, projection, tokens, weights, offset=offset, softcap=softcap)
+    torch.testing.assert_close(again, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("norm", ["rms", "layer"])
+def test_gradients_through_the_exit_head(norm: str, make_head: MakeHead) -> None:
+    """As the solver uses it: behind jump, norm and head, against finite differences."""
+    head = make_head(H, V, norm, bias=True, softcap=3.0, scale=0.5).double()
+    generator = torch.Generator().manual_seed(0)
+    z, up, bias = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+        for shape in ((4, 2), (2, H), (H,))
+    )
+    tokens = torch.tensor([[0, 5], [7, 1], [3, 2], [39, 38]])
+    weights = torch.tensor([[0.7, 0.3]]).repeat(4, 1).double()
+
+    def loss(z: torch.Tensor, up: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        exit_head = ExitHead(head, up, bias)
+        return cross_entropy(
+            exit_head.coordinates(z),
+            exit_head.projection,
+            tokens,
+            weights,
+            offset=exit_head.offset,
+            softcap=3.0,
+        )
+
+    expected = naive_through(head, z @ up + bias, tokens, weights)
+    torch.testing.assert_close(loss(z, up, bias), expected)
+    assert gradcheck(loss, (z, up, bias))
+
+
+def naive_through(
+    head: Head, states: torch.Tensor, tokens: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    logits = head.logits(states)
+    return torch.nn.functional.cross_entropy(logits, torch.zeros_like(logits).scatter(1, tokens, weights))
+
+
+def test_reduced_rank_is_optimal_in_its_metric() -> None:
+    """Against the truncated SVD of the fitted values, where the metric's root is folded into the targets."""
+    generator = np.random.default_rng(0)
+    z, y = generator.normal(size=(200, H)), generator.normal(size=(200, H))
+    y += z @ generator.normal(size=(H, H))
+    half = generator.normal(size=(H, H))
+    metric = half @ half.T
+    values, vectors = np.linalg.eigh(metric)
+    root = vectors * np.sqrt(values) @ vectors.T
+    down, up = reduced_rank(*(torch.from_numpy(m) for m in (z.T @ z, z.T @ y)), 3, torch.from_numpy(metric))
+    fitted = z @ np.linalg.lstsq(z, y @ root, rcond=None)[0]
+    left, singular, right = np.linalg.svd(fitted, full_matrices=False)
+    best = (left[:, :3] * singular[:3]) @ right[:3]
+    np.testing.assert_allclose(z @ down.numpy() @ up.numpy() @ root, best, rtol=1e-6, atol=1e-6)
+
+
+def test_the_heads_metric_is_the_curvature_of_the_divergence(
+    make_head: MakeHead, make_store: MakeStore
+) -> None:
+    head = make_head(H, V, scale=0.5)
+    states = np.random.default_rng(0).normal(size=(2, 9, H))
+    teacher = Teacher.of(make_store(states, head=head, top_k=V))  # all tokens: the whole distribution
+    matrix = (0.5 * head.unembedding * head.gain).double()
+    expected = torch.zeros(H, H, dtype=torch.float64)
+    for tokens, weights in zip(*teacher, strict=True):
+        p = torch.zeros(V, dtype=torch.float64).scatter(0, tokens, weights.double())
+        expected += matrix.T @ (p.diag() - torch.outer(p, p)) @ matrix / len(teacher.tokens)
+    found = head_metric(head, teacher, torch.arange(len(teacher.tokens)))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.fixture
+def taught(make_head: MakeHead, make_store: MakeStore, levels_of_data: Data) -> tuple[ActivationStore, Head]:
+    head = make_head(H, V)
+    return make_store(levels_of_data(5, 600, H), sizes=[350, 250], head=head, top_k=K), head
+
+
+def loss_of(store: ActivationStore, head: Head, level: int, shortcut: Any, rows: torch.Tensor) -> float:
+    """Cross-entropy through the whole head, in float64."""
+    tokens, weights = (t[rows] for t in Teacher.of(store))
+    logits = head.logits(shortcut(torch.from_numpy(store.level(level))[rows])).double()
+    target = torch.zeros_like(logits).scatter(1, tokens, weights.double())
+    return float(torch.nn.functional.cross_entropy(logits, target))
+
+
+def documents(samples: int) -> list[str]:
+    return [f"document {i % 20}" for i in range(samples)]
+
+
+@pytest.mark.parametrize("norm", ["rms", None])
+def test_distilled_jumps_are_better_than_their_start_and_that_than_n_njtc(
+    norm: Any, taught: tuple[ActivationStore, Head]
+) -> None:
+    store, head = taught
+    held_out = hold_out(documents(store.samples), 0.2, seed=0)
+    for level in range(4):
+        start, jump = (
+            fit_one_jump(
+                store, head, [level], 2, held_out=held_out, norm=norm, **TRAINING | {"steps": steps}
+            ).at(0)
+            for steps in (0, 60)
+        )
+        by_error = fit_n_njtc(gather_moments(store, [level]), 2)
+        losses = [loss_of(store, head, level, shortcut, held_out) for shortcut in (jump, start, by_error)]
+        assert losses == sorted(losses)
+        again = fit_one_jump(store, head, [level], 2, held_out=held_out, norm=norm, **TRAINING).at(0)
+        assert all(torch.equal(a, b) for a, b in zip(jump.buffers(), again.buffers(), strict=True))
+
+
+@pytest.mark.parametrize("statistics", ["shared", "level"])
+def test_one_jump_serves_all_levels(statistics: str, taught: tuple[ActivationStore, Head]) -> None:
+    store, head = taught
+    held_out = hold_out(documents(store.samples), 0.2, seed=0)
+    options = TRAINING | {"held_out": held_out, "norm": "rms", "statistics": statistics}
+    start, jump = (fit_one_jump(store, head, range(4), 2, **options | {"steps": steps}) for steps in (0, 60))
+    assert (jump.mix is None, jump.scale is None) == (
+        (False, True) if statistics == "shared" else (True, False)
+    )
+    before, after = (
+        [loss_of(store, head, level, one.at(level), held_out) for level in range(4)] for one in (start, jump)
+    )
+    assert np.mean(after) < np.mean(before)
+    shared = jump.down.numel() + jump.up.numel() + H
+    assert jump.numbers() == shared + 4 * (2 + (4 if statistics == "shared" else H))
+
+
+def test_the_closed_form_of_one_level_is_the_folded_jump(taught: tuple[ActivationStore, Head]) -> None:
+    store, head = taught
+    held_out = hold_out(documents(store.samples), 0.2, seed=0)
+    start = closed_form(store, head, Teacher.of(store), [1], 2, kept=~held_out, norm="rms")
+    states = torch.from_numpy(store.level(1))
+    inputs = torch.nn.functional.rms_norm(states, (H,), eps=head.config.eps)
+    kept = inputs[~held_out]
+    torch.testing.assert_close(start.mean[0], kept.mean(0), rtol=1e-3, atol=1e-3)
+    reduced = (inputs - start.mean) * start.scale @ start.down
+    torch.testing.assert_close(reduced[~held_out].var(0), torch.ones(2), rtol=1e-2, atol=1e-2)
+    folded = fit_one_jump(store, head, [1], 2, held_out=held_out, norm="rms", **TRAINING | {"steps": 0}).at(0)
+    torch.testing.assert_close(folded(states), reduced @ start.up + start.bias, rtol=1e-4, atol=1e-4)
+
+
+def test_full_rank_is_the_limit(taught: tuple[ActivationStore, Head]) -> None:
+    store, head = taught
+    held_out = hold_out(documents(store.samples), 0.2, seed=0)
+    options = TRAINING | {"held_out": held_out, "norm": "rms"}
+    for level in (0, 3):
+        low = fit_one_jump(store, head, [level], 2, **options).at(0)
+        start, full = (fit_affine(store, head, level, **options | {"steps": steps}) for steps in (0, 60))
+        losses = [loss_of(store, head, level, shortcut, held_out) for shortcut in (full, start)]
+        assert losses[0] < losses[1]
+        assert losses[0] < loss_of(store, head, level, low, held_out)
+
+
+@given(st.lists(st.integers(0, 9), min_size=2, max_size=50), st.floats(0.01, 0.99), st.integers(0, 99))
+def test_whole_documents_are_held_out(numbers: list[int], fraction: float, seed: int) -> None:
+    names = [f"document {number}" for number in numbers]
+    if len(set(names)) == 1:
+        with pytest.raises(StudyError, match="1 document given, at least 2"):
+            hold_out(names, fraction, seed)
+        return
+    held_out = hold_out(names, fraction, seed).tolist()
+    held, kept = (
+        {n for n, out in zip(names, held_out, strict=True) if out is wanted} for wanted in (True, False)
+    )
+    assert held
+    assert kept
+    assert not held & kept
