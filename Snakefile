@@ -26,6 +26,7 @@ localrules:
     all,
     wheel,
     selection,
+    distilled_selection,
     evaluation,
     parameters,
     figure_methods,

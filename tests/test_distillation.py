@@ -21,12 +21,11 @@ from onejump.distillation import (
     fit_affine,
     fit_one_jump,
     head_metric,
-    hold_out,
 )
-from onejump.errors import StudyError
 from onejump.exact import fit_n_njtc, reduced_rank
 from onejump.exit_head import ExitHead
 from onejump.head import Head
+from onejump.held_out import hold_out
 from onejump.shortcuts import gather_moments
 from onejump.store import ActivationStore
 
@@ -232,19 +231,3 @@ def test_full_rank_is_the_limit(taught: tuple[ActivationStore, Head]) -> None:
         losses = [loss_of(store, head, level, shortcut, held_out) for shortcut in (full, start)]
         assert losses[0] < losses[1]
         assert losses[0] < loss_of(store, head, level, low, held_out)
-
-
-@given(st.lists(st.integers(0, 9), min_size=2, max_size=50), st.floats(0.01, 0.99), st.integers(0, 99))
-def test_whole_documents_are_held_out(numbers: list[int], fraction: float, seed: int) -> None:
-    names = [f"document {number}" for number in numbers]
-    if len(set(names)) == 1:
-        with pytest.raises(StudyError, match="1 document given, at least 2"):
-            hold_out(names, fraction, seed)
-        return
-    held_out = hold_out(names, fraction, seed).tolist()
-    held, kept = (
-        {n for n, out in zip(names, held_out, strict=True) if out is wanted} for wanted in (True, False)
-    )
-    assert held
-    assert kept
-    assert not held & kept

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from onejump.errors import StudyError
 from onejump.exact import Moments, Standardised, reduced_rank, solve_symmetric, standardise
 from onejump.exit_head import ExitHead
 from onejump.head import Head, NormKind, normalised
+from onejump.held_out import some_of
 from onejump.maps import Affine, OneJump
 from onejump.store import ActivationStore
 
@@ -345,7 +345,7 @@ def fit_one_jump(
         )
 
     # Steps in A move z by a sum over H coordinates, those in all others by themselves.
-    wide = 24 / math.sqrt(store.hidden)
+    wide = 12 / math.sqrt(store.hidden)
     groups = [
         {"params": [parameter], "lr": learning_rate * (wide if name == "down" else 1)}
         for name, parameter in jump.named_parameters()
@@ -471,9 +471,7 @@ class _Batches:
         return torch.from_numpy(self._store.shard(part))
 
     def _gather_held_out(self, held_out: Tensor) -> tuple[Tensor, list[Tensor]]:
-        rows = held_out.nonzero()[:, 0]
-        limit = max(64, _HELD_OUT // len(self._levels))
-        rows = rows[torch.linspace(0, len(rows) - 1, min(limit, len(rows))).round().long()]
+        rows = some_of(held_out.nonzero()[:, 0], max(64, _HELD_OUT // len(self._levels)))
         states: list[list[Tensor]] = [[] for _ in self._levels]
         start = 0
         for block in self._store.blocks(self._levels):
@@ -526,35 +524,3 @@ def _train(
                 if waited == patience:
                     break
     model.load_state_dict(best)
-
-
-def hold_out(documents: Sequence[str], fraction: float, seed: int) -> Tensor:
-    """Samples that are not trained on: all of some documents.
-
-    Parameters
-    ----------
-    documents : sequence of str
-        The document of each sample.
-    fraction : float
-        Of the documents; at least one is held out and one is not.
-    seed : int
-
-    Returns
-    -------
-    Tensor of shape (samples,), bool
-
-    Raises
-    ------
-    StudyError
-        If there is but one document.
-    """
-    every = sorted(set(documents))
-    if len(every) < 2:
-        raise StudyError(
-            f"distillation holds out documents to know when to stop: {len(every)} document given, at least 2 "
-            "accepted"
-        )
-    count = min(max(1, round(fraction * len(every))), len(every) - 1)
-    chosen = np.random.default_rng(seed).permutation(len(every))[:count]
-    names = {every[i] for i in chosen.tolist()}
-    return torch.tensor([document in names for document in documents])

@@ -16,7 +16,7 @@ from onejump.device import pick_device
 from onejump.exit_head import ExitHead
 from onejump.files import read_json, read_table, write_table
 from onejump.head import Head
-from onejump.maps import Identity, LowRank, Shortcut, ShortcutFolder
+from onejump.maps import NNJTC, Identity, LowRank, Shortcut, ShortcutFolder
 from onejump.store import ActivationStore
 
 ShortcutAt = Callable[[int], Shortcut]
@@ -279,11 +279,14 @@ def evaluate_method(
         Validation shards.
     head : Path
         Of the model stage.
-    method : {"identity", "jtc", "njtc", "n-njtc", "joint", "ojfa", "arbitrary"}
+    method : str
+        A fitted method, or what is made of a selection: ojfa, arbitrary (several), ojfa-normalised (the
+        chosen jump with each level's own normalisation statistics), or ojfa-distilled (of distilled jumps,
+        with the one that held-out surprisal chose besides).
     shortcuts : Path or None
-        The method's folder; for ojfa and arbitrary that of the method selected from; None for identity.
+        The method's folder; for the latter ones that of the method selected from; None for identity.
     selection : Path
-        For ojfa and arbitrary.
+        For the latter ones.
     """
     store = ActivationStore(shards)
     on = pick_device(device)
@@ -294,12 +297,16 @@ def evaluate_method(
         folder = ShortcutFolder(shortcuts, on)
         methods[method] = folder.load
     else:
-        chosen = read_json(selection)["jump"]
-        jumps = {method: chosen}
+        folder, made = ShortcutFolder(shortcuts, on), read_json(selection)
+        jumps = {method: made["jump"]}
         if method == "arbitrary":
             levels = store.levels - 1
-            jumps = arbitrary_jumps(arbitrary, random, levels=levels, chosen=chosen, seed=seed)
-        methods = {name: _always(ShortcutFolder(shortcuts).load(level)) for name, level in jumps.items()}
+            jumps = arbitrary_jumps(arbitrary, random, levels=levels, chosen=made["jump"], seed=seed)
+        elif method == "ojfa-distilled":
+            jumps["ojfa-distilled-surprisal"] = made["by_metric"]["surprisal"]
+        methods = {name: _always(folder.load(level)) for name, level in jumps.items()}
+        if method == "ojfa-normalised":
+            methods = {method: _renormalised(folder, made["jump"])}
     table = evaluate(store, Head.load(head), methods, precision_at=precision_at, device=on)
     table.insert(0, "model", model)
     table.insert(1, "corpus", corpus)
@@ -308,6 +315,17 @@ def evaluate_method(
 
 def _always(shortcut: Shortcut) -> ShortcutAt:
     return lambda _: shortcut
+
+
+def _renormalised(folder: ShortcutFolder, jump: int) -> ShortcutAt:
+    """One n-njtc jump that standardises states by the statistics of the level that they come from."""
+    one = folder.load(jump).state_dict()
+
+    def at(level: int) -> Shortcut:
+        of_level = folder.load(level).state_dict()
+        return NNJTC.restore({**one, "mean": of_level["mean"], "variance": of_level["variance"]}, {})
+
+    return at
 
 
 def collect(output: Path, tables: Sequence[Path]) -> None:
@@ -336,6 +354,8 @@ def count_parameters(
         counts[method] = len(folder), folder.numbers()
     one = ShortcutFolder(folders[multi_jump]).load(chosen["jump"])
     counts["ojfa"] = 1, one.numbers()
+    if "distilled" in folders:
+        counts["ojfa-distilled"] = 1, ShortcutFolder(folders["distilled"]).load(0).numbers()
     full = counts[multi_jump][1]
     rows = [
         (model, corpus, method, kept, numbers, full / numbers if numbers else float("nan"))

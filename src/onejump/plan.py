@@ -161,8 +161,13 @@ def fit_cost(
     levels, width = sizes.blocks, sizes.hidden
     chunk = min(store.chunk_samples, samples)
     rank = options.get("rank") or max(1, width // 100)
-    numbers = width**2 if method == "jtc" else 2 * width * rank + 4 * width * (method != "njtc")
-    disk = 4.0 * numbers * (1 if method == "joint" else levels)
+    full_rank = method in ("jtc", "affine")
+    numbers = width**2 if full_rank else 2 * width * rank + 4 * width * (method not in ("njtc", "distilled"))
+    disk = 4.0 * numbers * (1 if method in ("joint", "one-jump") else levels)
+    if "steps" in options:
+        return _distillation_cost(
+            sizes, method, options, samples=samples, shard=shard, chunk=chunk, disk=disk
+        )
     if options["solver"] == "gradient":
         gradient = options["gradient"]
         read = gradient["epochs"] * samples * levels * width
@@ -175,6 +180,41 @@ def fit_cost(
         moved=samples * levels * width * 24.0,
         disk=disk,
         memory=_LIBRARIES + 10 * 8 * width**2 + 6 * 8 * chunk * width,
+    )
+
+
+def _distillation_cost(
+    sizes: Sizes,
+    method: str,
+    options: Mapping[str, Any],
+    *,
+    samples: int,
+    shard: int,
+    chunk: int,
+    disk: float,
+) -> Cost:
+    levels, width, vocabulary = sizes.blocks, sizes.hidden, sizes.vocabulary
+    inner = width if method == "affine" else 1 + (options["rank"] or max(1, width // 100))
+    fits, held_out = (1, 4096) if method == "one-jump" else (levels, min(4096, options["held_out"] * samples))
+    passed = options["steps"] * (3 * options["batch"] * vocabulary * inner)
+    # Behind a low rank, the exit head is made and its gradient brought back at each step.
+    made = 0 if method == "affine" else 2 * options["steps"] * vocabulary * width * inner
+    # Every twentieth step looks at the held-out samples.
+    looked = 21 * held_out * vocabulary
+    states = shard * (levels + 1) if method == "one-jump" else samples
+    return Cost(
+        single_flops=2.0 * fits * (passed + made + looked * inner),
+        double_flops=4 * samples * levels * width**2 + 2 * _FACTORISATION * fits * width**3,
+        moved=fits * (8.0 * options["steps"] * options["batch"] * vocabulary + 4.0 * looked)
+        + samples * levels * width * 24.0,
+        disk=disk,
+        memory=_LIBRARIES
+        + 12 * 8 * width**2
+        + 6 * 8 * chunk * width
+        + 12 * vocabulary * width
+        + 6 * 4 * 2**21
+        + 16 * vocabulary * inner
+        + 4 * width * (states + held_out),
     )
 
 
@@ -198,13 +238,14 @@ def evaluation_cost(
     levels, width, vocabulary = sizes.blocks, sizes.hidden, sizes.vocabulary
     chosen = len(evaluation.arbitrary) + evaluation.random if method == "arbitrary" else 1
     at_levels = samples * levels * chosen
-    full_rank = method in ("identity", "jtc")
+    full_rank = method in ("identity", "jtc", "residual", "affine")
     inner = width if full_rank else rank or max(1, width // 100)
     chunk = min(store.chunk_samples, samples)
-    heads = {"identity": 0, "jtc": 0, "joint": 1, "ojfa": 1, "arbitrary": chosen}.get(method, levels)
+    one_for_all = method in ("joint", "one-jump") or method.startswith("ojfa")
+    heads = 0 if full_rank else 1 if one_for_all else chosen if method == "arbitrary" else levels
     return Cost(
         single_flops=2 * vocabulary * (at_levels * inner + samples * width)
-        + (2 * at_levels * width**2 if method == "jtc" else 0),
+        + (2 * at_levels * width**2 if method in ("jtc", "affine") else 0),
         moved=at_levels * (vocabulary * (37.0 if full_rank else 16.0) + width * 40),
         loaded=4.0 * vocabulary * width,
         disk=6500 + 13.0 * levels * chosen * (len(evaluation.precision_at) + 3),
@@ -232,9 +273,11 @@ class Row(NamedTuple):
 
 
 def uses_gpu(stage: str, options: Mapping[str, Any] | None = None) -> bool:
-    """Extraction, evaluation and gradient fits ask for a GPU; nothing else does."""
+    """Extraction, evaluation and fits by gradient ask for a GPU; nothing else does."""
     return stage in ("activations", "evaluate") or (
-        stage == "shortcuts" and options is not None and options.get("solver") == "gradient"
+        stage == "shortcuts"
+        and options is not None
+        and (options.get("solver") == "gradient" or "steps" in options)
     )
 
 
@@ -302,12 +345,8 @@ def _stages(
             )
     chosen = study.shortcuts.options(study.selection.method)
     yield "scores", [scores_cost(sizes, chosen, store, samples=samples)]
-    for method in (*study.shortcuts.methods(), "ojfa", "arbitrary"):
-        rank = (
-            chosen.get("rank")
-            if method in ("ojfa", "arbitrary")
-            else study.shortcuts.options(method).get("rank")
-        )
+    for method in study.evaluated():
+        rank = study.shortcuts.options(study.fitted_as(method)).get("rank")
         cost = evaluation_cost(sizes, method, study.evaluation, store, samples=held_out, rank=rank)
         yield f"evaluate {method}", [cost]
 

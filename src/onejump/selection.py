@@ -13,13 +13,20 @@ from tqdm import tqdm
 
 from onejump.device import pick_device
 from onejump.errors import OneJumpError
+from onejump.exit_head import ExitHead
 from onejump.files import read_table, write_json, write_table
+from onejump.head import Head
+from onejump.held_out import hold_out_samples, some_of
 from onejump.maps import LowRank, ShortcutFolder
 from onejump.store import ActivationStore
 
 SIGNED_SQUARED_COSINE, COSINE, MSE = "signed-squared-cosine", "cosine", "mse"
 METRICS = (SIGNED_SQUARED_COSINE, COSINE, MSE)
-"""What a jump can be scored by; of the last one, less is better."""
+"""What a jump can be scored by without making a prediction."""
+SURPRISAL = "surprisal"
+_LESS_IS_BETTER = (MSE, SURPRISAL)
+# Held-out samples that surprisals are taken on: enough to tell jumps apart, as all see the same ones.
+_SURPRISED = 256
 
 
 class JumpScorer:
@@ -102,6 +109,37 @@ def score_matrix(
     return totals
 
 
+@torch.inference_mode()
+def surprisal_matrix(store: ActivationStore, head: Head, jumps: Sequence[LowRank], rows: Tensor) -> Tensor:
+    """Surprisal of the teacher's first choice behind every jump at every level, summed over some samples.
+
+    Parameters
+    ----------
+    store : ActivationStore
+    head : Head
+        Where it lies, this is computed.
+    jumps : sequence of LowRank
+    rows : Tensor of shape (n,), int64
+        Samples.
+
+    Returns
+    -------
+    Tensor of shape (M, L), float64
+    """
+    device = head.gain.device
+    first = torch.from_numpy(store.of_samples("top_tokens")[rows.numpy(), :1].astype("int64")).to(device)
+    totals = torch.zeros(len(jumps), store.levels - 1, dtype=torch.float64)
+    exit_heads = [ExitHead(head, jump.to(device).up, jump.bias) for jump in jumps]
+    for level in range(store.levels - 1):
+        states = torch.from_numpy(store.level(level)[rows.numpy()]).to(device)
+        for number, (jump, exit_head) in enumerate(zip(jumps, exit_heads, strict=True)):
+            for part, tokens in zip(torch.split(states, 64), torch.split(first, 64), strict=True):
+                logits = exit_head.logits(jump.reduce(part))
+                surprisal = logits.logsumexp(-1) - logits.gather(1, tokens)[:, 0]
+                totals[number, level] += float(surprisal.sum(dtype=torch.float64))
+    return totals
+
+
 def score_jumps(
     output: Path,
     shards: Sequence[Path],
@@ -109,6 +147,10 @@ def score_jumps(
     *,
     model: str,
     corpus: str,
+    head: Path | None = None,
+    table: Path | None = None,
+    held_out: float = 0.1,
+    seed: int = 0,
     device: str = "auto",
 ) -> None:
     """The stage's first half: the score matrices of a method's jumps on the training shards.
@@ -121,18 +163,30 @@ def score_jumps(
         Training shards.
     shortcuts : Path
         Folder of a low-rank method.
+    head, table : Path, optional
+        Of the model and the corpus stage: of distilled jumps, the surprisal on the samples that training held
+        out is a score too.
+    held_out, seed
+        As in their fit.
     """
     store = ActivationStore(shards)
     folder = ShortcutFolder(shortcuts)
     jumps = [jump for level in range(folder.levels) if isinstance(jump := folder.load(level), LowRank)]
     if len(jumps) != store.levels - 1:
         raise OneJumpError(f"{shortcuts}: {store.levels - 1} low-rank jumps expected, {len(jumps)} found")
-    scores = score_matrix(store, jumps, pick_device(device))
+    on = pick_device(device)
+    scores = {
+        metric: (of_metric, store.samples)
+        for metric, of_metric in zip(METRICS, score_matrix(store, jumps, on), strict=True)
+    }
+    if head is not None and table is not None:
+        unseen = some_of(hold_out_samples(store, table, held_out, seed).nonzero()[:, 0], _SURPRISED)
+        scores[SURPRISAL] = surprisal_matrix(store, Head.load(head).to(on), jumps, unseen), len(unseen)
     rows = [
-        (model, corpus, metric, jump, level, float(scores[i, jump, level]), store.samples)
-        for i, metric in enumerate(METRICS)
-        for jump in range(scores.shape[1])
-        for level in range(scores.shape[2])
+        (model, corpus, metric, jump, level, float(of_metric[jump, level]), samples)
+        for metric, (of_metric, samples) in scores.items()
+        for jump in range(of_metric.shape[0])
+        for level in range(of_metric.shape[1])
     ]
     columns = ["model", "corpus", "metric", "jump", "level", "score", "n"]
     write_table(output, pd.DataFrame(rows, columns=columns))
@@ -141,7 +195,7 @@ def score_jumps(
 def rank_jumps(scores: pd.DataFrame, metric: str) -> pd.Series[float]:
     """Total score of each jump over all levels, best first; ties go to the smaller jump."""
     totals = scores[scores["metric"] == metric].groupby("jump")["score"].sum().sort_index()
-    return totals.sort_values(ascending=metric == MSE, kind="stable")
+    return totals.sort_values(ascending=metric in _LESS_IS_BETTER, kind="stable")
 
 
 def select_jump(output: Path, scores: Path, *, method: str, metric: str) -> None:
@@ -174,6 +228,10 @@ def select_jump(output: Path, scores: Path, *, method: str, metric: str) -> None
         # How much better than the runner-up, whichever direction is better; none with a single jump.
         "margin": abs(ranking[0]["score"] - ranking[1]["score"]) if len(ranking) > 1 else None,
         "ranking": ranking,
+        # What every score of the table would have chosen.
+        "by_metric": {
+            str(name): int(str(rank_jumps(table, str(name)).index[0])) for name in table["metric"].unique()
+        },
         "computed_from": origin,
     }
     write_json(output, content)

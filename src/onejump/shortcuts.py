@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from onejump.device import pick_device
+from onejump.distillation import fit_affine, fit_one_jump
 from onejump.errors import OneJumpError, StudyError
-from onejump.exact import Moments, fit_jtc, fit_n_njtc, fit_njtc
+from onejump.exact import Moments, fit_jtc, fit_n_njtc, fit_njtc, fit_residual
 from onejump.files import replacing
 from onejump.gradient import fit_gradient
+from onejump.head import Head
+from onejump.held_out import hold_out_samples
 from onejump.maps import Shortcut, save_shortcut, shortcut_path
 from onejump.store import ActivationStore
 
@@ -57,9 +61,36 @@ def fit_exact(
         "jtc": fit_jtc,
         "njtc": lambda moments: fit_njtc(moments, r),
         "n-njtc": lambda moments: fit_n_njtc(moments, r),
+        "residual": lambda moments: fit_residual(moments, r),
     }
     for level in tqdm(sources, unit="level", disable=None):
         yield solvers[method](gather_moments(store, [level], device))
+
+
+def fit_distilled(
+    store: ActivationStore,
+    head: Head,
+    method: str,
+    options: dict[str, Any],
+    *,
+    held_out: Tensor,
+    seed: int,
+) -> Iterable[Shortcut]:
+    """Distil level after level, or one jump for all levels."""
+    options = dict(options)
+    rank = rank_for(store.hidden, options.pop("rank", None))
+    options.pop("held_out")
+    norm = head.config.norm if options.pop("normalise") else None
+    sources = range(store.levels - 1)
+    common = {**options, "held_out": held_out, "norm": norm}
+    if method == "one-jump":
+        yield fit_one_jump(store, head, sources, rank, seed=seed, **common)
+        return
+    for level in sources:
+        if method == "affine":
+            yield fit_affine(store, head, level, seed=seed + level, **common)
+        else:
+            yield fit_one_jump(store, head, [level], rank, seed=seed + level, **common).at(0)
 
 
 def fit_shortcuts(
@@ -69,6 +100,8 @@ def fit_shortcuts(
     method: str,
     options: dict[str, Any],
     seed: int,
+    head: Path | None = None,
+    corpus: Path | None = None,
     device: str = "auto",
 ) -> None:
     """The stage: fit a method to the training shards and write its folder.
@@ -79,11 +112,13 @@ def fit_shortcuts(
         The method's folder.
     shards : sequence of Path
         Training shards.
-    method : {"jtc", "njtc", "n-njtc", "joint"}
+    method : {"jtc", "njtc", "n-njtc", "joint", "residual", "distilled", "one-jump", "affine"}
     options : dict
         The study's options of the method.
     seed : int
-        Of the gradient solver.
+        Of what draws random numbers: the gradient solver and distillation.
+    head, corpus : Path
+        Of the model and the corpus stage, for what is distilled.
     device : str
 
     Raises
@@ -94,10 +129,16 @@ def fit_shortcuts(
     store = ActivationStore(shards)
     rank = options.get("rank")
     rank_for(store.hidden, rank)
-    about = {"method": method, "solver": options["solver"], "samples": store.samples}
+    solver = options.get("solver", "distillation")
+    about = {"method": method, "solver": solver, "samples": store.samples}
     on = pick_device(device)
     fitted: Iterable[Shortcut]
-    if options["solver"] == "gradient":
+    if solver == "distillation":
+        assert head is not None
+        assert corpus is not None
+        held_out = hold_out_samples(store, corpus, options["held_out"], seed)
+        fitted = fit_distilled(store, Head.load(head).to(on), method, options, held_out=held_out, seed=seed)
+    elif solver == "gradient":
         fitted = fit_gradient(
             store,
             rank_for(store.hidden, rank),
@@ -113,8 +154,6 @@ def fit_shortcuts(
         fresh.mkdir()
         for level, shortcut in enumerate(fitted):
             if not all(bool(torch.isfinite(tensor).all()) for tensor in shortcut.state_dict().values()):
-                raise OneJumpError(
-                    f"the {method} fit of level {level} is not finite (solver {options['solver']})"
-                )
-            source = None if method == "joint" else level
+                raise OneJumpError(f"the {method} fit of level {level} is not finite (solver {solver})")
+            source = None if method in ("joint", "one-jump") else level
             save_shortcut(shortcut_path(fresh, source), shortcut, {**about, "level": source})

@@ -28,8 +28,9 @@ from pydantic_core import ErrorDetails
 
 from onejump.errors import StudyError
 
-METHODS = ("identity", "jtc", "njtc", "n-njtc", "joint")
-LOW_RANK_METHODS = ("njtc", "n-njtc", "joint")
+METHODS = ("identity", "jtc", "njtc", "n-njtc", "joint", "residual", "distilled", "one-jump", "affine")
+LOW_RANK_METHODS = ("njtc", "n-njtc", "joint", "residual", "distilled", "one-jump")
+DISTILLED_METHODS = ("distilled", "one-jump", "affine")
 SCORE_METRICS = ("signed-squared-cosine", "cosine", "mse")
 
 # What may stand in a path, so that a name is its own folder.
@@ -225,6 +226,68 @@ class LowRank(_Section):
         return self
 
 
+class Residual(_Section):
+    """h + BatchNorm(h) A B."""
+
+    rank: PositiveInt | None = None
+    """r; null means floor(H / 100), at least 1."""
+    solver: Literal["exact"] = "exact"
+    """Reduced-rank regression of what the state lacks."""
+
+
+class Distillation(_Section):
+    """How a kind is trained on the teacher's distribution."""
+
+    steps: NonNegativeInt
+    """Of Adam, its step size decayed by a cosine; 0 gives the closed form that training starts from."""
+    batch: PositiveInt
+    """Samples of a step."""
+    learning_rate: PositiveFloat = 0.01
+    """Adam's step size at the start."""
+    sharpness: PositiveFloat = 2.0
+    """The teacher's logits are multiplied by it: over 1 makes its first choice count more."""
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Part of the training documents that is not trained on, and says when to stop."""
+    patience: PositiveInt = 5
+    """Looks at those (20 a fit) without a lesser loss until a fit stops."""
+    normalise: bool = True
+    """Begin with the model's own kind of norm (RMSNorm or LayerNorm, without gain)."""
+
+
+class Distilled(Distillation):
+    """(norm(h) A + c) B + b, for each level."""
+
+    rank: PositiveInt | None = None
+    """r; null means floor(H / 100), at least 1."""
+    steps: NonNegativeInt = 600
+    """Of each level."""
+    batch: PositiveInt = 256
+    """Samples of a step."""
+
+
+class OneJump(Distillation):
+    """One distilled jump for all levels."""
+
+    rank: PositiveInt | None = None
+    """r; null means floor(H / 100), at least 1."""
+    statistics: Literal["shared", "level"] = "shared"
+    """What a level has of its own besides an offset of z (r numbers). shared: an r x r mixing of z; level: a
+    scale of each coordinate (H numbers)."""
+    steps: NonNegativeInt = 1500
+    """Of all levels together."""
+    batch: PositiveInt = 512
+    """Samples of a step, each at a level of its own."""
+
+
+class Affine(Distillation):
+    """norm(h) A + b, full rank, for each level: the limit of what distillation reaches."""
+
+    steps: NonNegativeInt = 300
+    """Of each level."""
+    batch: PositiveInt = 256
+    """Samples of a step."""
+
+
 class Shortcuts(_Section):
     """The shortcut kinds to fit: leave one out and it is neither fitted nor evaluated."""
 
@@ -240,6 +303,14 @@ class Shortcuts(_Section):
     """BatchNorm(h) A B, rank r, for each level (arXiv 2409.14091)."""
     joint: LowRank | None = None
     """One BatchNorm(h) A B fitted to the inputs of all levels together."""
+    residual: Residual | None = None
+    """h + BatchNorm(h) A B, for each level. Its head costs V H: the state itself is of full rank."""
+    distilled: Distilled | None = None
+    """A low-rank jump for each level, trained on the teacher's distribution; one is also selected (OJFA)."""
+    one_jump: Annotated[OneJump | None, Field(alias="one-jump")] = None
+    """One low-rank jump for all levels, trained on the teacher's distribution."""
+    affine: Affine | None = None
+    """What low rank is compared with: a full-rank affine map for each level, trained likewise."""
 
     def methods(self) -> tuple[str, ...]:
         """Names of the methods switched on, in the order of METHODS."""
@@ -271,6 +342,8 @@ class Evaluation(_Section):
     """Jumps to compare the chosen one with: by place, or by level."""
     random: NonNegativeInt = 5
     """Further jumps for that comparison, drawn by the study's seed."""
+    normalised: bool = False
+    """The chosen jump with each level's own normalisation statistics besides: what normalisation explains."""
 
 
 class LevelFigure(_Section):
@@ -368,6 +441,11 @@ class Study(_Section):
                 f"selection.method: {self.selection.method!r} given, accepted is one of the study's own "
                 f"shortcuts {', '.join(methods) or '(none)'}"
             )
+        if self.evaluation.normalised and self.selection.method != "n-njtc":
+            raise ValueError(
+                f"evaluation.normalised: true given, but selection.method is {self.selection.method!r}: only "
+                "n-njtc has normalisation statistics"
+            )
         deepest = max(self.evaluation.precision_at)
         if deepest > self.activations.top_k:
             raise ValueError(
@@ -383,6 +461,21 @@ class Study(_Section):
                         f"{self.evaluation.precision_at}"
                     )
         return self
+
+    def evaluated(self) -> tuple[str, ...]:
+        """What is evaluated, a job each: the methods, and what is selected from them."""
+        chosen = ["ojfa", "arbitrary"]
+        if self.evaluation.normalised:
+            chosen.append("ojfa-normalised")
+        if self.shortcuts.distilled is not None:
+            chosen.append("ojfa-distilled")
+        return (*self.shortcuts.methods(), *chosen)
+
+    def fitted_as(self, evaluated: str) -> str:
+        """The method whose shortcuts an evaluated one uses."""
+        chosen_from = {"ojfa-distilled": "distilled"}
+        selected = evaluated == "arbitrary" or evaluated.startswith("ojfa")
+        return chosen_from.get(evaluated, self.selection.method) if selected else evaluated
 
     def check_dimensions(self, model: str, *, blocks: int, hidden: int) -> None:
         """Check ranks and levels against the size of a model, once that is known.

@@ -21,7 +21,7 @@ from onejump.plan import (
     scores_cost,
     uses_gpu,
 )
-from onejump.study import parse_study
+from onejump.study import DISTILLED_METHODS, parse_study
 
 # How this site asks for a GPU, a line of its profile and no part of a study: gpus, or gres:<name>.
 GPU_REQUEST = config.pop("gpu_request", "gpus")
@@ -37,7 +37,7 @@ RESULTS = f"results/{STUDY.study}"
 PAIR = f"{RESULTS}/{{model}}/{{corpus}}"
 METHODS = STUDY.shortcuts.methods()
 FITTED = [method for method in METHODS if method != "identity"]
-EVALUATED = [*METHODS, "ojfa", "arbitrary"]
+EVALUATED = STUDY.evaluated()
 WHEEL_CHECKSUMS = {
     (source.wheel, source.file): source.sha256
     for source in [*STUDY.models.values(), *STUDY.corpora.values()]
@@ -82,8 +82,7 @@ def samples(corpus, split):
 
 def rank_of(wildcards):
     """The study's rank for a method; None where it says nothing, or there is none."""
-    chosen = wildcards.method in ("ojfa", "arbitrary")
-    return STUDY.shortcuts.options(STUDY.selection.method if chosen else wildcards.method).get("rank")
+    return STUDY.shortcuts.options(STUDY.fitted_as(wildcards.method)).get("rank")
 
 
 def shards(split):
@@ -139,13 +138,28 @@ def unpacked(wildcards):
 def shortcuts_of(wildcards):
     if wildcards.method == "identity":
         return []
-    chosen = wildcards.method in ("ojfa", "arbitrary")
-    method = STUDY.selection.method if chosen else wildcards.method
-    return f"{PAIR}/shortcuts/{method}"
+    return f"{PAIR}/shortcuts/{STUDY.fitted_as(wildcards.method)}"
 
 
 def selection_of(wildcards):
-    return f"{PAIR}/selection.json" if wildcards.method in ("ojfa", "arbitrary") else []
+    if wildcards.method in METHODS:
+        return []
+    return f"{PAIR}/{'distilled-' if wildcards.method == 'ojfa-distilled' else ''}selection.json"
+
+
+def distilled_with(path):
+    """Input function: a file that only distillation reads."""
+
+    def of_method(wildcards):
+        return path if wildcards.method in DISTILLED_METHODS else []
+
+    return of_method
+
+
+def draws(method):
+    """Whether the fit of a method draws random numbers."""
+    options = STUDY.shortcuts.options(method)
+    return method in DISTILLED_METHODS or options["solver"] == "gradient"
 
 
 def arbitrary_of(wildcards):

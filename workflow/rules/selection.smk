@@ -30,6 +30,27 @@ rule scores:
         "../scripts/scores.py"
 
 
+use rule scores as distilled_scores with:
+    input:
+        shards=shards("training"),
+        shortcuts=f"{PAIR}/shortcuts/distilled",
+        model=ancient(f"{RESULTS}/{{model}}/model.json"),
+        head=f"{RESULTS}/{{model}}/head.safetensors",
+        corpus=f"{RESULTS}/corpora/{{corpus}}.parquet",
+    output:
+        f"{PAIR}/distilled-scores.parquet",
+    log:
+        f"{PAIR}/logs/distilled-scores.log",
+    benchmark:
+        f"{PAIR}/benchmarks/distilled-scores.tsv"
+    params:
+        held_out=(STUDY.shortcuts.distilled.held_out if STUDY.shortcuts.distilled else None),
+        seed=STUDY.seed,
+        code=fingerprint("selection"),
+    message:
+        "Scoring every distilled jump of {wildcards.model} on every level, {wildcards.corpus}"
+
+
 rule selection:
     input:
         f"{PAIR}/scores.parquet",
@@ -47,3 +68,18 @@ rule selection:
         "Selecting the one jump of {wildcards.model} on {wildcards.corpus}"
     script:
         "../scripts/selection.py"
+
+
+use rule selection as distilled_selection with:
+    input:
+        f"{PAIR}/distilled-scores.parquet",
+    output:
+        f"{PAIR}/distilled-selection.json",
+    log:
+        f"{PAIR}/logs/distilled-selection.log",
+    params:
+        method="distilled",
+        metric=STUDY.selection.metric,
+        code=fingerprint("selection"),
+    message:
+        "Selecting the one distilled jump of {wildcards.model} on {wildcards.corpus}"

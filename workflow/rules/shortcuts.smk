@@ -1,6 +1,8 @@
 rule shortcuts:
     input:
         shards=shards("training"),
+        head=distilled_with(f"{RESULTS}/{{model}}/head.safetensors"),
+        corpus=distilled_with(f"{RESULTS}/corpora/{{corpus}}.parquet"),
         model=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
         directory(f"{PAIR}/shortcuts/{{method}}"),
@@ -28,8 +30,8 @@ rule shortcuts:
         ),
     params:
         options=lambda w: STUDY.shortcuts.options(w.method),
-        # Only the gradient solver draws random numbers.
-        seed=lambda w: (STUDY.seed if STUDY.shortcuts.options(w.method)["solver"] == "gradient" else 0),
+        # A fit that draws no random numbers does not depend on the seed.
+        seed=lambda w: STUDY.seed if draws(w.method) else 0,
         code=fingerprint("shortcuts"),
     message:
         "Fitting {wildcards.method} of {wildcards.model} on {wildcards.corpus}"
