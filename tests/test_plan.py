@@ -47,6 +47,26 @@ def test_the_plan_has_the_workflows_jobs() -> None:
     assert sum(row.cost.tokens for row in rows) == pytest.approx(1250 * 15)
 
 
+def test_the_plan_has_the_jobs_of_what_is_distilled() -> None:
+    kinds = ("distilled", "one-jump", "affine")
+    asked = study(
+        shortcuts={"n-njtc": {}, "residual": {}} | {kind: {} for kind in kinds},
+        evaluation={"normalised": True},
+    )
+    rows = list(plan(asked, {"m": SIZES}, device=DEVICES["cpu"], host=DEVICES["cpu"]))
+    stages = {row.stage: row for row in rows}
+    chosen = ("ojfa", "arbitrary", "ojfa-normalised", "ojfa-distilled")
+    assert set(stages) == {
+        *("activations", "scores", "distilled-scores"),
+        *(f"shortcuts {kind}" for kind in ("n-njtc", "residual", *kinds)),
+        *(f"evaluate {kind}" for kind in ("n-njtc", "residual", *kinds, *chosen)),
+    }
+    assert {kind for kind in (*kinds, "residual") if stages[f"shortcuts {kind}"].gpu} == set(kinds)
+    # A full-rank fit passes H numbers a sample through the vocabulary, a low-rank one r + 1.
+    flops = {kind: stages[f"shortcuts {kind}"].cost.single_flops for kind in kinds}
+    assert flops["affine"] > 3 * flops["distilled"] > flops["one-jump"]
+
+
 def test_forward_passes_are_two_flops_a_weight_and_token() -> None:
     cost = activations_cost(SIZES, Activations(), 100, batch_tokens=64, tokens_per_sentence=29)
     assert cost.tokens == 100 * 15

@@ -13,8 +13,9 @@ import torch
 
 from onejump.errors import OneJumpError
 from onejump.files import write_table
-from onejump.maps import JTC, NJTC, NNJTC, save_shortcut, shortcut_path
-from onejump.selection import METRICS, rank_jumps, score_jumps, score_matrix, select_jump
+from onejump.head import Head
+from onejump.maps import JTC, NJTC, NNJTC, Distilled, LowRank, save_shortcut, shortcut_path
+from onejump.selection import METRICS, rank_jumps, score_jumps, score_matrix, select_jump, surprisal_matrix
 from onejump.store import ActivationStore
 
 LEVELS, SAMPLES, H, R = 5, 130, 10, 2
@@ -22,23 +23,25 @@ MakeStore = Callable[..., ActivationStore]
 Data = Callable[..., np.ndarray]
 
 
-def some_jumps(count: int, normalised: bool, seed: int = 0) -> list[NJTC]:
+def some_jumps(count: int, kind: str, seed: int = 0) -> list[LowRank]:
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator)
 
-    jumps: list[NJTC] = []
+    jumps: list[LowRank] = []
     for _ in range(count):
         down, up = normal(H, R), normal(R, H)
-        if normalised:
+        if kind == "n-njtc":
             jumps.append(NNJTC(down, up, normal(H), normal(H), normal(H), 0.1 + normal(H).square()))
+        elif kind == "distilled":
+            jumps.append(Distilled(down, normal(R), up, normal(H), "rms", 1e-5))
         else:
             jumps.append(NJTC(down, up))
     return jumps
 
 
-def naive(states: np.ndarray, jumps: Sequence[NJTC]) -> np.ndarray:
+def naive(states: np.ndarray, jumps: Sequence[LowRank]) -> np.ndarray:
     """(metric, jump, level): the definition, prediction by prediction, in float64."""
     scores = np.zeros((3, len(jumps), len(states) - 1))
     for m, jump in enumerate(jumps):
@@ -54,13 +57,13 @@ def naive(states: np.ndarray, jumps: Sequence[NJTC]) -> np.ndarray:
     return scores
 
 
-@pytest.mark.parametrize("normalised", [False, True])
+@pytest.mark.parametrize("kind", ["njtc", "n-njtc", "distilled"])
 @pytest.mark.parametrize("sizes", [[SAMPLES], [100, 30]])
 def test_the_matrix_is_the_double_loop(
-    normalised: bool, sizes: list[int], make_store: MakeStore, levels_of_data: Data
+    kind: str, sizes: list[int], make_store: MakeStore, levels_of_data: Data
 ) -> None:
     states = levels_of_data(LEVELS, SAMPLES, H)
-    jumps = some_jumps(LEVELS - 1, normalised)
+    jumps = some_jumps(LEVELS - 1, kind)
     expected = naive(states, jumps)
     found = score_matrix(make_store(states, sizes=sizes, chunk_samples=33), jumps).numpy()
     assert found.shape == (3, LEVELS - 1, LEVELS - 1)
@@ -70,10 +73,25 @@ def test_the_matrix_is_the_double_loop(
         np.testing.assert_allclose(found[metric], expected[metric], rtol=1e-4, atol=1e-5 * scale)
 
 
+def test_surprisals_are_those_of_the_whole_head(
+    make_store: MakeStore, make_head: Callable[..., Head], levels_of_data: Data
+) -> None:
+    head = make_head(H, 31, softcap=5.0)
+    store = make_store(levels_of_data(LEVELS, SAMPLES, H), head=head, top_k=3)
+    jumps, rows = some_jumps(2, "distilled"), torch.arange(0, SAMPLES, 3)
+    found = surprisal_matrix(store, head, jumps, rows)
+    first = torch.from_numpy(store.of_samples("top_tokens").astype(np.int64))[rows, 0]
+    for number, jump in enumerate(jumps):
+        for level in range(LEVELS - 1):
+            logits = head.logits(jump(torch.from_numpy(store.level(level))[rows]))
+            expected = torch.nn.functional.cross_entropy(logits.double(), first, reduction="sum")
+            assert float(found[number, level]) == pytest.approx(float(expected), rel=1e-5)
+
+
 def test_a_prediction_of_zero_has_cosine_zero(make_store: MakeStore, levels_of_data: Data) -> None:
     states = levels_of_data(3, 20, H)
     states[1, 4] = 0  # one zero state, and one jump that predicts nothing else
-    jumps = [some_jumps(1, False)[0], NJTC(torch.zeros(H, R), torch.eye(R, H))]
+    jumps = [some_jumps(1, "njtc")[0], NJTC(torch.zeros(H, R), torch.eye(R, H))]
     found = score_matrix(make_store(states), jumps).numpy()
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found, naive(states, jumps), rtol=1e-4, atol=1e-4)
@@ -85,7 +103,7 @@ def test_a_prediction_of_zero_has_cosine_zero(make_store: MakeStore, levels_of_d
 def test_a_target_of_zero_has_cosine_zero(make_store: MakeStore, levels_of_data: Data) -> None:
     states = levels_of_data(3, 20, H)
     states[-1, 3] = 0
-    jumps = some_jumps(2, True)
+    jumps = some_jumps(2, "n-njtc")
     found = score_matrix(make_store(states), jumps).numpy()
     np.testing.assert_allclose(found, naive(states, jumps), rtol=1e-4, atol=1e-3)
 
@@ -122,6 +140,7 @@ def select(tmp_path: Path, table: pd.DataFrame, metric: str) -> dict:
         ("signed-squared-cosine", [1, 2, 0], 1.0),
         ("cosine", [2, 0, 1], 2.0),
         ("mse", [0, 1, 2], 3.0),
+        ("surprisal", [2, 1, 0], 1.0),
     ],
 )
 def test_the_choice_is_the_best_sum_over_levels(
@@ -132,6 +151,7 @@ def test_the_choice_is_the_best_sum_over_levels(
             "signed-squared-cosine": [[5.0, -4.0], [2.0, 2.0], [9.0, -6.0]],
             "cosine": [[1.0, 1.0], [-1.0, 1.0], [-2.0, 6.0]],
             "mse": [[1.0, 1.0], [1.0, 4.0], [0.0, 9.0]],
+            "surprisal": [[5.0, 2.0], [4.0, 2.0], [4.0, 1.0]],
         }
     ).sample(frac=1, random_state=3)  # rows in any order
     chosen = select(tmp_path, table, metric)
@@ -144,6 +164,8 @@ def test_the_choice_is_the_best_sum_over_levels(
     assert chosen["computed_from"]["metric"] == metric
     assert chosen["computed_from"]["samples"] == 10
     assert chosen["computed_from"]["levels"] == 2
+    winners = {"signed-squared-cosine": 1, "cosine": 2, "mse": 0, "surprisal": 2}
+    assert chosen["by_metric"] == winners
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -165,7 +187,7 @@ def test_the_stage_writes_the_matrix_and_its_argmax(
     tmp_path: Path, make_store: MakeStore, levels_of_data: Data
 ) -> None:
     states = levels_of_data(4, 60, H)
-    jumps = some_jumps(3, True)
+    jumps = some_jumps(3, "n-njtc")
     for level, jump in enumerate(jumps):
         save_shortcut(shortcut_path(tmp_path, level), jump, {})
     scores = tmp_path / "scores.parquet"

@@ -114,6 +114,38 @@ def test_another_method_leaves_the_fits_alone(project: Project) -> None:
     assert not {"activations", "scores", "selection"} & set(planned)
 
 
+def test_distilled_kinds_are_kinds_like_any_other(project: Project) -> None:
+    study = project.study
+    brief = {"steps": 10, "batch": 16}
+    study["shortcuts"] |= {"residual": {"rank": 3}, "distilled": {"rank": 3} | brief, "affine": brief}
+    study["shortcuts"]["one-jump"] = {"rank": 3} | brief
+    study["evaluation"] |= {"normalised": True}
+    project.study = study
+    planned = project.planned()
+    assert planned["shortcuts"] == 4
+    assert planned["evaluate"] == 6
+    assert not {"activations", "scores", "selection"} & set(planned)
+    wanted = ("evaluation.parquet", "parameters.parquet", "distilled-selection.json")
+    project.snakemake("--", *(str(PAIR / name) for name in wanted))
+    methods = {"residual", "distilled", "one-jump", "affine", "ojfa-normalised"}
+    methods |= {"ojfa-distilled", "ojfa-distilled-surprisal"}
+    tables = {name: pd.read_parquet(project.folder / PAIR / name) for name in wanted[:2]}
+    assert methods <= set(tables["evaluation.parquet"]["method"])
+    assert tables["evaluation.parquet"]["value"].notna().all()
+    numbers = tables["parameters.parquet"].set_index("method")["numbers"]
+    hidden, levels, rank = 32, 4, 3
+    assert numbers["one-jump"] == 2 * hidden * rank + hidden + levels * (rank + rank**2)
+    assert numbers["distilled"] == levels * numbers["ojfa-distilled"]
+    selection = json.loads((project.folder / PAIR / "distilled-selection.json").read_text())
+    assert selection["by_metric"]["signed-squared-cosine"] == selection["jump"]
+    assert selection["by_metric"]["surprisal"] in range(levels)
+
+    study["shortcuts"]["one-jump"] |= {"steps": 20}
+    project.study = study
+    planned = project.planned()
+    assert (planned["shortcuts"], planned["evaluate"]) == (1, 1)
+
+
 def test_another_model_is_run_alone(project: Project) -> None:
     study = project.study
     study["models"]["second"] = {"folder": "tiny-llama", "dtype": "bfloat16"}

@@ -345,6 +345,9 @@ def _stages(
             )
     chosen = study.shortcuts.options(study.selection.method)
     yield "scores", [scores_cost(sizes, chosen, store, samples=samples)]
+    if study.shortcuts.distilled is not None:
+        distilled = study.shortcuts.options("distilled")
+        yield "distilled-scores", [scores_cost(sizes, distilled, store, samples=samples)]
     for method in study.evaluated():
         rank = study.shortcuts.options(study.fitted_as(method)).get("rank")
         cost = evaluation_cost(sizes, method, study.evaluation, store, samples=held_out, rank=rank)
