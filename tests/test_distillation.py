@@ -14,15 +14,8 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from onejump import distillation
-from onejump.distillation import (
-    Teacher,
-    closed_form,
-    cross_entropy,
-    fit_affine,
-    fit_one_jump,
-    head_metric,
-)
-from onejump.exact import fit_n_njtc, reduced_rank
+from onejump.distillation import Distiller, Teacher, cross_entropy, head_metric
+from onejump.exact import Metric, fit_n_njtc, reduced_rank
 from onejump.exit_head import ExitHead
 from onejump.head import Head
 from onejump.held_out import hold_out
@@ -33,7 +26,6 @@ MakeHead = Callable[..., Head]
 MakeStore = Callable[..., ActivationStore]
 Data = Callable[..., np.ndarray]
 H, V, K = 12, 40, 6
-TRAINING: dict[str, Any] = {"steps": 60, "batch": 64, "learning_rate": 0.01, "patience": 5, "seed": 0}
 
 
 def naive(
@@ -130,7 +122,9 @@ def test_reduced_rank_is_optimal_in_its_metric() -> None:
     metric = half @ half.T
     values, vectors = np.linalg.eigh(metric)
     root = vectors * np.sqrt(values) @ vectors.T
-    down, up = reduced_rank(*(torch.from_numpy(m) for m in (z.T @ z, z.T @ y)), 3, torch.from_numpy(metric))
+    down, up = reduced_rank(
+        *(torch.from_numpy(m) for m in (z.T @ z, z.T @ y)), 3, Metric.of(torch.from_numpy(metric))
+    )
     fitted = z @ np.linalg.lstsq(z, y @ root, rcond=None)[0]
     left, singular, right = np.linalg.svd(fitted, full_matrices=False)
     best = (left[:, :3] * singular[:3]) @ right[:3]
@@ -170,23 +164,25 @@ def documents(samples: int) -> list[str]:
     return [f"document {i % 20}" for i in range(samples)]
 
 
+def distiller(
+    store: ActivationStore, head: Head, held_out: torch.Tensor, *, steps: int = 60, norm: Any = "rms"
+) -> Distiller:
+    options: dict[str, Any] = {"batch": 64, "learning_rate": 0.01, "patience": 5, "seed": 0}
+    return Distiller(store, head, held_out=held_out, norm=norm, steps=steps, **options)
+
+
 @pytest.mark.parametrize("norm", ["rms", None])
 def test_distilled_jumps_are_better_than_their_start_and_that_than_n_njtc(
     norm: Any, taught: tuple[ActivationStore, Head]
 ) -> None:
     store, head = taught
     held_out = hold_out(documents(store.samples), 0.2, seed=0)
+    fits = [distiller(store, head, held_out, steps=steps, norm=norm) for steps in (0, 60, 60)]
     for level in range(4):
-        start, jump = (
-            fit_one_jump(
-                store, head, [level], 2, held_out=held_out, norm=norm, **TRAINING | {"steps": steps}
-            ).at(0)
-            for steps in (0, 60)
-        )
+        start, jump, again = (fit.one_jump([level], 2).at(0) for fit in fits)
         by_error = fit_n_njtc(gather_moments(store, [level]), 2)
         losses = [loss_of(store, head, level, shortcut, held_out) for shortcut in (jump, start, by_error)]
         assert losses == sorted(losses)
-        again = fit_one_jump(store, head, [level], 2, held_out=held_out, norm=norm, **TRAINING).at(0)
         assert all(torch.equal(a, b) for a, b in zip(jump.buffers(), again.buffers(), strict=True))
 
 
@@ -194,11 +190,10 @@ def test_distilled_jumps_are_better_than_their_start_and_that_than_n_njtc(
 def test_one_jump_serves_all_levels(statistics: str, taught: tuple[ActivationStore, Head]) -> None:
     store, head = taught
     held_out = hold_out(documents(store.samples), 0.2, seed=0)
-    options = TRAINING | {"held_out": held_out, "norm": "rms", "statistics": statistics}
-    start, jump = (fit_one_jump(store, head, range(4), 2, **options | {"steps": steps}) for steps in (0, 60))
-    assert (jump.mix is None, jump.scale is None) == (
-        (False, True) if statistics == "shared" else (True, False)
-    )
+    fits = [distiller(store, head, held_out, steps=steps) for steps in (0, 60)]
+    start, jump = (fit.one_jump(range(4), 2, statistics) for fit in fits)
+    assert (jump.mix is None) == (statistics == "level")
+    assert (jump.scale is None) == (statistics == "shared")
     before, after = (
         [loss_of(store, head, level, one.at(level), held_out) for level in range(4)] for one in (start, jump)
     )
@@ -210,24 +205,25 @@ def test_one_jump_serves_all_levels(statistics: str, taught: tuple[ActivationSto
 def test_the_closed_form_of_one_level_is_the_folded_jump(taught: tuple[ActivationStore, Head]) -> None:
     store, head = taught
     held_out = hold_out(documents(store.samples), 0.2, seed=0)
-    start = closed_form(store, head, Teacher.of(store), [1], 2, kept=~held_out, norm="rms")
+    fit = distiller(store, head, held_out, steps=0)
+    start = fit.closed_form([1], 2)
     states = torch.from_numpy(store.level(1))
     inputs = torch.nn.functional.rms_norm(states, (H,), eps=head.config.eps)
     kept = inputs[~held_out]
     torch.testing.assert_close(start.mean[0], kept.mean(0), rtol=1e-3, atol=1e-3)
     reduced = (inputs - start.mean) * start.scale @ start.down
     torch.testing.assert_close(reduced[~held_out].var(0), torch.ones(2), rtol=1e-2, atol=1e-2)
-    folded = fit_one_jump(store, head, [1], 2, held_out=held_out, norm="rms", **TRAINING | {"steps": 0}).at(0)
+    folded = fit.one_jump([1], 2).at(0)
     torch.testing.assert_close(folded(states), reduced @ start.up + start.bias, rtol=1e-4, atol=1e-4)
 
 
 def test_full_rank_is_the_limit(taught: tuple[ActivationStore, Head]) -> None:
     store, head = taught
     held_out = hold_out(documents(store.samples), 0.2, seed=0)
-    options = TRAINING | {"held_out": held_out, "norm": "rms"}
+    fits = [distiller(store, head, held_out, steps=steps) for steps in (0, 60)]
     for level in (0, 3):
-        low = fit_one_jump(store, head, [level], 2, **options).at(0)
-        start, full = (fit_affine(store, head, level, **options | {"steps": steps}) for steps in (0, 60))
+        start, full = (fit.affine(level) for fit in fits)
+        low = fits[1].one_jump([level], 2).at(0)
         losses = [loss_of(store, head, level, shortcut, held_out) for shortcut in (full, start)]
         assert losses[0] < losses[1]
         assert losses[0] < loss_of(store, head, level, low, held_out)

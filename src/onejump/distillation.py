@@ -9,7 +9,8 @@ V H r + n V r instead of n V H.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,15 +18,17 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from onejump.exact import Moments, Standardised, reduced_rank, solve_symmetric, standardise
+from onejump.exact import Metric, Moments, Standardised, reduced_rank, solve_symmetric, standardise
 from onejump.exit_head import ExitHead
 from onejump.head import Head, NormKind, normalised
 from onejump.held_out import some_of
 from onejump.maps import Affine, OneJump
 from onejump.store import ActivationStore
 
-# Elements of one samples x vocabulary matrix. On a CPU small enough to stay in its caches.
+# Elements of one samples x vocabulary matrix. On a CPU small enough to stay in its caches; behind a full rank,
+# where reading the unembedding takes longest, with so many samples that it is worth it.
 _LOGITS = {"cpu": 2**21, "cuda": 2**27}
+_SAMPLES_A_RANK = 0.5
 # Held-out samples that decide when to stop: of all levels together, and looked at so many times a fit.
 _HELD_OUT, _CHECKS = 4096, 20
 _BETAS = (0.9, 0.99)
@@ -46,7 +49,8 @@ class _CrossEntropy(torch.autograd.Function):
         by_coordinates = torch.empty_like(coordinates)
         by_projection = torch.zeros_like(projection) if made else None
         total = coordinates.new_zeros((), dtype=torch.float64)
-        rows = max(1, _LOGITS[coordinates.device.type] // vocabulary)
+        few = _LOGITS[coordinates.device.type] // vocabulary
+        rows = max(1, few, int(_SAMPLES_A_RANK * len(projection)))
         for start in range(0, samples, rows):
             part = slice(start, start + rows)
             logits = coordinates[part] @ projection
@@ -173,65 +177,6 @@ def head_metric(head: Head, teacher: Teacher, rows: Tensor) -> Tensor:
     return metric.addmm_(matrix.T, frequency[:, None] * matrix)
 
 
-def closed_form(
-    store: ActivationStore,
-    head: Head,
-    teacher: Teacher,
-    levels: Sequence[int],
-    rank: int,
-    *,
-    kept: Tensor,
-    norm: NormKind | None,
-) -> Start:
-    """Reduced-rank regression of the last level's normalised state, in the head's own metric.
-
-    Parameters
-    ----------
-    store : ActivationStore
-    head : Head
-    teacher : Teacher
-    levels : sequence of int
-        Fitted together, each level's inputs standardised by its own statistics.
-    rank : int
-    kept : Tensor of shape (samples,), bool
-        Samples to fit to.
-    norm : {"rms", "layer"} or None
-        Of the inputs.
-    """
-    gram = torch.zeros(store.hidden, store.hidden, dtype=torch.float64, device=head.gain.device)
-    cross, of_levels = torch.zeros_like(gram), []
-    for level in levels:
-        of_level = _standardised(store, head, level, kept, norm)
-        gram += of_level.gram
-        cross += of_level.cross
-        of_levels.append(of_level)
-    down, up = reduced_rank(gram, cross, rank, head_metric(head, teacher, kept.nonzero()[:, 0]))
-    # Coordinates z of unit variance, so that a step of the optimiser means the same for all.
-    variance = (down.T @ gram @ down).diagonal() / (len(levels) * int(kept.sum()))
-    spread = variance.clamp_min(1e-12).sqrt()
-    return Start(
-        torch.stack([of_level.mean for of_level in of_levels]).float(),
-        torch.stack([of_level.scale for of_level in of_levels]).float(),
-        (down / spread).float(),
-        (up * spread[:, None]).float(),
-        of_levels[-1].target_mean.float(),
-    )
-
-
-def _standardised(
-    store: ActivationStore, head: Head, level: int, kept: Tensor, norm: NormKind | None
-) -> Standardised:
-    """Moments of a level's prepared states, and of the last level's normalised ones."""
-    moments = Moments.empty(store.hidden, head.gain.device)
-    start = 0
-    for states, last in store.blocks([level, store.levels - 1]):
-        rows = kept[start : start + len(states)].numpy()
-        start += len(states)
-        inputs, targets = (torch.from_numpy(part[rows]).to(head.gain.device) for part in (states, last))
-        moments.add(_prepared(inputs, norm, head), normalised(targets, head.config.norm, head.config.eps))
-    return standardise(moments)
-
-
 def _prepared(states: Tensor, norm: NormKind | None, head: Head) -> Tensor:
     return states if norm is None else normalised(states, norm, head.config.eps)
 
@@ -276,137 +221,200 @@ class _OneJumpInTraining(nn.Module):
         return OneJump(scale[0][:, None] * down, offset, up, bias, norm, eps, mix=mix)
 
 
-def fit_one_jump(
-    store: ActivationStore,
-    head: Head,
-    levels: Sequence[int],
-    rank: int,
-    *,
-    held_out: Tensor,
-    norm: NormKind | None,
-    statistics: str = "shared",
-    sharpness: float = 1.0,
-    steps: int,
-    batch: int,
-    learning_rate: float,
-    patience: int,
-    seed: int,
-) -> OneJump:
-    """One jump for some levels, distilled from the closed form on.
+class Distiller:
+    """Fits by distillation: each from a closed form on, by Adam with a cosine-decayed step.
 
-    Every step draws samples, each at a level of its own; Adam's step decays by a cosine; what is kept is the
-    state with the least loss on held-out samples.
+    Every step draws samples at random levels; what is kept is the state with the least loss on held-out ones.
 
     Parameters
     ----------
     store : ActivationStore
-        Training samples; one shard is in memory at a time, or one level if there is but one.
+        Training samples; one shard is in memory at a time, or one level if a fit is of one level.
     head : Head
-        Where it lies, the fit is done.
-    levels : sequence of int
-    rank : int
-        r.
+        Where it lies, fits are done.
     held_out : Tensor of shape (samples,), bool
         Samples that are not trained on, and say when to stop.
     norm : {"rms", "layer"} or None
         What is done to states first.
-    statistics : {"shared", "level"}
-        What a level has of its own besides an offset of z: an r x r mixing of z, or a scale of each
-        coordinate.
     sharpness : float
         The teacher's logits are multiplied by it.
     steps : int
-        0 gives the closed form itself.
+        Of a fit; 0 gives the closed form itself.
     batch : int
         Samples of a step, of all levels together.
     learning_rate : float
         Adam's step size at the start.
     patience : int
-        Checks (there are 20 a fit) without a lesser held-out loss until it stops.
+        Looks at the held-out samples (there are 20 a fit) without a lesser loss until a fit stops.
     seed : int
-
-    Returns
-    -------
-    OneJump
-        Its levels are numbered as in `levels`.
     """
-    teacher = Teacher.of(store, sharpness)
-    start = closed_form(store, head, teacher, levels, rank, kept=~held_out, norm=norm)
-    jump = _OneJumpInTraining(start, shared_scale=statistics == "shared" or len(levels) == 1)
 
-    def loss(inputs: Tensor, level: Tensor, samples: Teacher) -> Tensor:
-        exit_head = ExitHead(head, jump.up, jump.bias)
-        return cross_entropy(
-            exit_head.coordinates(jump.reduce(inputs, level)),
-            exit_head.projection,
-            *samples,
-            offset=exit_head.offset,
-            softcap=head.config.softcap,
+    def __init__(
+        self,
+        store: ActivationStore,
+        head: Head,
+        *,
+        held_out: Tensor,
+        norm: NormKind | None,
+        sharpness: float = 1.0,
+        steps: int,
+        batch: int,
+        learning_rate: float,
+        patience: int,
+        seed: int,
+    ) -> None:
+        self.store, self.head, self.held_out, self.norm = store, head, held_out, norm
+        self.teacher = Teacher.of(store, sharpness)
+        self._steps, self._batch, self._learning_rate = steps, batch, learning_rate
+        self._patience, self._seed = patience, seed
+
+    @cached_property
+    def metric(self) -> Metric:
+        """The head's own, on the samples that are trained on."""
+        return Metric.of(head_metric(self.head, self.teacher, (~self.held_out).nonzero()[:, 0]))
+
+    def closed_form(self, levels: Sequence[int], rank: int) -> Start:
+        """Reduced-rank regression of the last level's normalised state, in the head's own metric.
+
+        Levels are fitted together, each level's inputs standardised by its own statistics.
+        """
+        gram = torch.zeros(
+            self.store.hidden, self.store.hidden, dtype=torch.float64, device=self.head.gain.device
+        )
+        cross, of_levels = torch.zeros_like(gram), []
+        for level in levels:
+            of_level = self._standardised(level)
+            gram += of_level.gram
+            cross += of_level.cross
+            of_levels.append(of_level)
+        down, up = reduced_rank(gram, cross, rank, self.metric)
+        # Coordinates z of unit variance, so that a step of the optimiser means the same for all.
+        variance = (down.T @ gram @ down).diagonal() / (len(levels) * int((~self.held_out).sum()))
+        spread = variance.clamp_min(1e-12).sqrt()
+        return Start(
+            torch.stack([of_level.mean for of_level in of_levels]).float(),
+            torch.stack([of_level.scale for of_level in of_levels]).float(),
+            (down / spread).float(),
+            (up * spread[:, None]).float(),
+            of_levels[-1].target_mean.float(),
         )
 
-    # Steps in A move z by a sum over H coordinates, those in all others by themselves.
-    wide = 12 / math.sqrt(store.hidden)
-    groups = [
-        {"params": [parameter], "lr": learning_rate * (wide if name == "down" else 1)}
-        for name, parameter in jump.named_parameters()
-    ]
-    _train(
-        jump,
-        groups,
-        loss,
-        _Batches(store, head, teacher, levels, held_out, norm, seed),
-        steps=steps,
-        batch=batch,
-        patience=patience,
-    )
-    return jump.folded(norm, head.config.eps)
+    def one_jump(self, levels: Sequence[int], rank: int, statistics: str = "shared") -> OneJump:
+        """One jump for some levels, which are numbered as in `levels`.
 
-
-def fit_affine(
-    store: ActivationStore,
-    head: Head,
-    level: int,
-    *,
-    held_out: Tensor,
-    norm: NormKind | None,
-    sharpness: float = 1.0,
-    steps: int,
-    batch: int,
-    learning_rate: float,
-    patience: int,
-    seed: int,
-) -> Affine:
-    """The limit that low rank is compared with: an affine map of full rank, trained with the same loss.
-
-    Parameters
-    ----------
-    level : int
-    **others
-        As of `fit_one_jump`. It starts from least squares to the last level's normalised state.
-    """
-    teacher = Teacher.of(store, sharpness)
-    start = _standardised(store, head, level, ~held_out, norm)
-    matrix = nn.Parameter(solve_symmetric(start.gram, start.cross).float())
-    offset = nn.Parameter(start.target_mean.float())
-    mean, scale = start.mean.float(), start.scale.float()
-    projection = head.config.scale * head.unembedding.T
-    shift = None if head.logit_bias is None else head.config.scale * head.logit_bias
-
-    def loss(inputs: Tensor, _: Tensor, samples: Teacher) -> Tensor:
-        predicted = ((inputs - mean) * scale) @ matrix + offset
-        return cross_entropy(
-            head.normalise(predicted), projection, *samples, offset=shift, softcap=head.config.softcap
+        Parameters
+        ----------
+        levels : sequence of int
+        rank : int
+            r.
+        statistics : {"shared", "level"}
+            What a level has of its own besides an offset of z: an r x r mixing of z, or a scale of each
+            coordinate.
+        """
+        alone = len(levels) == 1
+        jump = _OneJumpInTraining(
+            self.closed_form(levels, rank), shared_scale=alone or statistics == "shared"
         )
 
-    groups = [{"params": [matrix], "lr": learning_rate / math.sqrt(store.hidden)}]
-    groups += [{"params": [offset], "lr": learning_rate}]
-    batches = _Batches(store, head, teacher, [level], held_out, norm, seed)
-    _train(
-        nn.ParameterList([matrix, offset]), groups, loss, batches, steps=steps, batch=batch, patience=patience
-    )
-    folded = (scale[:, None] * matrix).detach()
-    bias = offset.detach() - mean @ folded
-    return Affine(folded.cpu(), bias.cpu(), norm, head.config.eps)
+        def loss(inputs: Tensor, level: Tensor, samples: Teacher) -> Tensor:
+            exit_head = ExitHead(self.head, jump.up, jump.bias)
+            return cross_entropy(
+                exit_head.coordinates(jump.reduce(inputs, level)),
+                exit_head.projection,
+                *samples,
+                offset=exit_head.offset,
+                softcap=self.head.config.softcap,
+            )
+
+        # A step in A moves z by a sum over H coordinates, one in the others by itself.
+        wide = 12 / math.sqrt(self.store.hidden)
+        rates = {name: wide if name == "down" else 1.0 for name, _ in jump.named_parameters()}
+        self._train(jump, rates, loss, levels)
+        return jump.folded(self.norm, self.head.config.eps)
+
+    def affine(self, level: int) -> Affine:
+        """The limit that low rank is compared with, from least squares to the normalised last state on."""
+        start = self._standardised(level)
+        mean, scale = start.mean.float(), start.scale.float()
+        model = nn.ParameterDict(
+            {
+                "matrix": nn.Parameter(solve_symmetric(start.gram, start.cross).float()),
+                "offset": nn.Parameter(start.target_mean.float()),
+            }
+        )
+        head, projection = self.head, self.head.config.scale * self.head.unembedding.T
+        shift = None if head.logit_bias is None else head.config.scale * head.logit_bias
+
+        def loss(inputs: Tensor, _: Tensor, samples: Teacher) -> Tensor:
+            predicted = ((inputs - mean) * scale) @ model["matrix"] + model["offset"]
+            return cross_entropy(
+                head.normalise(predicted), projection, *samples, offset=shift, softcap=head.config.softcap
+            )
+
+        self._train(model, {"matrix": 1 / math.sqrt(self.store.hidden), "offset": 1.0}, loss, [level])
+        matrix = (scale[:, None] * model["matrix"]).detach()
+        bias = model["offset"].detach() - mean @ matrix
+        return Affine(matrix.cpu(), bias.cpu(), self.norm, head.config.eps)
+
+    def _standardised(self, level: int) -> Standardised:
+        """Moments of a level's prepared states, and of the last level's normalised ones."""
+        config, device = self.head.config, self.head.gain.device
+        moments = Moments.empty(self.store.hidden, device)
+        start = 0
+        for states, last in self.store.blocks([level, self.store.levels - 1]):
+            rows = (~self.held_out[start : start + len(states)]).numpy()
+            start += len(states)
+            inputs, targets = (torch.from_numpy(part[rows]).to(device) for part in (states, last))
+            moments.add(_prepared(inputs, self.norm, self.head), normalised(targets, config.norm, config.eps))
+        return standardise(moments)
+
+    def _train(
+        self,
+        model: nn.Module,
+        rates: Mapping[str, float],
+        loss: Callable[[Tensor, Tensor, Teacher], Tensor],
+        levels: Sequence[int],
+    ) -> None:
+        if not self._steps:
+            return
+        batches = _Batches(
+            self.store, self.head, self.teacher, levels, self.held_out, self.norm, self._seed + levels[0]
+        )
+
+        def held_out_loss() -> float:
+            with torch.no_grad():
+                return float(np.mean([float(loss(*of_level)) for of_level in batches.held_out()]))
+
+        optimiser = torch.optim.Adam(
+            [
+                {"params": [parameter], "lr": rates[name] * self._learning_rate}
+                for name, parameter in model.named_parameters()
+            ],
+            betas=_BETAS,
+        )
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self._steps)
+        least, waited = held_out_loss(), 0
+        best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        every = max(1, self._steps // _CHECKS)
+        with tqdm(total=self._steps, unit="step", disable=None) as progress:
+            for step, drawn in enumerate(batches.steps(self._steps, self._batch), start=1):
+                optimiser.zero_grad(set_to_none=True)
+                loss(*drawn).backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                schedule.step()
+                progress.update()
+                if step % every and step != self._steps:
+                    continue
+                found = held_out_loss()
+                progress.set_postfix({"held-out loss": f"{found:.4f}"})
+                if found < least:
+                    least, waited = found, 0
+                    best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+                else:
+                    waited += 1
+                    if waited == self._patience:
+                        break
+        model.load_state_dict(best)
 
 
 class _Batches:
@@ -480,47 +488,3 @@ class _Batches:
                 of_level.append(torch.from_numpy(found[inside.numpy()]))
             start += len(block[0])
         return rows, [torch.cat(of_level) for of_level in states]
-
-
-def _train(
-    model: nn.Module,
-    groups: list[dict[str, Any]],
-    loss: Callable[[Tensor, Tensor, Teacher], Tensor],
-    batches: _Batches,
-    *,
-    steps: int,
-    batch: int,
-    patience: int,
-) -> None:
-    """Adam with a cosine-decayed step; the model ends in its best state on held-out samples."""
-
-    def held_out_loss() -> float:
-        with torch.no_grad():
-            return float(np.mean([float(loss(*of_level)) for of_level in batches.held_out()]))
-
-    if not steps:
-        return
-    optimiser = torch.optim.Adam(groups, betas=_BETAS)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    least, waited = held_out_loss(), 0
-    best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    every = max(1, steps // _CHECKS)
-    with tqdm(total=steps, unit="step", disable=None) as progress:
-        for step, drawn in enumerate(batches.steps(steps, batch), start=1):
-            optimiser.zero_grad(set_to_none=True)
-            loss(*drawn).backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            schedule.step()
-            progress.update()
-            if step % every and step != steps:
-                continue
-            found = held_out_loss()
-            progress.set_postfix({"held-out loss": f"{found:.4f}"})
-            if found < least:
-                least, waited = found, 0
-                best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-            else:
-                waited += 1
-                if waited == patience:
-                    break
-    model.load_state_dict(best)

@@ -155,26 +155,38 @@ def fit_residual(moments: Moments, rank: int) -> Residual:
     return Residual(fit_n_njtc(missing, rank))
 
 
-def reduced_rank(gram: Tensor, cross: Tensor, rank: int, metric: Tensor) -> tuple[Tensor, Tensor]:
-    """Reduced-rank regression with errors measured by e' M e (Izenman 1975, with weights).
+class Metric(NamedTuple):
+    """A way to measure errors, e' M e, by its root S = M^(1/2)."""
 
-    With S = M^(1/2) and V_r the top eigenvectors of S C' G^-1 C S: A = G^-1 C S V_r and B = V_r' S^-1.
+    root: Tensor
+    """S, (H, H)."""
+    inverse: Tensor
+    """S^-1, (H, H)."""
+
+    @classmethod
+    def of(cls, matrix: Tensor) -> Metric:
+        """From a positive semi-definite M (H, H). What it hardly sees counts as if it saw it a little."""
+        values, vectors = torch.linalg.eigh(matrix)
+        roots = values.clamp_min(_UNSEEN * float(values[-1])).sqrt()
+        return cls((vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T)
+
+
+def reduced_rank(gram: Tensor, cross: Tensor, rank: int, metric: Metric) -> tuple[Tensor, Tensor]:
+    """Reduced-rank regression with errors measured in a metric (Izenman 1975, with weights).
+
+    With V_r the top eigenvectors of S C' G^-1 C S: A = G^-1 C S V_r and B = V_r' S^-1.
 
     Parameters
     ----------
     gram, cross : Tensor of shape (H, H)
         G = Z'Z and C = Z'Y.
     rank : int
-    metric : Tensor of shape (H, H)
-        M, positive semi-definite; directions that it hardly sees count as if it saw them a little.
+    metric : Metric
 
     Returns
     -------
     A of shape (H, r), B of shape (r, H)
     """
-    values, vectors = torch.linalg.eigh(metric)
-    roots = values.clamp_min(_UNSEEN * float(values[-1])).sqrt()
-    root, inverse = (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T
-    solution = solve_symmetric(gram, cross) @ root
-    directions = top_directions(root @ cross.T @ solution, rank)
-    return solution @ directions, directions.T @ inverse
+    solution = solve_symmetric(gram, cross) @ metric.root
+    directions = top_directions(metric.root @ cross.T @ solution, rank)
+    return solution @ directions, directions.T @ metric.inverse

@@ -51,12 +51,10 @@ class ExitHead:
             basis = basis - basis.mean(1, keepdim=True)
         scale = head.config.scale
         self.head = head
-        self.projection = (scale * head.gain * basis) @ head.unembedding.T
+        # In this order the product is several times faster than its transpose.
+        self.projection = (head.unembedding @ (scale * head.gain * basis).T).T.contiguous()
         self._quadratic = basis @ basis.T / head.hidden
-        offset = head.unembedding @ head.norm_bias
-        if head.logit_bias is not None:
-            offset = offset + head.logit_bias
-        self.offset = scale * offset if bool(offset.any()) else None
+        self.offset = head.offset()
 
     def coordinates(self, reduced: Tensor) -> Tensor:
         """Coordinates of the normalised states in the rows of `projection`: z / rms, and 1 / rms for b.

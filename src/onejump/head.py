@@ -71,6 +71,7 @@ class Head(nn.Module):
         for name, tensor in (("gain", gain), ("norm_bias", norm_bias), ("unembedding", unembedding)):
             self.register_buffer(name, tensor.detach().float())
         self.register_buffer("logit_bias", None if logit_bias is None else logit_bias.detach().float())
+        self._offset: Tensor | None = None
 
     @property
     def hidden(self) -> int:
@@ -96,6 +97,18 @@ class Head(nn.Module):
         return self.cap(logits)
 
     forward = logits
+
+    def offset(self) -> Tensor | None:
+        """What all states' logits have besides, scale (W_U norm_bias + b), (V,); None for nothing."""
+        if self.logit_bias is None and not bool(self.norm_bias.any()):
+            return None
+        kept = self._offset
+        if kept is None or (kept.dtype, kept.device) != (self.gain.dtype, self.gain.device):
+            kept = self.unembedding @ self.norm_bias
+            if self.logit_bias is not None:
+                kept = kept + self.logit_bias
+            self._offset = kept = self.config.scale * kept
+        return kept
 
     def cap(self, logits: Tensor) -> Tensor:
         """Soft cap, in place."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from onejump.device import pick_device
-from onejump.distillation import fit_affine, fit_one_jump
+from onejump.distillation import Distiller
 from onejump.errors import OneJumpError, StudyError
 from onejump.exact import Moments, fit_jtc, fit_n_njtc, fit_njtc, fit_residual
 from onejump.files import replacing
@@ -77,20 +77,20 @@ def fit_distilled(
     seed: int,
 ) -> Iterable[Shortcut]:
     """Distil level after level, or one jump for all levels."""
-    options = dict(options)
-    rank = rank_for(store.hidden, options.pop("rank", None))
-    options.pop("held_out")
-    norm = head.config.norm if options.pop("normalise") else None
-    sources = range(store.levels - 1)
-    common = {**options, "held_out": held_out, "norm": norm}
+    rank, sources = rank_for(store.hidden, options.get("rank")), range(store.levels - 1)
+    distiller = Distiller(
+        store,
+        head,
+        held_out=held_out,
+        norm=head.config.norm if options["normalise"] else None,
+        seed=seed,
+        **{name: options[name] for name in ("sharpness", "steps", "batch", "learning_rate", "patience")},
+    )
     if method == "one-jump":
-        yield fit_one_jump(store, head, sources, rank, seed=seed, **common)
+        yield distiller.one_jump(sources, rank, options["statistics"])
         return
     for level in sources:
-        if method == "affine":
-            yield fit_affine(store, head, level, seed=seed + level, **common)
-        else:
-            yield fit_one_jump(store, head, [level], rank, seed=seed + level, **common).at(0)
+        yield distiller.affine(level) if method == "affine" else distiller.one_jump([level], rank).at(0)
 
 
 def fit_shortcuts(

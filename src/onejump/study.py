@@ -63,6 +63,7 @@ def _colormap(value: str) -> str:
 
 Name = Annotated[str, AfterValidator(_path_name)]
 Metric = Annotated[str, AfterValidator(_metric)]
+Precision = Annotated[str, Field(pattern=r"^precision@[1-9]\d*$")]
 
 
 class _Section(BaseModel):
@@ -259,9 +260,9 @@ class Distilled(Distillation):
 
     rank: PositiveInt | None = None
     """r; null means floor(H / 100), at least 1."""
-    steps: NonNegativeInt = 600
+    steps: NonNegativeInt = 300
     """Of each level."""
-    batch: PositiveInt = 256
+    batch: PositiveInt = 512
     """Samples of a step."""
 
 
@@ -273,7 +274,7 @@ class OneJump(Distillation):
     statistics: Literal["shared", "level"] = "shared"
     """What a level has of its own besides an offset of z (r numbers). shared: an r x r mixing of z; level: a
     scale of each coordinate (H numbers)."""
-    steps: NonNegativeInt = 1500
+    steps: NonNegativeInt = 1000
     """Of all levels together."""
     batch: PositiveInt = 512
     """Samples of a step, each at a level of its own."""
@@ -282,7 +283,7 @@ class OneJump(Distillation):
 class Affine(Distillation):
     """norm(h) A + b, full rank, for each level: the limit of what distillation reaches."""
 
-    steps: NonNegativeInt = 300
+    steps: NonNegativeInt = 150
     """Of each level."""
     batch: PositiveInt = 256
     """Samples of a step."""
@@ -364,6 +365,24 @@ class ParameterFigure(_Section):
     """The table of numbers kept at inference."""
 
 
+class ShareFigure(_Section):
+    """A figure of what is kept of the affine limit's precision."""
+
+    metrics: Annotated[list[Precision], Field(min_length=1)] = ["precision@1"]
+    """Precisions drawn, a panel each: precision@k."""
+
+
+class SpaceFigure(_Section):
+    """Level x level matrices of the spaces that jumps share."""
+
+    colormap: Annotated[str, AfterValidator(_colormap)] = "cividis"
+    """A matplotlib colour map."""
+
+
+class RankFigure(_Section):
+    """What the ranks of a jump are spent on."""
+
+
 class Figures(_Section):
     """Figures to draw: leave one out and it is not drawn."""
 
@@ -375,10 +394,18 @@ class Figures(_Section):
     """OJFA Fig. 1: a jump for each level, the one jump, identity."""
     alternatives: LevelFigure | None = LevelFigure()
     """OJFA Fig. 2: the one jump, the joint fit, the band of arbitrary choices."""
+    limit: ShareFigure | None = None
+    """What every method keeps of the precision of the affine limit, by exit level."""
+    pareto: ShareFigure | None = None
+    """The same, mean over levels (without affine: the precision itself), by numbers kept at inference."""
     scores: ScoreFigure | None = ScoreFigure()
     """The score matrix with D_m beside it."""
     parameters: ParameterFigure | None = ParameterFigure()
     """The parameter table."""
+    spaces: SpaceFigure | None = None
+    """How much of the spaces that they read and write the jumps of two levels share: n-njtc, distilled."""
+    ranks: RankFigure | None = None
+    """How much of the last level's variance each rank of these jumps holds, and what it is worth."""
 
     def names(self) -> tuple[str, ...]:
         """Names of the figures switched on."""
