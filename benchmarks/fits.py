@@ -14,7 +14,8 @@ import torch
 from measure import PAIR, at_least
 from torch import Tensor, nn
 
-from onejump.shortcuts import fit_exact, rank_for
+from onejump.maps import rank_for
+from onejump.shortcuts import fit_exact
 from onejump.store import ActivationStore
 
 LEVELS, BATCH, EPOCHS, SEARCHED_LEVEL = 30, 128, 100, 15

@@ -31,6 +31,7 @@ MODULES = {
     "model": "model",
     "activations": "activations",
     "shortcuts": "shortcuts",
+    "distillation": "distillation",
     "scores": "selection",
     "selection": "selection",
     "evaluate": "evaluation",
@@ -55,6 +56,7 @@ def measured(stage: str, pair: Path) -> tuple[float, float]:
     benchmarks, outputs = {
         "activations": ("activations/*.tsv", "activations/*.zarr"),
         "shortcuts": (f"shortcuts/{method}.tsv", f"shortcuts/{method}"),
+        "distillation": (f"shortcuts/{method}.tsv", f"shortcuts/{method}"),
         "scores": ("scores.tsv", "scores.parquet"),
         "evaluate": (f"evaluation/{method}.tsv", f"evaluation/{method}.parquet"),
     }[rule]

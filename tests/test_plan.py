@@ -58,12 +58,13 @@ def test_the_plan_has_the_jobs_of_what_is_distilled() -> None:
     chosen = ("ojfa", "arbitrary", "ojfa-normalised", "ojfa-distilled")
     assert set(stages) == {
         *("activations", "scores", "distilled-scores"),
-        *(f"shortcuts {kind}" for kind in ("n-njtc", "residual", *kinds)),
+        *("shortcuts n-njtc", "shortcuts residual", *(f"distillation {kind}" for kind in kinds)),
         *(f"evaluate {kind}" for kind in ("n-njtc", "residual", *kinds, *chosen)),
     }
-    assert {kind for kind in (*kinds, "residual") if stages[f"shortcuts {kind}"].gpu} == set(kinds)
+    fits = {stage for stage in stages if stage.startswith(("shortcuts", "distillation"))}
+    assert {stage for stage in fits if stages[stage].gpu} == {f"distillation {kind}" for kind in kinds}
     # A full-rank fit passes H numbers a sample through the vocabulary, a low-rank one r + 1.
-    flops = {kind: stages[f"shortcuts {kind}"].cost.single_flops for kind in kinds}
+    flops = {kind: stages[f"distillation {kind}"].cost.single_flops for kind in kinds}
     assert flops["affine"] > 3 * flops["distilled"] > flops["one-jump"]
 
 

@@ -122,7 +122,7 @@ def test_distilled_kinds_are_kinds_like_any_other(project: Project) -> None:
     study["evaluation"] |= {"normalised": True}
     project.study = study
     planned = project.planned()
-    assert planned["shortcuts"] == 4
+    assert (planned["shortcuts"], planned["distillation"]) == (1, 3)
     assert planned["evaluate"] == 6
     assert not {"activations", "scores", "selection"} & set(planned)
     wanted = ("evaluation.parquet", "parameters.parquet", "distilled-selection.json")
@@ -143,7 +143,25 @@ def test_distilled_kinds_are_kinds_like_any_other(project: Project) -> None:
     study["shortcuts"]["one-jump"] |= {"steps": 20}
     project.study = study
     planned = project.planned()
-    assert (planned["shortcuts"], planned["evaluate"]) == (1, 1)
+    assert (planned["shortcuts"], planned["distillation"], planned["evaluate"]) == (0, 1, 1)
+
+
+def test_figures_that_are_asked_for_bring_what_they_need(project: Project) -> None:
+    study = project.study
+    study["shortcuts"]["affine"] = {"steps": 10, "batch": 16}
+    others = dict.fromkeys(["methods", "one-jump", "alternatives", "scores", "parameters"])
+    names = ("limit", "pareto", "spaces", "ranks")
+    study["figures"] = others | {name: {} for name in names}
+    project.study = study
+    planned = project.planned()
+    assert planned["analysis"] == 1
+    assert {rule for rule in planned if rule.startswith("figure_")} == {f"figure_{name}" for name in names}
+    project.snakemake()
+    drawn = {path.name for path in (project.folder / PAIR / "figures").iterdir()}
+    assert {f"{name}.{suffix}" for name in names for suffix in ("svg", "png")} <= drawn
+    study["figures"]["spaces"] = {"colormap": "viridis"}
+    project.study = study
+    assert project.planned() == {"figure_spaces": 1, "all": 1, "total": 2}
 
 
 def test_another_model_is_run_alone(project: Project) -> None:

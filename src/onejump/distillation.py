@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,15 +19,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from onejump.device import pick_device
 from onejump.exact import Metric, Moments, Standardised, reduced_rank, solve_symmetric, standardise
 from onejump.exit_head import ExitHead
 from onejump.head import Head, NormKind, normalised
-from onejump.held_out import some_of
-from onejump.maps import Affine, OneJump
+from onejump.held_out import hold_out_samples, some_of
+from onejump.maps import Affine, OneJump, Shortcut, rank_for, save_shortcuts
 from onejump.store import ActivationStore
 
-# Elements of one samples x vocabulary matrix. On a CPU small enough to stay in its caches; behind a full rank,
-# where reading the unembedding takes longest, with so many samples that it is worth it.
+# Elements of one samples x vocabulary matrix. On a CPU small enough to stay in its caches; behind a full
+# rank, where reading the unembedding takes longest, of so many samples that it is worth it.
 _LOGITS = {"cpu": 2**21, "cuda": 2**27}
 _SAMPLES_A_RANK = 0.5
 # Held-out samples that decide when to stop: of all levels together, and looked at so many times a fit.
@@ -488,3 +490,59 @@ class _Batches:
                 of_level.append(torch.from_numpy(found[inside.numpy()]))
             start += len(block[0])
         return rows, [torch.cat(of_level) for of_level in states]
+
+
+def distil(
+    output: Path,
+    shards: Sequence[Path],
+    head: Path,
+    corpus: Path,
+    *,
+    method: str,
+    options: dict[str, Any],
+    seed: int,
+    device: str = "auto",
+) -> None:
+    """The stage: distil a method's shortcuts from the training shards and write its folder.
+
+    Parameters
+    ----------
+    output : Path
+        The method's folder.
+    shards : sequence of Path
+        Training shards.
+    head, corpus : Path
+        Of the model and the corpus stage.
+    method : {"distilled", "one-jump", "affine"}
+    options : dict
+        The study's options of the method.
+    seed : int
+        Of the held-out documents and of the samples drawn.
+    device : str
+
+    Raises
+    ------
+    StudyError
+        If the rank is over H, or there is but one document.
+    """
+    store = ActivationStore(shards)
+    loaded = Head.load(head).to(pick_device(device))
+    rank, levels = rank_for(store.hidden, options.get("rank")), range(store.levels - 1)
+    distiller = Distiller(
+        store,
+        loaded,
+        held_out=hold_out_samples(store, corpus, options["held_out"], seed),
+        norm=loaded.config.norm if options["normalise"] else None,
+        seed=seed,
+        **{name: options[name] for name in ("sharpness", "steps", "batch", "learning_rate", "patience")},
+    )
+
+    def fitted() -> Iterator[Shortcut]:
+        if method == "one-jump":
+            yield distiller.one_jump(levels, rank, options["statistics"])
+            return
+        for level in tqdm(levels, unit="level", disable=None):
+            yield distiller.affine(level) if method == "affine" else distiller.one_jump([level], rank).at(0)
+
+    about = {"method": method, "solver": "distillation", "samples": store.samples}
+    save_shortcuts(output, fitted(), about, one=method == "one-jump")

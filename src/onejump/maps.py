@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -27,7 +28,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from onejump.errors import OneJumpError
+from onejump.errors import OneJumpError, StudyError
+from onejump.files import replacing
 from onejump.head import NormKind, normalised
 
 BATCH_NORM_EPS = 1e-5
@@ -388,6 +390,21 @@ def _triangular(rows: Tensor) -> tuple[Tensor, Tensor]:
     return triangle.T, basis.T
 
 
+def rank_for(hidden: int, rank: int | None = None) -> int:
+    """r: as given, or floor(H / 100), at least 1 (OJFA, section 4).
+
+    Raises
+    ------
+    StudyError
+        If it is not between 1 and H.
+    """
+    if rank is None:
+        return max(1, hidden // 100)
+    if not 1 <= rank <= hidden:
+        raise StudyError(f"rank: {rank} given, 1 to H = {hidden} accepted")
+    return rank
+
+
 def shortcut_path(folder: str | Path, level: int | None) -> Path:
     """File of the shortcut from a level, or of the one fitted to all levels (None)."""
     return Path(folder) / ("joint.safetensors" if level is None else f"level-{level:02d}.safetensors")
@@ -397,6 +414,34 @@ def save_shortcut(path: str | Path, shortcut: Shortcut, about: dict[str, Any]) -
     """Write a shortcut; `about` (how it was fitted) is kept beside its kind."""
     metadata = {"shortcut": json.dumps({"kind": shortcut.kind, "config": shortcut.config(), **about})}
     save_file(shortcut.state_dict(), path, metadata=metadata)
+
+
+def save_shortcuts(output: Path, fitted: Iterable[Shortcut], about: dict[str, Any], *, one: bool) -> None:
+    """Write a method's folder, whole or not at all.
+
+    Parameters
+    ----------
+    output : Path
+    fitted : iterable of Shortcut
+        One a level, from level 0 on, or a single one for all.
+    about : dict
+        How they were fitted.
+    one : bool
+        Whether it is a single one for all levels.
+
+    Raises
+    ------
+    OneJumpError
+        If a number of them is not finite.
+    """
+    with replacing(output) as fresh:
+        fresh.mkdir()
+        for level, shortcut in enumerate(fitted):
+            source = None if one else level
+            if not all(bool(torch.isfinite(tensor).all()) for tensor in shortcut.state_dict().values()):
+                where = "all levels" if one else f"level {level}"
+                raise OneJumpError(f"the fit of {output.name} from {where} is not finite ({about})")
+            save_shortcut(shortcut_path(fresh, source), shortcut, {**about, "level": source})
 
 
 def load_shortcut(path: str | Path) -> Shortcut:

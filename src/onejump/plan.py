@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from onejump.errors import OneJumpError
 from onejump.files import read_json
-from onejump.study import Activations, Evaluation, Model, Store, Study
+from onejump.study import DISTILLED_METHODS, Activations, Evaluation, Model, Store, Study
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 # Interpreter and libraries: memory, and seconds until a stage begins.
@@ -273,11 +273,9 @@ class Row(NamedTuple):
 
 
 def uses_gpu(stage: str, options: Mapping[str, Any] | None = None) -> bool:
-    """Extraction, evaluation and fits by gradient ask for a GPU; nothing else does."""
-    return stage in ("activations", "evaluate") or (
-        stage == "shortcuts"
-        and options is not None
-        and (options.get("solver") == "gradient" or "steps" in options)
+    """Extraction, distillation, evaluation and gradient fits ask for a GPU; nothing else does."""
+    return stage in ("activations", "distillation", "evaluate") or (
+        stage == "shortcuts" and options is not None and options.get("solver") == "gradient"
     )
 
 
@@ -339,8 +337,9 @@ def _stages(
     for method in study.shortcuts.methods():
         if method != "identity":
             fitted = study.shortcuts.options(method)
+            stage = "distillation" if method in DISTILLED_METHODS else "shortcuts"
             yield (
-                f"shortcuts {method}",
+                f"{stage} {method}",
                 [fit_cost(sizes, method, fitted, store, samples=samples, shard=shard)],
             )
     chosen = study.shortcuts.options(study.selection.method)

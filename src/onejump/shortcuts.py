@@ -7,34 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from onejump.device import pick_device
-from onejump.distillation import Distiller
-from onejump.errors import OneJumpError, StudyError
 from onejump.exact import Moments, fit_jtc, fit_n_njtc, fit_njtc, fit_residual
-from onejump.files import replacing
 from onejump.gradient import fit_gradient
-from onejump.head import Head
-from onejump.held_out import hold_out_samples
-from onejump.maps import Shortcut, save_shortcut, shortcut_path
+from onejump.maps import Shortcut, rank_for, save_shortcuts
 from onejump.store import ActivationStore
-
-
-def rank_for(hidden: int, rank: int | None = None) -> int:
-    """r: as given, or floor(H / 100), at least 1 (OJFA, section 4).
-
-    Raises
-    ------
-    StudyError
-        If it is not between 1 and H.
-    """
-    if rank is None:
-        return max(1, hidden // 100)
-    if not 1 <= rank <= hidden:
-        raise StudyError(f"rank: {rank} given, 1 to H = {hidden} accepted")
-    return rank
 
 
 def gather_moments(
@@ -67,32 +46,6 @@ def fit_exact(
         yield solvers[method](gather_moments(store, [level], device))
 
 
-def fit_distilled(
-    store: ActivationStore,
-    head: Head,
-    method: str,
-    options: dict[str, Any],
-    *,
-    held_out: Tensor,
-    seed: int,
-) -> Iterable[Shortcut]:
-    """Distil level after level, or one jump for all levels."""
-    rank, sources = rank_for(store.hidden, options.get("rank")), range(store.levels - 1)
-    distiller = Distiller(
-        store,
-        head,
-        held_out=held_out,
-        norm=head.config.norm if options["normalise"] else None,
-        seed=seed,
-        **{name: options[name] for name in ("sharpness", "steps", "batch", "learning_rate", "patience")},
-    )
-    if method == "one-jump":
-        yield distiller.one_jump(sources, rank, options["statistics"])
-        return
-    for level in sources:
-        yield distiller.affine(level) if method == "affine" else distiller.one_jump([level], rank).at(0)
-
-
 def fit_shortcuts(
     output: Path,
     shards: Sequence[Path],
@@ -100,8 +53,6 @@ def fit_shortcuts(
     method: str,
     options: dict[str, Any],
     seed: int,
-    head: Path | None = None,
-    corpus: Path | None = None,
     device: str = "auto",
 ) -> None:
     """The stage: fit a method to the training shards and write its folder.
@@ -112,13 +63,11 @@ def fit_shortcuts(
         The method's folder.
     shards : sequence of Path
         Training shards.
-    method : {"jtc", "njtc", "n-njtc", "joint", "residual", "distilled", "one-jump", "affine"}
+    method : {"jtc", "njtc", "n-njtc", "joint", "residual"}
     options : dict
         The study's options of the method.
     seed : int
-        Of what draws random numbers: the gradient solver and distillation.
-    head, corpus : Path
-        Of the model and the corpus stage, for what is distilled.
+        Of the gradient solver.
     device : str
 
     Raises
@@ -129,16 +78,11 @@ def fit_shortcuts(
     store = ActivationStore(shards)
     rank = options.get("rank")
     rank_for(store.hidden, rank)
-    solver = options.get("solver", "distillation")
+    solver = options["solver"]
     about = {"method": method, "solver": solver, "samples": store.samples}
     on = pick_device(device)
     fitted: Iterable[Shortcut]
-    if solver == "distillation":
-        assert head is not None
-        assert corpus is not None
-        held_out = hold_out_samples(store, corpus, options["held_out"], seed)
-        fitted = fit_distilled(store, Head.load(head).to(on), method, options, held_out=held_out, seed=seed)
-    elif solver == "gradient":
+    if solver == "gradient":
         fitted = fit_gradient(
             store,
             rank_for(store.hidden, rank),
@@ -150,10 +94,4 @@ def fit_shortcuts(
         )
     else:
         fitted = fit_exact(store, method, rank, on)
-    with replacing(output) as fresh:
-        fresh.mkdir()
-        for level, shortcut in enumerate(fitted):
-            if not all(bool(torch.isfinite(tensor).all()) for tensor in shortcut.state_dict().values()):
-                raise OneJumpError(f"the {method} fit of level {level} is not finite (solver {solver})")
-            source = None if method in ("joint", "one-jump") else level
-            save_shortcut(shortcut_path(fresh, source), shortcut, {**about, "level": source})
+    save_shortcuts(output, fitted, about, one=method == "joint")

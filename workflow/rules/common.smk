@@ -147,21 +147,6 @@ def selection_of(wildcards):
     return f"{PAIR}/{'distilled-' if wildcards.method == 'ojfa-distilled' else ''}selection.json"
 
 
-def distilled_with(path):
-    """Input function: a file that only distillation reads."""
-
-    def of_method(wildcards):
-        return path if wildcards.method in DISTILLED_METHODS else []
-
-    return of_method
-
-
-def draws(method):
-    """Whether the fit of a method draws random numbers."""
-    options = STUDY.shortcuts.options(method)
-    return method in DISTILLED_METHODS or options["solver"] == "gradient"
-
-
 def arbitrary_of(wildcards):
     """The arbitrary choices are drawn by the seed; no other method depends on either."""
     if wildcards.method != "arbitrary":

@@ -1,0 +1,37 @@
+rule distillation:
+    input:
+        shards=shards("training"),
+        head=f"{RESULTS}/{{model}}/head.safetensors",
+        corpus=f"{RESULTS}/corpora/{{corpus}}.parquet",
+        model=ancient(f"{RESULTS}/{{model}}/model.json"),
+    output:
+        directory(f"{PAIR}/shortcuts/{{method}}"),
+    log:
+        f"{PAIR}/logs/shortcuts/{{method}}.log",
+    benchmark:
+        f"{PAIR}/benchmarks/shortcuts/{{method}}.tsv"
+    wildcard_constraints:
+        method="|".join(DISTILLED_METHODS),
+    conda:
+        "../../envs/onejump.yaml"
+    threads: 16
+    resources:
+        **asked_of_the_site(
+            lambda w, sizes: fit_cost(
+                sizes,
+                w.method,
+                STUDY.shortcuts.options(w.method),
+                STUDY.activations.store,
+                samples=samples(w.corpus, "training"),
+                shard=STUDY.activations.shard_sentences * STUDY.activations.positions,
+            ),
+            "distillation",
+        ),
+    params:
+        options=lambda w: STUDY.shortcuts.options(w.method),
+        seed=STUDY.seed,
+        code=fingerprint("distillation"),
+    message:
+        "Distilling {wildcards.method} of {wildcards.model} on {wildcards.corpus}"
+    script:
+        "../scripts/distillation.py"
