@@ -19,6 +19,7 @@ include: "workflow/rules/shortcuts.smk"
 include: "workflow/rules/distillation.smk"
 include: "workflow/rules/selection.smk"
 include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/analysis.smk"
 include: "workflow/rules/figures.smk"
 
 
@@ -33,8 +34,12 @@ localrules:
     figure_methods,
     figure_one_jump,
     figure_alternatives,
+    figure_limit,
+    figure_pareto,
     figure_scores,
     figure_parameters,
+    figure_spaces,
+    figure_ranks,
 
 
 rule all:

@@ -23,6 +23,7 @@ ALLOWED = 1 << 30
 LOW_RANK: dict[str, Any] = {"rank": None, "solver": "exact"}
 ADAM = {"epochs": 1, "batch": 128, "learning_rate": 0.01}
 GRADIENT: dict[str, Any] = {"rank": None, "solver": "gradient", "gradient": ADAM}
+DOCUMENTS = 100
 
 
 def write_store(folder: Path, shards: int) -> list[Path]:
@@ -37,7 +38,7 @@ def write_store(folder: Path, shards: int) -> list[Path]:
                 ids = np.zeros(100, np.int32)
                 writer.append(
                     generator.standard_normal((LEVELS, 100, HIDDEN), np.float32),
-                    sentence=ids,
+                    sentence=np.arange(100) % DOCUMENTS,
                     position=ids,
                     token=ids,
                     top_tokens=np.tile(np.arange(16), (100, 1)),
@@ -47,15 +48,20 @@ def write_store(folder: Path, shards: int) -> list[Path]:
     return paths
 
 
-def write_head(path: Path) -> None:
+def write_head_and_corpus(folder: Path) -> None:
+    import pandas as pd
     import torch
 
+    from onejump.files import write_table
     from onejump.head import Head, HeadConfig
 
     torch.manual_seed(0)
     Head(
         HeadConfig("rms", 1e-5), torch.ones(HIDDEN), torch.zeros(HIDDEN), torch.randn(VOCABULARY, HIDDEN)
-    ).save(path)
+    ).save(folder / "head.safetensors")
+    numbers = range(DOCUMENTS)
+    corpus = pd.DataFrame({"sentence_id": numbers, "document": [f"document {i}" for i in numbers]})
+    write_table(folder / "corpus.parquet", corpus)
 
 
 def extract(folder: Path, shards: list[Path]) -> None:
@@ -83,6 +89,19 @@ def fit(method: str, options: dict[str, Any]) -> Callable[[Path, list[Path]], No
 
         output = folder / (method if options.get("solver") == "exact" else f"{method}-gradient")
         fit_shortcuts(output, shards, method=method, options=options, seed=0)
+
+    return run
+
+
+def distil(method: str) -> Callable[[Path, list[Path]], None]:
+    def run(folder: Path, shards: list[Path]) -> None:
+        from onejump.distillation import distil
+        from onejump.study import Affine, Distilled, OneJump
+
+        kinds = {"distilled": Distilled, "one-jump": OneJump, "affine": Affine}
+        options = kinds[method](steps=4, batch=128).model_dump()
+        head, corpus = folder / "head.safetensors", folder / "corpus.parquet"
+        distil(folder / method, shards, head, corpus, method=method, options=options, seed=0)
 
     return run
 
@@ -129,10 +148,14 @@ STAGES: dict[str, Callable[[Path, list[Path]], None]] = {
     "shortcuts n-njtc": fit("n-njtc", LOW_RANK),
     "shortcuts joint": fit("joint", LOW_RANK),
     "shortcuts n-njtc, gradient": fit("n-njtc", GRADIENT),
+    "distillation distilled": distil("distilled"),
+    "distillation one-jump": distil("one-jump"),
+    "distillation affine": distil("affine"),
     "selection": score,
     "evaluate identity": evaluate("identity"),
     "evaluate jtc": evaluate("jtc"),
     "evaluate n-njtc": evaluate("n-njtc"),
+    "evaluate one-jump": evaluate("one-jump"),
     "evaluate arbitrary": evaluate("arbitrary"),
 }
 
@@ -159,7 +182,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         shards = write_store(folder, SHARDS)
-        write_head(folder / "head.safetensors")
+        write_head_and_corpus(folder)
         for stage in STAGES:
             one, all_of_them = peak(stage, folder, shards[:1]), peak(stage, folder, shards)
             note = f"{one / 1e6:.0f} MB on one shard, {all_of_them / 1e6:.0f} MB on {SHARDS}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +14,31 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
 
 from onejump.errors import OneJumpError
-from onejump.figures import draw
+from onejump.figures import LOOKS, _Kind, _pareto_front, draw
 from onejump.selection import METRICS, select_jump
 
-FIGURES = ("methods", "one-jump", "alternatives", "scores", "parameters")
+FIGURES = (
+    *("methods", "one-jump", "alternatives", "limit", "pareto"),
+    *("scores", "parameters", "spaces", "ranks"),
+)
 PRECISIONS = ["precision@1", "precision@5", "precision@10"]
+PAPERS = ("identity", "jtc", "njtc", "n-njtc", "joint")
+EVERY = (*PAPERS, "residual", "distilled", "one-jump", "affine")
 
 
-def _options(figure: str, metrics: list[str] | None = None) -> dict[str, Any]:
-    if figure == "scores":
+def _options(figure: str) -> dict[str, Any]:
+    if figure in ("scores", "spaces"):
         return {"colormap": "cividis"}
-    return {} if figure == "parameters" else {"metrics": metrics or ["precision@1", "surprisal"]}
+    if figure in ("parameters", "ranks"):
+        return {}
+    return {"metrics": ["precision@1"] if figure in ("limit", "pareto") else ["precision@1", "surprisal"]}
 
 
 def _value(method: str, metric: str, x: float, jump: float) -> float:
@@ -36,6 +50,10 @@ def _value(method: str, metric: str, x: float, jump: float) -> float:
         "njtc": 0.12 + 0.02 * x,
         "n-njtc": 0.15 + 0.01 * x,
         "joint": 0.135 - 0.01 * x,
+        "residual": 0.1 + 0.5 * x**3,
+        "distilled": 0.28 + 0.1 * x,
+        "one-jump": 0.22 + 0.15 * x,
+        "affine": 0.33 + 0.47 * x**2,
     }.get(method, max(0.002, 0.152 - 0.14 * away))
     if metric in PRECISIONS:
         return min(1.0, precision * (1 + 0.5 * PRECISIONS.index(metric)))
@@ -56,7 +74,7 @@ def tables(
     folder: Path,
     *,
     levels: int = 30,
-    methods: tuple[str, ...] = ("identity", "jtc", "njtc", "n-njtc", "joint"),
+    methods: tuple[str, ...] = PAPERS,
     arbitrary: bool = True,
     metric: str = "signed-squared-cosine",
     model: str = "SmolLM2-135M",
@@ -85,6 +103,8 @@ def tables(
     select_jump(paths["selection"], paths["scores"], method=the_set, metric=metric)
     jump = json.loads(paths["selection"].read_text())["jump"]
     jumps = dict.fromkeys(methods, best) | {"ojfa": jump}
+    if "distilled" in methods:
+        jumps |= {"ojfa-normalised": jump, "ojfa-distilled": best, "ojfa-distilled-surprisal": best + 2}
     if arbitrary:
         jumps |= {"arbitrary-first": 0, "arbitrary-middle": levels // 2, "arbitrary-last": levels - 1}
         jumps |= {f"arbitrary-random-{i}": int(rng.integers(levels)) for i in range(1, 6)}
@@ -107,6 +127,13 @@ def tables(
         "n-njtc": (levels, levels * low),
         "joint": (1, low),
         "ojfa": (1, low),
+        "residual": (levels, levels * low),
+        "distilled": (levels, levels * (2 * hidden * rank + hidden + rank)),
+        "one-jump": (1, 2 * hidden * rank + hidden + levels * (rank + rank**2)),
+        "affine": (levels, levels * (hidden**2 + hidden)),
+        "ojfa-normalised": (1, low + 2 * levels * hidden),
+        "ojfa-distilled": (1, 2 * hidden * rank + hidden + rank),
+        "ojfa-distilled-surprisal": (1, 2 * hidden * rank + hidden + rank),
     }
     full = numbers[the_set][1]
     counts = [
@@ -116,6 +143,23 @@ def tables(
     ]
     columns = ["model", "corpus", "method", "shortcuts", "numbers", "reduction"]
     pd.DataFrame(counts, columns=columns).to_parquet(paths["parameters"], index=False)
+    paths["analysis"] = folder / "analysis.parquet"
+    found: list[tuple[Any, ...]] = []
+    for method in (method for method in ("n-njtc", "distilled") if method in methods):
+        found.append((method, "by-chance", None, None, None, rank / hidden))
+        for k in level:
+            for name, near in (("shared-down", 3), ("shared-up", 80)):
+                found += [(method, name, k, m, None, float(np.exp(-abs(k - m) / near))) for m in level]
+            steep = 0.3 if method == "n-njtc" else 0.8
+            held = rng.uniform(0.9, 1) * (1 - steep) * steep ** np.arange(rank)
+            lost = 8 - (1 - steep) * np.arange(rank + 1)
+            for name, values in (("error-share", held), ("head-share", held / 9), ("cross-entropy", lost)):
+                found += [(method, name, k, None, i, float(value)) for i, value in enumerate(values)]
+    columns = ["method", "quantity", "level", "other", "index", "value"]
+    analysis = pd.DataFrame(found, columns=columns).astype(dict.fromkeys(columns[2:5], "Int64"))
+    analysis.insert(0, "model", model)
+    analysis.insert(1, "corpus", "wiki-en")
+    analysis.to_parquet(paths["analysis"], index=False)
     return paths
 
 
@@ -133,15 +177,37 @@ def _draw(figure: str, folder: Path, inputs: dict[str, Path], **options: Any) ->
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return tables(tmp_path_factory.mktemp("full"))
+    return tables(tmp_path_factory.mktemp("full"), methods=EVERY)
+
+
+@pytest.fixture
+def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Figure]:
+    """drawn(figure, inputs, **options): the figure as it was saved."""
+    saved: list[Figure] = []
+    save = Figure.savefig
+
+    def keep(figure: Figure, *arguments: Any, **options: Any) -> None:
+        saved.append(figure)
+        save(figure, *arguments, **options)
+
+    def make(figure: str, inputs: dict[str, Path], **options: Any) -> Figure:
+        monkeypatch.setattr(Figure, "savefig", keep)
+        _draw(figure, tmp_path, inputs, **options)
+        return saved[-1]
+
+    return make
 
 
 EXPECTED = {
-    "methods": ["identity", "jtc", "njtc", "n-njtc", "joint", "ojfa (one jump, from level"],
+    "methods": [*EVERY, "ojfa (from level", "ojfa-normalised", "ojfa-distilled", "ojfa-distilled-surprisal"],
     "one-jump": ["n-njtc, a jump per level (30 jumps)", "one jump (OJFA), from level", "identity"],
     "alternatives": ["joint (one jump fitted to all levels)", "first jump (level 0)", "last jump (level 29)"],
+    "limit": ["share of affine's precision@1", "identity", "one-jump", "ojfa (from level"],
+    "pareto": ["share of affine's precision@1, mean over levels", "affine", "one-jump", "ojfa (from level"],
     "scores": ["jump m (fitted at level m)", "◀ jump ", "chosen: jump "],
     "parameters": ["jtc", "n-njtc", "9,953,280", "×30.0", "—", "ojfa (from level"],
+    "spaces": ["n-njtc, read: columns of A", "distilled, written: rows of B", "0.0087: expected of random"],
+    "ranks": ["share of the last level's variance", "cross-entropy to the teacher (nats)", "distilled"],
 }
 
 
@@ -162,7 +228,7 @@ def test_full_study_is_drawn_with_its_labels_as_text_and_twice_alike(
 
 
 @pytest.mark.parametrize("levels", [1, 3])
-@pytest.mark.parametrize("figure", FIGURES)
+@pytest.mark.parametrize("figure", [figure for figure in FIGURES if figure != "limit"])
 def test_study_with_little_in_it_is_drawn(figure: str, levels: int, tmp_path: Path) -> None:
     inputs = tables(tmp_path / "in", levels=levels, methods=("n-njtc",), arbitrary=False)
     svg, _ = _draw(figure, tmp_path, inputs)
@@ -170,6 +236,8 @@ def test_study_with_little_in_it_is_drawn(figure: str, levels: int, tmp_path: Pa
     assert "joint" not in texts
     assert "arbitrary" not in texts
     assert "\njtc" not in texts
+    assert "distilled" not in texts
+    assert "affine" not in texts
 
 
 def test_every_metric_and_values_beyond_the_axis(full: dict[str, Path], tmp_path: Path) -> None:
@@ -211,6 +279,117 @@ def test_infinite_and_zero_values_are_drawn(tmp_path: Path) -> None:
     table.to_parquet(inputs["evaluation"], index=False)
     svg, _ = _draw("methods", tmp_path, inputs, metrics=["precision@1", "surprisal", "kl", "r2"])
     assert "identity (to inf)" in _texts(svg)
+
+
+def test_every_method_has_a_look_of_its_own() -> None:
+    for looks in zip(*LOOKS.values(), strict=True):
+        assert len(set(looks)) == len(LOOKS)
+
+
+@pytest.mark.parametrize("figure", ["methods", "limit"])
+def test_a_long_legend_stays_inside_and_below(
+    figure: str, full: dict[str, Path], drawn: Callable[..., Figure]
+) -> None:
+    result = drawn(figure, full)
+    legend = result.legends[0].get_window_extent()
+    assert legend.x0 >= 0
+    assert legend.x1 <= result.bbox.x1
+    below = min(ax.get_tightbbox().y0 for ax in result.axes)
+    assert 0 <= legend.y0 < legend.y1 <= below + 1
+    assert min(ax.get_window_extent().height for ax in result.axes) > 2.5 * result.dpi
+
+
+def _precisions(inputs: dict[str, Path]) -> pd.DataFrame:
+    table = pd.read_parquet(inputs["evaluation"])
+    table = table[table["metric"] == "precision@1"]
+    return table.pivot(index="level", columns="method", values="value")
+
+
+def test_the_limit_divides_by_affine_level_by_level(
+    full: dict[str, Path], drawn: Callable[..., Figure]
+) -> None:
+    values = _precisions(full)
+    (ax,) = drawn("limit", full).axes
+    lines = {line.get_color(): line for line in ax.lines if len(line.get_xdata()) == len(values)}
+    assert len(lines) == len(LOOKS) - 1
+    for method, look in LOOKS.items():
+        if method != "affine":
+            expected = values[method] / values["affine"]
+            np.testing.assert_allclose(lines[look.colour].get_ydata(), expected)
+    reference = [line for line in ax.lines if line.get_color() == LOOKS["affine"].colour]
+    assert [list(line.get_ydata()) for line in reference] == [[1, 1]]
+
+
+def test_the_limit_needs_affine_and_leaves_a_gap_where_that_is_nothing(
+    tmp_path: Path, drawn: Callable[..., Figure]
+) -> None:
+    inputs = tables(tmp_path / "in", levels=3)
+    with pytest.raises(OneJumpError, match=r"figure limit: affine, .* the study needs shortcuts.affine"):
+        _draw("limit", tmp_path, inputs)
+    inputs = tables(tmp_path / "in", levels=3, methods=EVERY)
+    table = pd.read_parquet(inputs["evaluation"])
+    table.loc[(table["method"] == "affine") & (table["level"] == 1), "value"] = 0.0
+    table.to_parquet(inputs["evaluation"], index=False)
+    (ax,) = drawn("limit", inputs).axes
+    line = next(line for line in ax.lines if line.get_color() == LOOKS["distilled"].colour)
+    assert np.isnan(line.get_ydata()).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("methods", [EVERY, PAPERS])
+def test_pareto_points_are_numbers_and_mean_shares(
+    methods: tuple[str, ...], tmp_path: Path, drawn: Callable[..., Figure]
+) -> None:
+    inputs = tables(tmp_path / "in", methods=methods)
+    values = _precisions(inputs)
+    means = (values.div(values["affine"], axis=0) if "affine" in methods else values).mean()
+    counts = pd.read_parquet(inputs["parameters"]).set_index("method")
+    (ax,) = drawn("pareto", inputs).axes
+    zero, name = next(zip(ax.get_xticks(), ax.get_xticklabels(), strict=False))
+    assert name.get_text() == "0"
+    points = {line.get_color(): line for line in ax.lines if line.get_marker() != "None"}
+    for method, (kept, numbers) in counts[["shortcuts", "numbers"]].iterrows():
+        point = points[LOOKS[method].colour]
+        assert point.get_xdata()[0] == (numbers or zero)
+        assert point.get_ydata()[0] == pytest.approx(means[method])
+        assert (point.get_markerfacecolor() == "white") == (kept != 1)
+    inside = ax.get_window_extent()
+    names = [text for text in ax.texts if isinstance(text, Annotation)]
+    assert len(names) == len(counts)
+    boxes = [Text.get_window_extent(text) for text in names]  # without the lines to the points
+    assert all(inside.x0 <= box.x0 and box.x1 <= inside.x1 for box in boxes)
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12))
+def test_the_pareto_front_is_what_nothing_dominates(points: list[tuple[int, int]]) -> None:
+    kinds = {str(i): _Kind("", numbers, value, True) for i, (numbers, value) in enumerate(points)}
+    best = {
+        (numbers, value)
+        for numbers, value in points
+        if not any((n, v) != (numbers, value) and n <= numbers and v >= value for n, v in points)
+    }
+    front = [(kinds[method].numbers, kinds[method].value) for method in _pareto_front(kinds)]
+    assert front == sorted(best)
+
+
+def test_spaces_and_ranks_show_the_table(full: dict[str, Path], drawn: Callable[..., Figure]) -> None:
+    table = pd.read_parquet(full["analysis"])
+    panels = [ax for ax in drawn("spaces", full).axes if ax.get_title()]
+    order = [(m, q) for m in ("n-njtc", "distilled") for q in ("shared-down", "shared-up")]
+    for ax, (method, quantity) in zip(panels, order, strict=True):
+        rows = table[(table["method"] == method) & (table["quantity"] == quantity)]
+        (mesh,) = (found for found in ax.collections if isinstance(found, QuadMesh))
+        expected = rows.pivot(index="level", columns="other", values="value").to_numpy()
+        np.testing.assert_allclose(mesh.get_array().reshape(expected.shape), expected)
+        assert mesh.get_clim() == (0, 1)
+    variance, loss = drawn("ranks", full).axes
+    for ax, quantity in ((variance, "error-share"), (loss, "cross-entropy")):
+        for line in ax.lines:
+            rows = table[(table["method"] == line.get_label()) & (table["quantity"] == quantity)]
+            means = rows.groupby("index")["value"].mean()
+            expected = [0, *means.cumsum()] if ax is variance else means
+            np.testing.assert_allclose(line.get_ydata(), expected)
+        assert len(ax.lines) == 2
 
 
 def test_errors_say_what_was_given_and_leave_the_old_files(full: dict[str, Path], tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The stage "figures": the papers' figures, each as SVG and PNG.
 
-One style file (`onejump.mplstyle`); one look for each method in every figure: an Okabe-Ito colour that the
-colour-blind tell apart, with a line style and a marker of its own for those who print in grey.
+One style file (`onejump.mplstyle`); one look for each method in every figure: a colour that the colour-blind
+tell apart (those of Okabe and Ito for the papers' kinds), with a line style and a marker of its own for those
+who print in grey.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.resources import as_file, files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +27,16 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.text import Annotation
+from matplotlib.ticker import (
+    EngFormatter,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
+from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 
 from onejump.errors import OneJumpError
@@ -45,10 +56,17 @@ class Look(NamedTuple):
 LOOKS = {
     "identity": Look("#000000", (0, (4, 1.5)), "o"),
     "jtc": Look("#E69F00", (0, (6, 1.5, 1, 1.5)), "s"),
+    "affine": Look("#707070", (0, (12, 2)), "*"),
     "njtc": Look("#56B4E9", (0, (3, 1, 1, 1, 1, 1)), "^"),
     "n-njtc": Look("#0072B2", "-", "D"),
+    "residual": Look("#5A5A00", (0, (3, 1)), "<"),
+    "distilled": Look("#990066", (0, (8, 2)), "h"),
     "joint": Look("#009E73", (0, (1, 1)), "v"),
+    "one-jump": Look("#332288", (0, (9, 1.5, 1, 1.5, 1, 1.5)), "X"),
     "ojfa": Look("#D55E00", (0, (5, 2)), "P"),
+    "ojfa-normalised": Look("#F2A88C", (0, (5, 1.5, 1, 1.5)), "d"),
+    "ojfa-distilled": Look("#F768C4", (0, (2, 1.5)), ">"),
+    "ojfa-distilled-surprisal": Look("#661100", (0, (1, 2)), "p"),
 }
 """Look of each method, in the order of legends and tables."""
 
@@ -65,6 +83,8 @@ _AXIS_LABELS = {
     "r2": "r² of the last level's states",
 }
 _HEAVY_TAILED = ("surprisal", "kl")
+_LIMIT = "affine"
+"""The method that others are held against: of full rank, and trained for what is measured."""
 
 _SCORE_LABELS = {
     "signed-squared-cosine": "signed squared cosine sgn(C) C², mean over samples",
@@ -105,35 +125,45 @@ def draw(
     scores: Path | None = None,
     parameters: Path | None = None,
     selection: Path | None = None,
+    analysis: Path | None = None,
     options: dict[str, Any],
 ) -> None:
     """The stage: draw one figure into all outputs, or into none.
 
     Parameters
     ----------
-    figure : {"methods", "one-jump", "alternatives", "scores", "parameters"}
+    figure : str
+        One of the study's figures.
     outputs : sequence of Path
         Files to write, the format chosen by the suffix (.svg, .png).
     evaluation : Path
-        Table of `onejump.evaluation.collect`: for methods, one-jump and alternatives.
+        Table of `onejump.evaluation.collect`: for methods, one-jump, alternatives, limit and pareto.
     scores : Path
         Table of `onejump.selection.score_jumps`: for scores.
     parameters : Path
-        Table of `onejump.evaluation.count_parameters`: for parameters.
+        Table of `onejump.evaluation.count_parameters`: for parameters and pareto.
     selection : Path
-        Of `onejump.selection.select_jump`: for one-jump, alternatives and scores; where methods and
-        parameters get it too, they name the chosen level.
+        Of `onejump.selection.select_jump`: for one-jump, alternatives and scores; where methods, limit,
+        pareto and parameters get it too, they name the chosen level.
+    analysis : Path
+        Table of `onejump.analysis.analyse`: for spaces and ranks.
     options : dict
         The study's options of the figure.
 
     Raises
     ------
     OneJumpError
-        If the figure is unknown, an input is missing, or a metric was not evaluated.
+        If the figure is unknown, an input is missing, or a metric or method was not evaluated.
     """
     if figure not in _FIGURES:
         raise OneJumpError(f"figure {figure!r} given, accepted is one of {', '.join(_FIGURES)}")
-    paths = {"evaluation": evaluation, "scores": scores, "parameters": parameters, "selection": selection}
+    paths = {
+        "evaluation": evaluation,
+        "scores": scores,
+        "parameters": parameters,
+        "selection": selection,
+        "analysis": analysis,
+    }
     style = files("onejump") / "onejump.mplstyle"
     # After a reset, so that a reader's own matplotlibrc does not change the figures.
     with as_file(style) as style_file, matplotlib.style.context(style_file, after_reset=True):
@@ -164,18 +194,48 @@ class _Curve(NamedTuple):
 def _draw_methods(inputs: _Inputs, options: dict[str, Any]) -> Figure:
     """Every method by exit level."""
     table = inputs.table("evaluation")
-    labels = {method: method for method in LOOKS}
-    if inputs.has("selection"):
-        labels["ojfa"] = f"ojfa (one jump, from level {inputs.selection()['jump']})"
     panels = {
-        metric: [
-            _curve(table, metric, method, labels[method])
-            for method in LOOKS
-            if (table["method"] == method).any()
-        ]
+        metric: [_curve(table, metric, method, label) for method, label in _evaluated(inputs, table).items()]
         for metric in _metrics(table, inputs.figure, options)
     }
     return _level_figure("Shortcuts by exit level", table, panels)
+
+
+def _evaluated(inputs: _Inputs, table: pd.DataFrame) -> dict[str, str]:
+    """Methods of a table that have a look, with their labels."""
+    present = set(table["method"])
+    labels = {method: method for method in LOOKS if method in present}
+    if "ojfa" in labels and inputs.has("selection"):
+        labels["ojfa"] = f"ojfa (from level {inputs.selection()['jump']})"
+    return labels
+
+
+def _draw_limit(inputs: _Inputs, options: dict[str, Any]) -> Figure:
+    """What every method keeps of the precision of a full-rank affine map, by exit level."""
+    table = inputs.table("evaluation")
+    labels = _evaluated(inputs, table)
+    if not labels.pop(_LIMIT, None):
+        raise OneJumpError(
+            f"figure {inputs.figure}: {_LIMIT}, the limit to compare with, is not among the evaluated "
+            f"{', '.join(labels)}: the study needs shortcuts.{_LIMIT}"
+        )
+    panels = {
+        metric: [_share_of_limit(table, metric, method, label) for method, label in labels.items()]
+        for metric in _metrics(table, inputs.figure, options)
+    }
+    return _level_figure("What is kept of the limit", table, panels, limit=_LIMIT)
+
+
+def _share_of_limit(table: pd.DataFrame, metric: str, method: str, label: str) -> _Curve:
+    """A method's precision over that of the limit; not a number where the limit's is zero."""
+    curve, limit = _curve(table, metric, method, label), _curve(table, metric, _LIMIT, "")
+    assert curve.errors is not None
+    assert limit.errors is not None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = np.where(limit.values > 0, curve.values / limit.values, np.nan)
+        # As if the two were of different samples.
+        errors = np.hypot(curve.errors, shares * limit.errors) / limit.values
+    return curve._replace(values=shares, errors=errors)
 
 
 def _draw_one_jump(inputs: _Inputs, options: dict[str, Any]) -> Figure:
@@ -281,10 +341,12 @@ def _level_figure(
     *,
     mark: int | None = None,
     envelope: str | None = None,
+    limit: str | None = None,
 ) -> Figure:
     """A panel for each metric.
 
-    ``mark`` is a level to mark on ojfa, ``envelope`` the name of the curves to put a band around.
+    ``mark`` is a level to mark on ojfa, ``envelope`` the name of the curves to put a band around, ``limit``
+    the method that the curves are shares of.
     """
     columns = len(panels) if len(panels) <= 2 else 2 if len(panels) == 4 else 3
     rows = -(-len(panels) // columns)
@@ -294,22 +356,21 @@ def _level_figure(
         f"n = {int(table['n'].iloc[0]):,} validation samples",
         "shaded: ±1 standard error",
     ]
-    entries = [curve.label for curve in next(iter(panels.values()))]
-    figure = _framed(title, subtitle, width, 3.4 * rows + 0.2 * len(entries) / columns + 0.4)
+    handles = _legend_entries(next(iter(panels.values())), envelope)
+    beside = max(1, min(len(handles), int(width / (0.75 + 0.075 * max(map(len, handles))))))
+    figure = _framed(title, subtitle, width, 3.6 * rows + 0.2 * -(-len(handles) // beside) + 0.4)
     axes = figure.subplots(rows, columns, squeeze=False)
     for spare in axes.flat[len(panels) :]:
         spare.remove()
     for ax, (metric, curves) in zip(axes.flat, panels.items(), strict=False):
-        _panel(ax, metric, curves, envelope=envelope)
+        _panel(ax, metric, curves, envelope=envelope, limit=limit)
         if mark is not None:
             _mark_level(ax, curves, mark)
-    handles = _legend_entries(next(iter(panels.values())), envelope)
-    longest = max(len(label) for label in handles)
     figure.legend(
         handles.values(),
         handles.keys(),
         loc="outside lower center",
-        ncols=max(1, min(len(handles), int(width / (0.75 + 0.075 * longest)))),
+        ncols=beside,
         handler_map={tuple: HandlerTuple(ndivide=1)},
     )
     return figure
@@ -332,14 +393,27 @@ def _legend_entries(curves: list[_Curve], envelope: str | None) -> dict[str, Any
     return handles
 
 
-def _panel(ax: Axes, metric: str, curves: list[_Curve], *, envelope: str | None) -> None:
-    low, high = _scale(ax, metric, np.concatenate([curve.values for curve in curves]))
+def _panel(ax: Axes, metric: str, curves: list[_Curve], *, envelope: str | None, limit: str | None) -> None:
+    values = np.concatenate([curve.values for curve in curves])
+    low, high = _scale(ax, metric, values) if limit is None else _share_scale(ax, values)
     ax.set_xlabel("exit level l")
-    ax.set_ylabel(_AXIS_LABELS.get(metric, metric))
+    ax.set_ylabel(_AXIS_LABELS.get(metric, metric) if limit is None else _share_label(metric))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     levels = np.concatenate([curve.levels for curve in curves])
     pad = max(0.25, 0.02 * float(np.ptp(levels)))
     ax.set_xlim(levels.min() - pad, levels.max() + pad)
+    if limit is not None:
+        look = LOOKS[limit]
+        ax.axhline(1, color=look.colour, linestyle=look.line, zorder=1.8)
+        ax.annotate(
+            limit,
+            (1, 1),
+            xytext=(0, 3),
+            xycoords=ax.get_yaxis_transform(),
+            textcoords="offset points",
+            ha="right",
+            color=look.colour,
+        )
     if metric == "r2" and low < 0:
         ax.axhline(0, color=_QUIET, linewidth=0.8, zorder=1.5)
     if band := [curve for curve in curves if curve.name == envelope]:
@@ -408,6 +482,18 @@ def _scale(ax: Axes, metric: str, values: Floats) -> tuple[float, float]:
         high = min(high, 1.03)
     ax.set_ylim(low, high)
     return low, high
+
+
+def _share_scale(ax: Axes, values: Floats) -> tuple[float, float]:
+    """Set the y axis of shares: from nothing to all and, where methods reach beyond it, some more."""
+    most = float(values[np.isfinite(values)].max(initial=1.0))
+    limits = 0.0, 1.06 * min(most, 1.5)
+    ax.set_ylim(limits)
+    return limits
+
+
+def _share_label(metric: str) -> str:
+    return f"share of {_LIMIT}'s {metric}"
 
 
 def _log_axis(ax: Axes, low: float, high: float) -> None:
@@ -488,6 +574,181 @@ def _mark_level(ax: Axes, curves: list[_Curve], level: int) -> None:
                 markeredgecolor="white",
                 zorder=4,
             )
+
+
+# What each method costs and gives
+
+
+class _Kind(NamedTuple):
+    """A method as a point."""
+
+    label: str
+    numbers: int
+    """Kept at inference, of all its shortcuts."""
+    value: float
+    single: bool
+    """Whether one shortcut serves all levels."""
+
+
+def _draw_pareto(inputs: _Inputs, options: dict[str, Any]) -> Figure:
+    """Numbers kept at inference against what is kept of the limit's precision, mean over levels."""
+    table, counts = inputs.table("evaluation"), inputs.table("parameters")
+    kept = dict(zip(counts["method"], counts["shortcuts"].astype(int), strict=True))
+    numbers = dict(zip(counts["method"], counts["numbers"].astype(int), strict=True))
+    labels = {method: label for method, label in _evaluated(inputs, table).items() if method in numbers}
+    limited = _LIMIT in labels
+    curve = _share_of_limit if limited else _curve
+    panels: dict[str, dict[str, _Kind]] = {}
+    for metric in _metrics(table, inputs.figure, options):
+        panels[metric] = {}
+        for method, label in labels.items():
+            values = curve(table, metric, method, label).values
+            known = values[np.isfinite(values)]
+            if known.size:
+                panels[metric][method] = _Kind(label, numbers[method], float(known.mean()), kept[method] == 1)
+    subtitle = [
+        _about(table),
+        f"mean over {table['level'].nunique()} exit levels",
+        f"n = {int(table['n'].iloc[0]):,} validation samples",
+        "filled: one shortcut for all levels; open: one for each",
+        "line: Pareto front",
+    ]
+    figure = _framed("Precision for the numbers kept", subtitle, 7.6 * len(panels), 4.8)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for ax, (metric, kinds) in zip(axes, panels.items(), strict=True):
+        _pareto_axes(ax, kinds)
+        ax.set_ylabel(f"{_share_label(metric) if limited else metric}, mean over levels")
+    figure.draw_without_rendering()  # gives the axes their places, by which names find theirs
+    for ax, kinds in zip(axes, panels.values(), strict=True):
+        _pareto_points(ax, kinds)
+    return figure
+
+
+def _place_of_zero(kinds: Mapping[str, _Kind]) -> float:
+    """Where no numbers are: a log axis has no such place."""
+    return min([kind.numbers for kind in kinds.values() if kind.numbers], default=1) / 8
+
+
+def _pareto_axes(ax: Axes, kinds: Mapping[str, _Kind]) -> None:
+    """A log axis of numbers, with a zero behind a break for what keeps none, and an axis of values."""
+    numbers = [kind.numbers for kind in kinds.values()]
+    zero, most = _place_of_zero(kinds), max([1, *numbers])
+    ticks = [float(tick) for tick in 10.0 ** np.arange(np.ceil(np.log10(4 * zero)), np.log10(2 * most))]
+    names = [EngFormatter(sep="")(tick) for tick in ticks]
+    left = 3 * zero
+    if 0 in numbers:
+        ticks, names, left = [zero, *ticks], ["0", *names], zero / 2
+        for at in (2.35 * zero, 2.65 * zero):
+            ax.plot(
+                at,
+                0,
+                transform=ax.get_xaxis_transform(),
+                marker=[(-0.5, -1), (0.5, 1)],
+                markersize=11,
+                color=ax.spines["bottom"].get_edgecolor(),
+                clip_on=False,
+            )
+    ax.set_xscale("log")
+    ax.set_xlim(left, 2 * most)
+    ax.set_xticks(ticks, names)
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("numbers kept at inference (log scale)")
+    ax.set_ylim(0, 1.08 * max([kind.value for kind in kinds.values()], default=0) or 1)
+
+
+def _pareto_points(ax: Axes, kinds: Mapping[str, _Kind]) -> None:
+    """The points with their names, and their front as stairs."""
+    zero, right = _place_of_zero(kinds), ax.get_xlim()[1]
+    places = {method: (kind.numbers or zero, kind.value) for method, kind in kinds.items()}
+    front = np.array([places[method] for method in _pareto_front(kinds)]).reshape(-1, 2)
+    stairs = np.column_stack([np.append(front[:, 0], right).repeat(2)[1:-1], front[:, 1].repeat(2)])
+    ax.plot(*stairs.T, color=_GREY, linewidth=1.4, zorder=1.8)
+    ax.fill_between(*stairs.T, color=_GREY, alpha=0.08, linewidth=0, zorder=0.5)
+    for method, place in places.items():
+        colour = LOOKS[method].colour
+        ax.plot(
+            *place,
+            marker=LOOKS[method].marker,
+            markersize=9,
+            markeredgewidth=1.6,
+            color=colour,
+            markerfacecolor=colour if kinds[method].single else "white",
+        )
+    _name_points(ax, {kinds[method].label: place for method, place in places.items()}, stairs)
+
+
+def _pareto_front(kinds: Mapping[str, _Kind]) -> list[str]:
+    """Methods that are better than all others that keep as few numbers, by numbers."""
+    front: list[str] = []
+    for method in sorted(kinds, key=lambda method: (kinds[method].numbers, -kinds[method].value)):
+        if not front or kinds[method].value > kinds[front[-1]].value:
+            front.append(method)
+    return front
+
+
+# A name's shift from its point, in points of print, and which of its sides is there; best first. Those far
+# away need a line to the point.
+_BESIDE = (
+    (10, 0, "left", "center"),
+    (-10, 0, "right", "center"),
+    (0, 8, "center", "bottom"),
+    (0, -8, "center", "top"),
+    (6, 4, "left", "bottom"),
+    (6, -4, "left", "top"),
+    (-6, 4, "right", "bottom"),
+    (-6, -4, "right", "top"),
+    (0, 22, "center", "bottom"),
+    (0, -22, "center", "top"),
+    (18, 14, "left", "bottom"),
+    (18, -14, "left", "top"),
+    (-18, 14, "right", "bottom"),
+    (-18, -14, "right", "top"),
+)
+
+
+def _name_points(ax: Axes, places: Mapping[str, tuple[float, float]], line: Floats) -> None:
+    """A name beside each point, on the side where it covers least of points, names and a line (n, 2)."""
+    inside = ax.get_window_extent()
+    drawn = [Bbox([start, stop]).padded(5) for start, stop in pairwise(ax.transData.transform(line))]
+    drawn += [Bbox([point, point]).padded(10) for point in map(ax.transData.transform, places.values())]
+    boxes: dict[str, list[Bbox]] = {}
+    for name, place in places.items():
+        tried = [_name(ax, name, place, at) for at in _BESIDE]
+        boxes[name] = [text.get_window_extent() for text in tried]
+        for text in tried:
+            text.remove()
+    chosen: dict[str, int] = {}
+    for _ in range(3):  # names that came first make room for those that came later
+        for name in places:
+            others = [boxes[other][at] for other, at in chosen.items() if other != name]
+            chosen[name] = int(np.argmin([_covered(box, [*drawn, *others], inside) for box in boxes[name]]))
+    for name, at in chosen.items():
+        line_to = {"arrowstyle": "-", "color": _GREY, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 5}
+        far = abs(_BESIDE[at][1]) > 10
+        _name(ax, name, places[name], _BESIDE[at], line_to if far else None)
+
+
+def _name(
+    ax: Axes,
+    name: str,
+    place: tuple[float, float],
+    beside: tuple[int, int, Any, Any],
+    line_to: dict[str, Any] | None = None,
+) -> Annotation:
+    x, y, side, height = beside
+    text = ax.annotate(
+        name, place, (x, y), textcoords="offset points", ha=side, va=height, arrowprops=line_to
+    )
+    text.set_in_layout(False)
+    return text
+
+
+def _covered(box: Bbox, taken: Sequence[Bbox], inside: Bbox) -> float:
+    """What a box covers of others; what lies outside counts more."""
+    free = Bbox.intersection(box, inside)
+    outside = box.width * box.height - (0 if free is None else free.width * free.height)
+    both = [Bbox.intersection(box, other) for other in taken]
+    return float(10 * outside + sum(part.width * part.height for part in both if part is not None))
 
 
 # The score matrix
@@ -579,6 +840,80 @@ def _verdict(chosen: dict[str, Any], samples: int) -> str:
     if len(ranking) > 1:
         text += f"; next: jump {ranking[1][0]}, D = {ranking[1][1]:.4g}"
     return text
+
+
+# What jumps of different levels share, and what their ranks are spent on
+
+_SPACES = {"shared-down": "read: columns of A", "shared-up": "written: rows of B"}
+
+
+def _draw_spaces(inputs: _Inputs, options: dict[str, Any]) -> Figure:
+    """How much of the spaces that jumps read and write those of two levels share."""
+    table = inputs.table("analysis")
+    methods = _analysed(table)
+    chance = table[table["quantity"] == "by-chance"].set_index("method")["value"]
+    subtitle = [
+        _about(table),
+        "1: the same space",
+        f"{' or '.join(f'{value:.2g}' for value in dict.fromkeys(chance[methods]))}: expected of random ones",
+    ]
+    figure = _framed("Spaces that the jumps of two levels share", subtitle, 8.2, 3.5 * len(methods) + 0.2)
+    axes = figure.subplots(len(methods), 2, squeeze=False, sharex=True, sharey=True)
+    for row, method in zip(axes, methods, strict=True):
+        for ax, (quantity, title) in zip(row, _SPACES.items(), strict=True):
+            rows = table[(table["method"] == method) & (table["quantity"] == quantity)]
+            matrix = rows.pivot(index="level", columns="other", values="value").to_numpy(np.float64)
+            edges = np.arange(len(matrix) + 1) - 0.5
+            mesh = ax.pcolormesh(edges, edges, matrix, cmap=options["colormap"], vmin=0, vmax=1)
+            ax.set_title(f"{method}, {title}")
+            ax.grid(False)
+            ax.set_aspect("equal")
+            ax.set(xlabel="level of one jump", ylabel="level of the other")
+            ax.label_outer()
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    label = "squared cosine of the principal angles, mean"
+    figure.colorbar(mesh, ax=axes, location="right", label=label, aspect=40, shrink=0.8)
+    return figure
+
+
+def _draw_ranks(inputs: _Inputs, options: dict[str, Any]) -> Figure:
+    """What each further rank holds of the last level's variance, and what it is worth to the head."""
+    table = inputs.table("analysis")
+    methods = _analysed(table)
+    subtitle = [
+        _about(table),
+        "training samples",
+        f"mean over the jumps of {table['level'].nunique()} levels, shaded: from the least to the most",
+    ]
+    figure = _framed("What the ranks are spent on", subtitle, 9.4, 3.9)
+    variance, loss = figure.subplots(1, 2)
+    for method in methods:
+        look = LOOKS[method]
+        held, lost = (_by_rank(table, method, quantity) for quantity in ("error-share", "cross-entropy"))
+        held = np.column_stack([np.zeros(len(held)), held.cumsum(1)])
+        for ax, curves in ((variance, held), (loss, lost)):
+            ranks = np.arange(curves.shape[1])
+            ax.fill_between(ranks, curves.min(0), curves.max(0), color=look.colour, alpha=0.18, linewidth=0)
+            style = {"color": look.colour, "linestyle": look.line, "marker": look.marker}
+            ax.plot(ranks, curves.mean(0), label=method, markevery=max(1, len(ranks) // 8), **style)
+    variance.set(ylabel="share of the last level's variance", ylim=(0, 1.03))
+    loss.set(ylabel="cross-entropy to the teacher (nats)")
+    for ax in (variance, loss):
+        ax.set_xlabel("ranks kept, those that vary most first (0: mean only)")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    figure.legend(*variance.get_legend_handles_labels(), loc="outside lower center", ncols=len(methods))
+    return figure
+
+
+def _analysed(table: pd.DataFrame) -> list[str]:
+    return [method for method in LOOKS if (table["method"] == method).any()]
+
+
+def _by_rank(table: pd.DataFrame, method: str, quantity: str) -> Floats:
+    """Levels x ranks."""
+    rows = table[(table["method"] == method) & (table["quantity"] == quantity)]
+    return rows.pivot(index="level", columns="index", values="value").to_numpy(np.float64)
 
 
 # The table of parameters
@@ -690,6 +1025,10 @@ _FIGURES: dict[str, Callable[[_Inputs, dict[str, Any]], Figure]] = {
     "methods": _draw_methods,
     "one-jump": _draw_one_jump,
     "alternatives": _draw_alternatives,
+    "limit": _draw_limit,
+    "pareto": _draw_pareto,
     "scores": _draw_scores,
     "parameters": _draw_parameters,
+    "spaces": _draw_spaces,
+    "ranks": _draw_ranks,
 }

@@ -231,6 +231,27 @@ def scores_cost(sizes: Sizes, options: Mapping[str, Any], store: Store, *, sampl
     )
 
 
+def analysis_cost(sizes: Sizes, ranks: Sequence[int | None], *, samples: int, top_k: int) -> Cost:
+    """The head's metric once; for each jump, its predictions of some samples with each number of ranks."""
+    levels, width, vocabulary = sizes.blocks, sizes.hidden, sizes.vocabulary
+    predicted = min(1024, samples)
+    known = [rank or max(1, width // 100) for rank in ranks]
+    rows = [rank + 1 for rank in known for _ in range(levels)]
+    return Cost(
+        single_flops=2 * vocabulary * sum(row * width + row**2 * predicted for row in rows),
+        double_flops=2 * width**2 * (vocabulary + 2 * samples),
+        moved=16.0 * vocabulary * predicted * sum(rows) + 8.0 * samples * width * len(rows),
+        loaded=4.0 * vocabulary * width,
+        disk=20.0 * len(rows) * (levels + 2 * max(known, default=0)),
+        memory=_LIBRARIES
+        + 24 * vocabulary * width
+        + 6 * 8 * width**2
+        + 8 * 512 * top_k * width
+        + 20 * samples * top_k
+        + 8 * width * sum(3 * row for row in rows),
+    )
+
+
 def evaluation_cost(
     sizes: Sizes, method: str, evaluation: Evaluation, store: Store, *, samples: int, rank: int | None
 ) -> Cost:
@@ -347,6 +368,9 @@ def _stages(
     if study.shortcuts.distilled is not None:
         distilled = study.shortcuts.options("distilled")
         yield "distilled-scores", [scores_cost(sizes, distilled, store, samples=samples)]
+    if study.figures.spaces is not None or study.figures.ranks is not None:
+        ranks = [study.shortcuts.options(method)["rank"] for method in study.analysed()]
+        yield "analysis", [analysis_cost(sizes, ranks, samples=samples, top_k=options.top_k)]
     for method in study.evaluated():
         rank = study.shortcuts.options(study.fitted_as(method)).get("rank")
         cost = evaluation_cost(sizes, method, study.evaluation, store, samples=held_out, rank=rank)
@@ -411,8 +435,9 @@ def show_plan(rows: Sequence[Row], *, device: Device, host: Device, nodes: int) 
                     f"{_short(row.cost.memory, 'B'):>10}{row.seconds / 3600:>10.2g}"
                 )
         lines.append("")
-    stages = {kind: [row for row in rows if row.stage.split()[0] == kind] for kind in _KINDS}
-    walls = {kind: _wall(found, nodes) / 3600 for kind, found in stages.items() if found}
+    kinds = dict.fromkeys(row.stage.split()[0] for row in rows)
+    stages = {kind: [row for row in rows if row.stage.split()[0] == kind] for kind in kinds}
+    walls = {kind: _wall(found, nodes) / 3600 for kind, found in stages.items()}
     longest = max(walls, key=lambda kind: walls[kind])
     jobs, disk = sum(row.jobs for row in rows), sum(row.cost.disk for row in rows)
     lines += [
@@ -433,9 +458,6 @@ def show_plan(rows: Sequence[Row], *, device: Device, host: Device, nodes: int) 
                 )
             )
     return "\n".join(lines)
-
-
-_KINDS = ("activations", "shortcuts", "scores", "evaluate")
 
 
 def _wall(rows: Sequence[Row], nodes: int) -> float:

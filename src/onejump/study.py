@@ -31,6 +31,8 @@ from onejump.errors import StudyError
 METHODS = ("identity", "jtc", "njtc", "n-njtc", "joint", "residual", "distilled", "one-jump", "affine")
 LOW_RANK_METHODS = ("njtc", "n-njtc", "joint", "residual", "distilled", "one-jump")
 DISTILLED_METHODS = ("distilled", "one-jump", "affine")
+# Low-rank kinds with a jump for each level, and a pair of solvers to hold against one another.
+ANALYSED_METHODS = ("n-njtc", "distilled")
 SCORE_METRICS = ("signed-squared-cosine", "cosine", "mse")
 
 # What may stand in a path, so that a name is its own folder.
@@ -480,6 +482,14 @@ class Study(_Section):
                 f"{self.activations.top_k}"
             )
         measured = {f"precision@{k}" for k in self.evaluation.precision_at} | {"surprisal", "r2", "kl"}
+        if self.figures.limit is not None and self.shortcuts.affine is None:
+            raise ValueError("figures.limit: it needs the limit itself: switch shortcuts.affine on")
+        for figure in ("spaces", "ranks"):
+            if getattr(self.figures, figure) is not None and not self.analysed():
+                raise ValueError(
+                    f"figures.{figure}: it needs jumps to look at: switch on one of shortcuts "
+                    f"{', '.join(ANALYSED_METHODS)}"
+                )
         for figure in self.figures.names():
             for metric in self.figures.options(figure).get("metrics", []):
                 if metric not in measured:
@@ -497,6 +507,10 @@ class Study(_Section):
         if self.shortcuts.distilled is not None:
             chosen.append("ojfa-distilled")
         return (*self.shortcuts.methods(), *chosen)
+
+    def analysed(self) -> tuple[str, ...]:
+        """Methods whose jumps are compared between levels."""
+        return tuple(method for method in self.shortcuts.methods() if method in ANALYSED_METHODS)
 
     def fitted_as(self, evaluated: str) -> str:
         """The method whose shortcuts an evaluated one uses."""

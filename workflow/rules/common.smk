@@ -16,6 +16,7 @@ from onejump.plan import (
     DEVICES,
     Sizes,
     activations_cost,
+    analysis_cost,
     evaluation_cost,
     fit_cost,
     scores_cost,
@@ -38,6 +39,7 @@ PAIR = f"{RESULTS}/{{model}}/{{corpus}}"
 METHODS = STUDY.shortcuts.methods()
 FITTED = [method for method in METHODS if method != "identity"]
 EVALUATED = STUDY.evaluated()
+ANALYSED = STUDY.analysed()
 WHEEL_CHECKSUMS = {
     (source.wheel, source.file): source.sha256
     for source in [*STUDY.models.values(), *STUDY.corpora.values()]

@@ -61,6 +61,47 @@ rule figure_alternatives:
         "../scripts/figures.py"
 
 
+rule figure_limit:
+    input:
+        evaluation=f"{PAIR}/evaluation.parquet",
+        selection=f"{PAIR}/selection.json",
+    output:
+        figure_outputs("limit"),
+    log:
+        f"{PAIR}/logs/figures/limit.log",
+    conda:
+        "../../envs/onejump.yaml"
+    params:
+        figure="limit",
+        options=figure_options("limit"),
+        code=FIGURE_CODE,
+    message:
+        "Drawing what {wildcards.model} on {wildcards.corpus} keeps of the limit"
+    script:
+        "../scripts/figures.py"
+
+
+rule figure_pareto:
+    input:
+        evaluation=f"{PAIR}/evaluation.parquet",
+        parameters=f"{PAIR}/parameters.parquet",
+        selection=f"{PAIR}/selection.json",
+    output:
+        figure_outputs("pareto"),
+    log:
+        f"{PAIR}/logs/figures/pareto.log",
+    conda:
+        "../../envs/onejump.yaml"
+    params:
+        figure="pareto",
+        options=figure_options("pareto"),
+        code=FIGURE_CODE,
+    message:
+        "Drawing precision against numbers kept, {wildcards.model} on {wildcards.corpus}"
+    script:
+        "../scripts/figures.py"
+
+
 rule figure_scores:
     input:
         scores=f"{PAIR}/scores.parquet",
@@ -97,5 +138,43 @@ rule figure_parameters:
         code=FIGURE_CODE,
     message:
         "Drawing the parameter table of {wildcards.model} on {wildcards.corpus}"
+    script:
+        "../scripts/figures.py"
+
+
+rule figure_spaces:
+    input:
+        analysis=f"{PAIR}/analysis.parquet",
+    output:
+        figure_outputs("spaces"),
+    log:
+        f"{PAIR}/logs/figures/spaces.log",
+    conda:
+        "../../envs/onejump.yaml"
+    params:
+        figure="spaces",
+        options=figure_options("spaces"),
+        code=FIGURE_CODE,
+    message:
+        "Drawing the spaces that jumps of {wildcards.model} on {wildcards.corpus} share"
+    script:
+        "../scripts/figures.py"
+
+
+rule figure_ranks:
+    input:
+        analysis=f"{PAIR}/analysis.parquet",
+    output:
+        figure_outputs("ranks"),
+    log:
+        f"{PAIR}/logs/figures/ranks.log",
+    conda:
+        "../../envs/onejump.yaml"
+    params:
+        figure="ranks",
+        options=figure_options("ranks"),
+        code=FIGURE_CODE,
+    message:
+        "Drawing what jumps of {wildcards.model} on {wildcards.corpus} spend their ranks on"
     script:
         "../scripts/figures.py"
