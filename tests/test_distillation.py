@@ -15,6 +15,7 @@ from torch.autograd import gradcheck
 
 from onejump import distillation
 from onejump.distillation import Distiller, Teacher, cross_entropy, head_metric
+from onejump.errors import OneJumpError
 from onejump.exact import Metric, fit_n_njtc, reduced_rank
 from onejump.exit_head import ExitHead
 from onejump.head import Head
@@ -164,11 +165,10 @@ def documents(samples: int) -> list[str]:
     return [f"document {i % 20}" for i in range(samples)]
 
 
-def distiller(
-    store: ActivationStore, head: Head, held_out: torch.Tensor, *, steps: int = 60, norm: Any = "rms"
-) -> Distiller:
-    options: dict[str, Any] = {"batch": 64, "learning_rate": 0.01, "patience": 5, "seed": 0}
-    return Distiller(store, head, held_out=held_out, norm=norm, steps=steps, **options)
+def distiller(store: ActivationStore, head: Head, held_out: torch.Tensor, **changes: Any) -> Distiller:
+    options: dict[str, Any] = {"norm": "rms", "steps": 60, "batch": 64, "learning_rate": 0.01}
+    options |= {"patience": 5, "seed": 0} | changes
+    return Distiller(store, head, held_out=held_out, **options)
 
 
 @pytest.mark.parametrize("norm", ["rms", None])
@@ -215,6 +215,19 @@ def test_the_closed_form_of_one_level_is_the_folded_jump(taught: tuple[Activatio
     torch.testing.assert_close(reduced[~held_out].var(0), torch.ones(2), rtol=1e-2, atol=1e-2)
     folded = fit.one_jump([1], 2).at(0)
     torch.testing.assert_close(folded(states), reduced @ start.up + start.bias, rtol=1e-4, atol=1e-4)
+
+
+def test_divergence_is_an_error_and_no_progress_a_warning(
+    taught: tuple[ActivationStore, Head], caplog: pytest.LogCaptureFixture
+) -> None:
+    store, head = taught
+    held_out = hold_out(documents(store.samples), 0.2, seed=0)
+    with pytest.raises(OneJumpError, match=r"diverged.*learning_rate: 1e\+30 given"):
+        distiller(store, head, held_out, learning_rate=1e30).one_jump([0], 2)
+    start = distiller(store, head, held_out, steps=0).affine(1)
+    wild = distiller(store, head, held_out, learning_rate=100.0).affine(1)
+    assert "no step was better than the closed form" in caplog.text
+    assert torch.equal(wild.matrix, start.matrix)
 
 
 def test_full_rank_is_the_limit(taught: tuple[ActivationStore, Head]) -> None:

@@ -166,17 +166,15 @@ def _summarise(pair: Path, model: str, corpus: str) -> None:
     )
     click.echo(f"  {_score_line(chosen)}")
     click.echo("  validation, mean over levels:")
-    click.echo(
-        f"    {'method':<10}" + "".join(f"{name:>14}" for name in ("precision@1", "surprisal", "kl", "r2"))
-    )
     table = read_table(pair / "evaluation.parquet")
+    table = table[~table["method"].str.startswith("arbitrary")]
     means = table.groupby(["method", "metric"], sort=False)["value"].mean().unstack()
+    metrics = ("precision@1", "surprisal", "kl", "r2")
+    width = max(map(len, ("method", *means.index)))
+    click.echo(f"    {'method':<{width}}" + "".join(f"{name:>14}" for name in metrics))
     for method in means.index:
-        if not str(method).startswith("arbitrary"):
-            shown = "".join(
-                f"{means.loc[method, m]:>14.3f}" for m in ("precision@1", "surprisal", "kl", "r2")
-            )
-            click.echo(f"    {method:<10}{shown}")
+        shown = "".join(f"{means.loc[method, metric]:>14.3f}" for metric in metrics)
+        click.echo(f"    {method:<{width}}{shown}")
     for figure in sorted((pair / "figures").glob("*.svg")):
         click.echo(f"figure   {figure}")
 
