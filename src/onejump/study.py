@@ -262,7 +262,7 @@ class Distilled(Distillation):
 
     rank: PositiveInt | None = None
     """r; null means floor(H / 100), at least 1."""
-    steps: NonNegativeInt = 300
+    steps: NonNegativeInt = 200
     """Of each level."""
     batch: PositiveInt = 512
     """Samples of a step."""
@@ -285,7 +285,7 @@ class OneJump(Distillation):
 class Affine(Distillation):
     """norm(h) A + b, full rank, for each level: the limit of what distillation reaches."""
 
-    steps: NonNegativeInt = 150
+    steps: NonNegativeInt = 120
     """Of each level."""
     batch: PositiveInt = 256
     """Samples of a step."""
