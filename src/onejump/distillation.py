@@ -43,7 +43,8 @@ class _CrossEntropy(torch.autograd.Function):
     """Mean cross-entropy of weighted tokens, logits = cap(coordinates @ projection + offset).
 
     Goes through the samples in parts whose logits stay in the cache, and makes the gradients on the way: of
-    each part while its softmax is there, so that every exponential is taken once and no logit is kept.
+    each part while its softmax is there, so that every exponential is taken once and no logit is kept. (Parts
+    of the vocabulary would need the normaliser first, and every exponential twice.)
     """
 
     @staticmethod
@@ -67,15 +68,19 @@ class _CrossEntropy(torch.autograd.Function):
                 slope = 1 - logits.square()
                 logits *= softcap
             weight, chosen = weights[part], logits.gather(1, tokens[part])
-            peak = logits.amax(1, keepdim=True)
-            odds = logits.sub_(peak).exp_()
-            normaliser = odds.sum(1, keepdim=True)
             mass = weight.sum(1, keepdim=True)
-            total += (mass * (normaliser.log() + peak)).sum(dtype=torch.float64)
+            if moving or made:
+                peak = logits.amax(1, keepdim=True)
+                probabilities = torch.softmax(logits, 1, out=logits)
+                # The largest probability is never so small that its logarithm is lost.
+                normaliser = peak - probabilities.amax(1, keepdim=True).log()
+            else:
+                normaliser = logits.logsumexp(1, keepdim=True)
+            total += (mass * normaliser).sum(dtype=torch.float64)
             total -= (weight * chosen).sum(dtype=torch.float64)
             if not moving and not made:
                 continue
-            gradient = odds.mul_(mass / normaliser / samples).scatter_add_(1, tokens[part], -weight / samples)
+            gradient = probabilities.mul_(mass / samples).scatter_add_(1, tokens[part], -weight / samples)
             if slope is not None:
                 gradient *= slope
             by_coordinates[part] = gradient @ projection.T
