@@ -57,9 +57,12 @@ class _CrossEntropy(torch.autograd.Function):
         total = coordinates.new_zeros((), dtype=torch.float64)
         few = _LOGITS[coordinates.device.type] // vocabulary
         rows = max(1, few, int(_SAMPLES_A_RANK * len(projection)))
+        # One buffer for all parts: fresh memory would cost as much as the product that fills it.
+        buffer = coordinates.new_empty(min(rows, samples), vocabulary)
         for start in range(0, samples, rows):
             part = slice(start, start + rows)
-            logits = coordinates[part] @ projection
+            logits = buffer[: len(coordinates[part])]
+            torch.mm(coordinates[part], projection, out=logits)
             if offset is not None:
                 logits += offset
             slope = None
