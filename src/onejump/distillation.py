@@ -242,7 +242,7 @@ class Distiller:
     Parameters
     ----------
     store : ActivationStore
-        Training samples; one shard is in memory at a time, or one level if a fit is of one level.
+        Training samples; one shard is in memory at a time, at the levels that a fit is of.
     head : Head
         Where it lies, fits are done.
     held_out : Tensor of shape (samples,), bool
@@ -444,7 +444,7 @@ class Distiller:
 
 
 class _Batches:
-    """Samples at random levels: a shard at a time, or all samples of a single level."""
+    """Samples at random levels, a shard at a time."""
 
     def __init__(
         self,
@@ -459,12 +459,10 @@ class _Batches:
         self._store, self._head, self._teacher, self._levels, self._norm = store, head, teacher, levels, norm
         self._device = head.gain.device
         self._generator = torch.Generator().manual_seed(seed)
-        bounds = np.cumsum([0, *store.shard_samples]).tolist()
-        self._begin = [0] if len(levels) == 1 else bounds[:-1]
-        ends = bounds[-1:] if len(levels) == 1 else bounds[1:]
+        self._begin = [0, *np.cumsum(store.shard_samples).tolist()[:-1]]
         self._kept = [
-            (~held_out[begin:end]).nonzero()[:, 0] + begin
-            for begin, end in zip(self._begin, ends, strict=True)
+            (~held_out[begin : begin + samples]).nonzero()[:, 0] + begin
+            for begin, samples in zip(self._begin, store.shard_samples, strict=True)
         ]
         self._held_out = self._gather_held_out(held_out)
 
@@ -479,7 +477,7 @@ class _Batches:
         for number, part in enumerate(visits):
             if part != loaded:
                 states = torch.empty(0)  # lets the last part go before the next one comes
-                loaded, states = part, self._load(part)
+                loaded, states = part, torch.from_numpy(self._store.shard(part, self._levels))
             for _ in range(count * number // len(visits), count * (number + 1) // len(visits)):
                 yield self._draw(states, part, batch)
 
@@ -495,14 +493,9 @@ class _Batches:
         kept = self._kept[part]
         rows = kept[torch.randint(len(kept), (batch,), generator=self._generator)]
         level = torch.randint(len(self._levels), (batch,), generator=self._generator)
-        at = level if len(self._levels) == 1 else torch.as_tensor(self._levels)[level]
-        inputs = _prepared(states[at, rows - self._begin[part]].to(self._device), self._norm, self._head)
+        drawn = states[level, rows - self._begin[part]].to(self._device)
+        inputs = _prepared(drawn, self._norm, self._head)
         return inputs, level.to(self._device), self._teacher.rows(rows, self._device)
-
-    def _load(self, part: int) -> Tensor:
-        if len(self._levels) == 1:
-            return torch.from_numpy(self._store.level(self._levels[0]))[None]
-        return torch.from_numpy(self._store.shard(part))
 
     def _gather_held_out(self, held_out: Tensor) -> tuple[Tensor, list[Tensor]]:
         rows = some_of(held_out.nonzero()[:, 0], max(64, _HELD_OUT // len(self._levels)))

@@ -246,12 +246,12 @@ class ActivationStore:
         """All samples at one level: ndarray of shape (samples, H), float32."""
         return np.concatenate([states for (states,) in self.blocks([level])])
 
-    def shard(self, index: int) -> Array:
-        """One whole shard: ndarray of shape (levels, samples of the shard, H), float32."""
-        samples = self.shard_samples[index]
-        states = np.empty((self.levels, samples, self.hidden), np.float32)
-        for level in range(self.levels):
-            states[level] = self._states(index, level, 0, samples)
+    def shard(self, index: int, levels: Sequence[int] | None = None) -> Array:
+        """One shard at some levels, or at all: ndarray (levels, samples of the shard, H), float32."""
+        samples, levels = self.shard_samples[index], range(self.levels) if levels is None else levels
+        states = np.empty((len(levels), samples, self.hidden), np.float32)
+        for number, level in enumerate(levels):
+            states[number] = self._states(index, level, 0, samples)
         return states
 
     def of_samples(self, name: str) -> Array:
