@@ -216,3 +216,14 @@ def test_a_wrong_number_of_rows_is_an_error(rows: int, tmp_path: Path) -> None:
             top_logits=wide,
             logsumexp=one,
         )
+
+
+def test_some_rows_at_some_levels(
+    make_store: Callable[..., ActivationStore], levels_of_data: Callable[..., np.ndarray]
+) -> None:
+    states = levels_of_data(4, 150, 6)
+    store = make_store(states, sizes=[90, 60], chunk_samples=32)
+    rows = np.array([0, 31, 32, 89, 90, 149])
+    for found, level in zip(store.rows(rows, [3, 1]), (3, 1), strict=True):
+        np.testing.assert_array_equal(found, states[level, rows])
+    np.testing.assert_array_equal(store.shard(1, [2, 0]), states[[2, 0], 90:])

@@ -12,11 +12,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from onejump.device import pick_device
-from onejump.distillation import Teacher, cross_entropy, head_metric
+from onejump.distillation import Teacher, exit_loss, head_metric
 from onejump.errors import OneJumpError
 from onejump.exit_head import ExitHead
 from onejump.files import write_table
 from onejump.head import Head
+from onejump.held_out import some_of
 from onejump.maps import Distilled, LowRank, ShortcutFolder
 from onejump.store import ActivationStore
 
@@ -122,14 +123,7 @@ class Ranks(NamedTuple):
         for kept in range(self.directions.shape[1] + 1):
             coordinates = self.coordinates.float()
             coordinates[:, kept:] = 0
-            loss = cross_entropy(
-                exit_head.coordinates(coordinates),
-                exit_head.projection,
-                *teacher,
-                offset=exit_head.offset,
-                softcap=head.config.softcap,
-            )
-            yield float(loss)
+            yield float(exit_loss(exit_head, coordinates, teacher))
 
 
 def last_covariance(store: ActivationStore, device: torch.device | str = "cpu") -> Tensor:
@@ -142,16 +136,6 @@ def last_covariance(store: ActivationStore, device: torch.device | str = "cpu") 
         gram.addmm_(last.T, last)
     mean = total / store.samples
     return gram / store.samples - torch.outer(mean, mean)
-
-
-def _rows_of_level(store: ActivationStore, level: int, rows: Tensor) -> Tensor:
-    """States (n, H) of some samples, in order."""
-    start, found = 0, []
-    for (states,) in store.blocks([level]):
-        inside = rows[(rows >= start) & (rows < start + len(states))] - start
-        found.append(torch.from_numpy(states)[inside])
-        start += len(states)
-    return torch.cat(found)
 
 
 Row = tuple[str, int | None, int | None, int | None, float]
@@ -185,10 +169,11 @@ def analyse_jumps(
             for other, value in enumerate(row):
                 yield quantity, level, other, None, value
     device = head.gain.device
-    rows = torch.linspace(0, store.samples - 1, min(_SAMPLES, store.samples)).round().long()
+    rows = some_of(torch.arange(store.samples), _SAMPLES)
     taught = teacher.rows(rows, device)
     for level, jump in enumerate(tqdm(jumps, unit="level", disable=None)):
-        ranks = Ranks.of(jump, _rows_of_level(store, level, rows).to(device))
+        (states,) = store.rows(rows.numpy(), [level])
+        ranks = Ranks.of(jump, torch.from_numpy(states).to(device))
         measured = {name: share(ranks.directions, metric).tolist() for name, metric in metrics.items()}
         measured["coordinates"] = participation(ranks.directions).tolist()
         measured["cross-entropy"] = list(ranks.losses(head, taught))

@@ -152,6 +152,17 @@ class Teacher(NamedTuple):
         return Teacher(self.tokens[rows].to(device), self.weights[rows].to(device))
 
 
+def exit_loss(exit_head: ExitHead, reduced: Tensor, teacher: Teacher) -> Tensor:
+    """`cross_entropy` of reduced states z (n, r) behind an exit head, to what the teacher says of them."""
+    return cross_entropy(
+        exit_head.coordinates(reduced),
+        exit_head.projection,
+        *teacher,
+        offset=exit_head.offset,
+        softcap=exit_head.head.config.softcap,
+    )
+
+
 class Start(NamedTuple):
     """The closed form: where training starts."""
 
@@ -331,13 +342,7 @@ class Distiller:
 
         def loss(inputs: Tensor, level: Tensor, samples: Teacher) -> Tensor:
             exit_head = ExitHead(self.head, jump.up, jump.bias)
-            return cross_entropy(
-                exit_head.coordinates(jump.reduce(inputs, level)),
-                exit_head.projection,
-                *samples,
-                offset=exit_head.offset,
-                softcap=self.head.config.softcap,
-            )
+            return exit_loss(exit_head, jump.reduce(inputs, level), samples)
 
         # A step in A moves z by a sum over H coordinates, one in the others by itself. Of 6, 12 and 24, 12
         # was best at H = 576.
@@ -499,14 +504,8 @@ class _Batches:
 
     def _gather_held_out(self, held_out: Tensor) -> tuple[Tensor, list[Tensor]]:
         rows = some_of(held_out.nonzero()[:, 0], max(64, _HELD_OUT // len(self._levels)))
-        states: list[list[Tensor]] = [[] for _ in self._levels]
-        start = 0
-        for block in self._store.blocks(self._levels):
-            inside = rows[(rows >= start) & (rows < start + len(block[0]))] - start
-            for of_level, found in zip(states, block, strict=True):
-                of_level.append(torch.from_numpy(found[inside.numpy()]))
-            start += len(block[0])
-        return rows, [torch.cat(of_level) for of_level in states]
+        states = self._store.rows(rows.numpy(), self._levels)
+        return rows, [torch.from_numpy(of_level) for of_level in states]
 
 
 def distil(

@@ -131,7 +131,7 @@ def surprisal_matrix(store: ActivationStore, head: Head, jumps: Sequence[LowRank
     totals = torch.zeros(len(jumps), store.levels - 1, dtype=torch.float64)
     exit_heads = [ExitHead(head, jump.to(device).up, jump.bias) for jump in jumps]
     for level in range(store.levels - 1):
-        states = torch.from_numpy(store.level(level)[rows.numpy()]).to(device)
+        states = torch.from_numpy(store.rows(rows.numpy(), [level])[0]).to(device)
         for number, (jump, exit_head) in enumerate(zip(jumps, exit_heads, strict=True)):
             for part, tokens in zip(torch.split(states, 64), torch.split(first, 64), strict=True):
                 logits = exit_head.logits(jump.reduce(part))

@@ -254,6 +254,24 @@ class ActivationStore:
             states[number] = self._states(index, level, 0, samples)
         return states
 
+    def rows(self, rows: Array, levels: Sequence[int]) -> list[Array]:
+        """Some samples at some levels: an ndarray of shape (len(rows), H) each, float32.
+
+        Parameters
+        ----------
+        rows : ndarray of int
+            Rising, counted over all shards.
+        levels : sequence of int
+        """
+        found: list[list[Array]] = [[] for _ in levels]
+        start = 0
+        for block in self.blocks(levels):
+            inside = rows[(rows >= start) & (rows < start + len(block[0]))] - start
+            for of_level, states in zip(found, block, strict=True):
+                of_level.append(states[inside])
+            start += len(block[0])
+        return [np.concatenate(of_level) for of_level in found]
+
     def of_samples(self, name: str) -> Array:
         """One of SAMPLE_ARRAYS for all samples."""
         return np.concatenate([self._of_shard(i, name) for i in range(len(self._shards))])
