@@ -19,7 +19,7 @@ import numpy as np
 from measure import at_most
 
 LEVELS, HIDDEN, VOCABULARY, SHARD, SHARDS = 31, 576, 2048, 2500, 8
-ALLOWED = 1350 << 20
+ALLOWED = 1 << 30
 LOW_RANK: dict[str, Any] = {"rank": None, "solver": "exact"}
 ADAM = {"epochs": 1, "batch": 128, "learning_rate": 0.01}
 GRADIENT: dict[str, Any] = {"rank": None, "solver": "gradient", "gradient": ADAM}
