@@ -198,6 +198,18 @@ def asked_of_the_site(cost, stage, options=None):
     return asked | {"gres": gres}
 
 
+def cost_of_fit(wildcards, sizes):
+    """Of one method's shortcuts, by whichever solver."""
+    return fit_cost(
+        sizes,
+        wildcards.method,
+        STUDY.shortcuts.options(wildcards.method),
+        STUDY.activations.store,
+        samples=samples(wildcards.corpus, "training"),
+        shard=STUDY.activations.shard_sentences * STUDY.activations.positions,
+    )
+
+
 def loading_mb(wildcards, attempt):
     """Memory to load a model of unknown sizes: what its files say, or room for 7 billion parameters."""
     source = STUDY.models[wildcards.model]

@@ -16,17 +16,7 @@ rule distillation:
         "../../envs/onejump.yaml"
     threads: 16
     resources:
-        **asked_of_the_site(
-            lambda w, sizes: fit_cost(
-                sizes,
-                w.method,
-                STUDY.shortcuts.options(w.method),
-                STUDY.activations.store,
-                samples=samples(w.corpus, "training"),
-                shard=STUDY.activations.shard_sentences * STUDY.activations.positions,
-            ),
-            "distillation",
-        ),
+        **asked_of_the_site(cost_of_fit, "distillation"),
     params:
         options=lambda w: STUDY.shortcuts.options(w.method),
         seed=STUDY.seed,

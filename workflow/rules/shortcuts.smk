@@ -15,14 +15,7 @@ rule shortcuts:
     threads: 16
     resources:
         **asked_of_the_site(
-            lambda w, sizes: fit_cost(
-                sizes,
-                w.method,
-                STUDY.shortcuts.options(w.method),
-                STUDY.activations.store,
-                samples=samples(w.corpus, "training"),
-                shard=STUDY.activations.shard_sentences * STUDY.activations.positions,
-            ),
+            cost_of_fit,
             "shortcuts",
             options=lambda w: STUDY.shortcuts.options(w.method),
         ),
