@@ -305,22 +305,25 @@ class Distiller:
         gram = torch.zeros(
             self.store.hidden, self.store.hidden, dtype=torch.float64, device=self.head.gain.device
         )
-        cross, of_levels = torch.zeros_like(gram), []
+        cross, target_mean = torch.zeros_like(gram), torch.zeros_like(gram[0])
+        means, scales = [], []
         for level in levels:
             of_level = self._standardised(level)
             gram += of_level.gram
             cross += of_level.cross
-            of_levels.append(of_level)
+            target_mean = of_level.target_mean
+            means.append(of_level.mean)
+            scales.append(of_level.scale)
         down, up = reduced_rank(gram, cross, rank, self.metric)
         # Coordinates z of unit variance, so that a step of the optimiser means the same for all.
         variance = (down.T @ gram @ down).diagonal() / (len(levels) * int((~self.held_out).sum()))
         spread = variance.clamp_min(1e-12).sqrt()
         return Start(
-            torch.stack([of_level.mean for of_level in of_levels]).float(),
-            torch.stack([of_level.scale for of_level in of_levels]).float(),
+            torch.stack(means).float(),
+            torch.stack(scales).float(),
             (down / spread).float(),
             (up * spread[:, None]).float(),
-            of_levels[-1].target_mean.float(),
+            target_mean.float(),
         )
 
     def one_jump(self, levels: Sequence[int], rank: int, statistics: str = "shared") -> OneJump:
