@@ -23,7 +23,7 @@ from tqdm import tqdm
 from onejump.device import pick_device
 from onejump.errors import OneJumpError
 from onejump.exact import Metric, Moments, Standardised, reduced_rank, solve_symmetric, standardise
-from onejump.exit_head import ExitHead
+from onejump.exit_head import ExitHead, by_vocabulary
 from onejump.head import Head, NormKind, normalised
 from onejump.held_out import hold_out_samples, some_of
 from onejump.maps import Affine, OneJump, Shortcut, rank_for, save_shortcuts
@@ -86,7 +86,7 @@ class _CrossEntropy(torch.autograd.Function):
             gradient = probabilities.mul_(mass / samples).scatter_add_(1, tokens[part], -weight / samples)
             if slope is not None:
                 gradient *= slope
-            by_coordinates[part] = gradient @ projection.T
+            by_coordinates[part] = torch.bmm(by_vocabulary(gradient), by_vocabulary(projection).mT).sum(0)
             if by_projection is not None:
                 by_projection.addmm_(coordinates[part].T, gradient)
         ctx.save_for_backward(by_coordinates, by_projection)
