@@ -1,16 +1,9 @@
-"""The stage "figures": the papers' figures, each as SVG and PNG.
-
-One style file (`onejump.mplstyle`); one look for each method in every figure: a colour that the colour-blind
-tell apart (those of Okabe and Ito for the papers' kinds), with a line style and a marker of its own for those
-who print in grey.
-"""
+"""The stage "figures": the papers' figures, each as SVG and PNG."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from importlib.resources import as_file, files
 from itertools import pairwise
 from pathlib import Path
@@ -23,68 +16,40 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.legend_handler import HandlerTuple
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 from matplotlib.ticker import (
     EngFormatter,
-    FuncFormatter,
     LogLocator,
     MaxNLocator,
     NullFormatter,
     NullLocator,
 )
 from matplotlib.transforms import Bbox
-from numpy.typing import NDArray
 
 from onejump.errors import OneJumpError
-from onejump.files import read_json, read_table, replacing
-
-Floats = NDArray[np.float64]
-
-
-class Look(NamedTuple):
-    """How a method looks in every figure."""
-
-    colour: str
-    line: Any
-    marker: str
-
-
-LOOKS = {
-    "identity": Look("#000000", (0, (4, 1.5)), "o"),
-    "jtc": Look("#E69F00", (0, (6, 1.5, 1, 1.5)), "s"),
-    "affine": Look("#707070", (0, (12, 2)), "*"),
-    "njtc": Look("#56B4E9", (0, (3, 1, 1, 1, 1, 1)), "^"),
-    "n-njtc": Look("#0072B2", "-", "D"),
-    "residual": Look("#5A5A00", (0, (3, 1)), "<"),
-    "distilled": Look("#990066", (0, (8, 2)), "h"),
-    "joint": Look("#009E73", (0, (1, 1)), "v"),
-    "one-jump": Look("#332288", (0, (9, 1.5, 1, 1.5, 1, 1.5)), "X"),
-    "ojfa": Look("#D55E00", (0, (5, 2)), "P"),
-    "ojfa-normalised": Look("#F2A88C", (0, (5, 1.5, 1, 1.5)), "d"),
-    "ojfa-distilled": Look("#F768C4", (0, (2, 1.5)), ">"),
-    "ojfa-distilled-surprisal": Look("#661100", (0, (1, 2)), "p"),
-}
-"""Look of each method, in the order of legends and tables."""
-
-ARBITRARY = "#CC79A7"
-"""Colour of arbitrary choices of the one jump; among themselves they differ by line style."""
+from onejump.figure_parts import (
+    ARBITRARY,
+    GREY,
+    LIMIT,
+    LOOKS,
+    QUIET,
+    Curve,
+    Floats,
+    Inputs,
+    about,
+    curve_of,
+    evaluated_labels,
+    framed,
+    level_figure,
+    measured_metrics,
+    plain_numbers,
+    share_label,
+)
+from onejump.files import replacing
 
 _ARBITRARY_LINES: tuple[Any, ...] = ("--", ":", "-.", "-", (0, (8, 2)), (0, (1, 3)))
-_GREY = "#8A8A8A"
-_QUIET = "#555555"
-
-_AXIS_LABELS = {
-    "surprisal": "surprisal −ln p(w*) (nats)",
-    "kl": "KL(p ‖ p̂) (nats)",
-    "r2": "r² of the last level's states",
-}
-_HEAVY_TAILED = ("surprisal", "kl")
-_LIMIT = "affine"
-"""The method that others are held against: of full rank, and trained for what is measured."""
 
 _SCORE_LABELS = {
     "signed-squared-cosine": "signed squared cosine sgn(C) C², mean over samples",
@@ -93,41 +58,7 @@ _SCORE_LABELS = {
 }
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    """What a figure may read; asking for what was not given is an error that names it."""
-
-    figure: str
-    paths: Mapping[str, Path | None]
-
-    def has(self, name: str) -> bool:
-        return self.paths[name] is not None
-
-    def table(self, name: str) -> pd.DataFrame:
-        return read_table(self._path(name))
-
-    def selection(self) -> dict[str, Any]:
-        content: dict[str, Any] = read_json(self._path("selection"))
-        return content
-
-    def _path(self, name: str) -> Path:
-        path = self.paths[name]
-        if path is None:
-            raise OneJumpError(f"figure {self.figure}: the input {name!r} is needed and was not given")
-        return path
-
-
-def draw(
-    figure: str,
-    outputs: Sequence[Path],
-    *,
-    evaluation: Path | None = None,
-    scores: Path | None = None,
-    parameters: Path | None = None,
-    selection: Path | None = None,
-    analysis: Path | None = None,
-    options: dict[str, Any],
-) -> None:
+def draw(figure: str, outputs: Sequence[Path], *, options: dict[str, Any], **inputs: Path) -> None:
     """The stage: draw one figure into all outputs, or into none.
 
     Parameters
@@ -136,19 +67,18 @@ def draw(
         One of the study's figures.
     outputs : sequence of Path
         Files to write, the format chosen by the suffix (.svg, .png).
-    evaluation : Path
-        Table of `onejump.evaluation.collect`: for methods, one-jump, alternatives, limit and pareto.
-    scores : Path
-        Table of `onejump.selection.score_jumps`: for scores.
-    parameters : Path
-        Table of `onejump.evaluation.count_parameters`: for parameters and pareto.
-    selection : Path
-        Of `onejump.selection.select_jump`: for one-jump, alternatives and scores; where methods, limit,
-        pareto and parameters get it too, they name the chosen level.
-    analysis : Path
-        Table of `onejump.analysis.analyse`: for spaces and ranks.
     options : dict
         The study's options of the figure.
+    **inputs : Path
+        What it is drawn from, by name:
+
+        - evaluation: table of `onejump.evaluation.collect`, for methods, one-jump, alternatives, limit and
+          pareto;
+        - scores: table of `onejump.selection.score_jumps`, for scores;
+        - parameters: table of `onejump.evaluation.count_parameters`, for parameters and pareto;
+        - selection: of `onejump.selection.select_jump`, for one-jump, alternatives and scores; where methods,
+          limit, pareto and parameters get it too, they name the chosen level;
+        - analysis: table of `onejump.analysis.analyse`, for spaces and ranks.
 
     Raises
     ------
@@ -157,78 +87,48 @@ def draw(
     """
     if figure not in _FIGURES:
         raise OneJumpError(f"figure {figure!r} given, accepted is one of {', '.join(_FIGURES)}")
-    paths = {
-        "evaluation": evaluation,
-        "scores": scores,
-        "parameters": parameters,
-        "selection": selection,
-        "analysis": analysis,
-    }
     style = files("onejump") / "onejump.mplstyle"
     # After a reset, so that a reader's own matplotlibrc does not change the figures.
     with as_file(style) as style_file, matplotlib.style.context(style_file, after_reset=True):
-        drawn = _FIGURES[figure](_Inputs(figure, paths), options)
+        drawn = _FIGURES[figure](Inputs(figure, inputs), options)
         with ExitStack() as stack:
             for fresh in [stack.enter_context(replacing(output)) for output in outputs]:
                 undated = {"Date": None} if fresh.suffix == ".svg" else None
                 drawn.savefig(fresh, metadata=undated)
 
 
-# Figures by exit level
-
-
-class _Curve(NamedTuple):
-    """A metric by exit level."""
-
-    label: str
-    """In the legend; empty for none."""
-    name: str
-    """In the note on values beyond the axis."""
-    levels: NDArray[np.int64]
-    values: Floats
-    errors: Floats | None
-    """Standard errors to shade, if any."""
-    style: dict[str, Any]
-
-
-def _draw_methods(inputs: _Inputs, options: dict[str, Any]) -> Figure:
+def _draw_methods(inputs: Inputs, options: dict[str, Any]) -> Figure:
     """Every method by exit level."""
     table = inputs.table("evaluation")
     panels = {
-        metric: [_curve(table, metric, method, label) for method, label in _evaluated(inputs, table).items()]
-        for metric in _metrics(table, inputs.figure, options)
+        metric: [
+            curve_of(table, metric, method, label)
+            for method, label in evaluated_labels(inputs, table).items()
+        ]
+        for metric in measured_metrics(table, inputs.figure, options)
     }
-    return _level_figure("Shortcuts by exit level", table, panels)
+    return level_figure("Shortcuts by exit level", table, panels)
 
 
-def _evaluated(inputs: _Inputs, table: pd.DataFrame) -> dict[str, str]:
-    """Methods of a table that have a look, with their labels."""
-    present = set(table["method"])
-    labels = {method: method for method in LOOKS if method in present}
-    if "ojfa" in labels and inputs.has("selection"):
-        labels["ojfa"] = f"ojfa (from level {inputs.selection()['jump']})"
-    return labels
-
-
-def _draw_limit(inputs: _Inputs, options: dict[str, Any]) -> Figure:
+def _draw_limit(inputs: Inputs, options: dict[str, Any]) -> Figure:
     """What every method keeps of the precision of a full-rank affine map, by exit level."""
     table = inputs.table("evaluation")
-    labels = _evaluated(inputs, table)
-    if not labels.pop(_LIMIT, None):
+    labels = evaluated_labels(inputs, table)
+    if not labels.pop(LIMIT, None):
         raise OneJumpError(
-            f"figure {inputs.figure}: {_LIMIT}, the limit to compare with, is not among the evaluated "
-            f"{', '.join(labels)}: the study needs shortcuts.{_LIMIT}"
+            f"figure {inputs.figure}: {LIMIT}, the limit to compare with, is not among the evaluated "
+            f"{', '.join(labels)}: the study needs shortcuts.{LIMIT}"
         )
     panels = {
         metric: [_share_of_limit(table, metric, method, label) for method, label in labels.items()]
-        for metric in _metrics(table, inputs.figure, options)
+        for metric in measured_metrics(table, inputs.figure, options)
     }
-    return _level_figure("What is kept of the limit", table, panels, limit=_LIMIT)
+    return level_figure("What is kept of the limit", table, panels, limit=LIMIT)
 
 
-def _share_of_limit(table: pd.DataFrame, metric: str, method: str, label: str) -> _Curve:
+def _share_of_limit(table: pd.DataFrame, metric: str, method: str, label: str) -> Curve:
     """A method's precision over that of the limit; not a number where the limit's is zero."""
-    curve, limit = _curve(table, metric, method, label), _curve(table, metric, _LIMIT, "")
+    curve, limit = curve_of(table, metric, method, label), curve_of(table, metric, LIMIT, "")
     assert curve.errors is not None
     assert limit.errors is not None
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -238,7 +138,7 @@ def _share_of_limit(table: pd.DataFrame, metric: str, method: str, label: str) -
     return curve._replace(values=shares, errors=errors)
 
 
-def _draw_one_jump(inputs: _Inputs, options: dict[str, Any]) -> Figure:
+def _draw_one_jump(inputs: Inputs, options: dict[str, Any]) -> Figure:
     """OJFA Fig. 1: a jump for each level, the one jump, identity."""
     table, chosen = inputs.table("evaluation"), inputs.selection()
     jump, source = chosen["jump"], chosen["computed_from"]
@@ -250,16 +150,16 @@ def _draw_one_jump(inputs: _Inputs, options: dict[str, Any]) -> Figure:
     }
     panels = {
         metric: [
-            _curve(table, metric, method, label)
+            curve_of(table, metric, method, label)
             for method, label in labels.items()
             if (table["method"] == method).any()
         ]
-        for metric in _metrics(table, inputs.figure, options)
+        for metric in measured_metrics(table, inputs.figure, options)
     }
-    return _level_figure("One jump in place of a jump per level", table, panels, mark=jump)
+    return level_figure("One jump in place of a jump per level", table, panels, mark=jump)
 
 
-def _draw_alternatives(inputs: _Inputs, options: dict[str, Any]) -> Figure:
+def _draw_alternatives(inputs: Inputs, options: dict[str, Any]) -> Figure:
     """OJFA Fig. 2: the one jump, the joint fit, and arbitrary choices."""
     table, chosen = inputs.table("evaluation"), inputs.selection()
     levels = chosen["computed_from"]["levels"]
@@ -270,23 +170,23 @@ def _draw_alternatives(inputs: _Inputs, options: dict[str, Any]) -> Figure:
     present = list(dict.fromkeys(table["method"]))
     arbitrary = [method for method in present if method.startswith("arbitrary-")]
     panels = {}
-    for metric in _metrics(table, inputs.figure, options):
+    for metric in measured_metrics(table, inputs.figure, options):
         random = [method for method in arbitrary if method.startswith("arbitrary-random-")]
         named = [method for method in arbitrary if method not in random]
         curves = [
-            _curve(table, metric, method, label) for method, label in labels.items() if method in present
+            curve_of(table, metric, method, label) for method, label in labels.items() if method in present
         ]
         for i, method in enumerate(named):
             line = _ARBITRARY_LINES[i % len(_ARBITRARY_LINES)]
             style = {"color": ARBITRARY, "linewidth": 1.0, "linestyle": line, "zorder": 2.2}
-            curve = _curve(table, metric, method, _arbitrary_label(method, levels))
+            curve = curve_of(table, metric, method, _arbitrary_label(method, levels))
             curves.append(curve._replace(name="arbitrary", errors=None, style=style))
         for i, method in enumerate(random):
-            style = {"color": _GREY, "linewidth": 0.6, "zorder": 2.1}
-            curve = _curve(table, metric, method, f"random jumps ({len(random)})" if i == 0 else "")
+            style = {"color": GREY, "linewidth": 0.6, "zorder": 2.1}
+            curve = curve_of(table, metric, method, f"random jumps ({len(random)})" if i == 0 else "")
             curves.append(curve._replace(name="arbitrary", errors=None, style=style))
         panels[metric] = curves
-    return _level_figure("The one jump and its alternatives", table, panels, envelope="arbitrary")
+    return level_figure("The one jump and its alternatives", table, panels, envelope="arbitrary")
 
 
 _FIRST_TO_LAST: dict[str, Callable[[int], int]] = {
@@ -303,279 +203,6 @@ def _arbitrary_label(method: str, levels: int) -> str:
     return f"jump from level {place}"
 
 
-def _metrics(table: pd.DataFrame, figure: str, options: dict[str, Any]) -> list[str]:
-    known = list(dict.fromkeys(table["metric"]))
-    for metric in options["metrics"]:
-        if metric not in known:
-            raise OneJumpError(
-                f"figures.{figure}.metrics: {metric!r} given, but the evaluation holds {', '.join(known)} "
-                "(evaluation.precision_at says which precisions are measured)"
-            )
-    return list(dict.fromkeys(options["metrics"]))
-
-
-def _curve(table: pd.DataFrame, metric: str, method: str, label: str) -> _Curve:
-    rows = table[(table["method"] == method) & (table["metric"] == metric)].sort_values("level")
-    style: dict[str, Any] = {}
-    if method in LOOKS:
-        look = LOOKS[method]
-        style = {"color": look.colour, "linestyle": look.line, "marker": look.marker}
-        # Later methods lie on top: what they hide is drawn with a longer stroke.
-        style["zorder"] = 2.5 + 0.01 * list(LOOKS).index(method)
-        step = max(1, len(rows) // 8)
-        style["markevery"] = (list(LOOKS).index(method) * step // len(LOOKS), step)
-    return _Curve(
-        label,
-        method,
-        rows["level"].to_numpy(np.int64),
-        rows["value"].to_numpy(np.float64),
-        rows["stderr"].to_numpy(np.float64),
-        style,
-    )
-
-
-def _level_figure(
-    title: str,
-    table: pd.DataFrame,
-    panels: Mapping[str, list[_Curve]],
-    *,
-    mark: int | None = None,
-    envelope: str | None = None,
-    limit: str | None = None,
-) -> Figure:
-    """A panel for each metric.
-
-    ``mark`` is a level to mark on ojfa, ``envelope`` the name of the curves to put a band around, ``limit``
-    the method that the curves are shares of.
-    """
-    columns = len(panels) if len(panels) <= 2 else 2 if len(panels) == 4 else 3
-    rows = -(-len(panels) // columns)
-    width = max(6.6, 4.7 * columns)
-    subtitle = [
-        _about(table),
-        f"n = {int(table['n'].iloc[0]):,} validation samples",
-        "shaded: ±1 standard error",
-    ]
-    handles = _legend_entries(next(iter(panels.values())), envelope)
-    beside = max(1, min(len(handles), int(width / (0.75 + 0.075 * max(map(len, handles))))))
-    figure = _framed(title, subtitle, width, 3.6 * rows + 0.2 * -(-len(handles) // beside) + 0.4)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for spare in axes.flat[len(panels) :]:
-        spare.remove()
-    for ax, (metric, curves) in zip(axes.flat, panels.items(), strict=False):
-        _panel(ax, metric, curves, envelope=envelope, limit=limit)
-        if mark is not None:
-            _mark_level(ax, curves, mark)
-    figure.legend(
-        handles.values(),
-        handles.keys(),
-        loc="outside lower center",
-        ncols=beside,
-        handler_map={tuple: HandlerTuple(ndivide=1)},
-    )
-    return figure
-
-
-def _legend_entries(curves: list[_Curve], envelope: str | None) -> dict[str, Any]:
-    handles: dict[str, Any] = {}
-    for curve in curves:
-        if curve.label:
-            style = {key: value for key, value in curve.style.items() if key not in ("markevery", "zorder")}
-            line = Line2D([], [], **style)
-            handles[curve.label] = (
-                line if curve.errors is None else (Patch(color=style["color"], alpha=0.18, linewidth=0), line)
-            )
-    count = sum(curve.name == envelope for curve in curves)
-    if count:
-        handles[f"arbitrary jumps, from worst to best ({count})"] = Patch(
-            color=ARBITRARY, alpha=0.2, linewidth=0
-        )
-    return handles
-
-
-def _panel(ax: Axes, metric: str, curves: list[_Curve], *, envelope: str | None, limit: str | None) -> None:
-    values = np.concatenate([curve.values for curve in curves])
-    low, high = _scale(ax, metric, values) if limit is None else _share_scale(ax, values)
-    ax.set_xlabel("exit level l")
-    ax.set_ylabel(_AXIS_LABELS.get(metric, metric) if limit is None else _share_label(metric))
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    levels = np.concatenate([curve.levels for curve in curves])
-    pad = max(0.25, 0.02 * float(np.ptp(levels)))
-    ax.set_xlim(levels.min() - pad, levels.max() + pad)
-    if limit is not None:
-        look = LOOKS[limit]
-        ax.axhline(1, color=look.colour, linestyle=look.line, zorder=1.8)
-        ax.annotate(
-            limit,
-            (1, 1),
-            xytext=(0, 3),
-            xycoords=ax.get_yaxis_transform(),
-            textcoords="offset points",
-            ha="right",
-            color=look.colour,
-        )
-    if metric == "r2" and low < 0:
-        ax.axhline(0, color=_QUIET, linewidth=0.8, zorder=1.5)
-    if band := [curve for curve in curves if curve.name == envelope]:
-        together = np.stack([_within(curve.values, low, high) for curve in band])
-        ax.fill_between(
-            band[0].levels,
-            together.min(0),
-            together.max(0),
-            color=ARBITRARY,
-            alpha=0.2,
-            linewidth=0,
-            zorder=1.9,
-        )
-    for curve in curves:
-        ax.plot(curve.levels, _within(curve.values, low, high), **curve.style)
-        if curve.errors is not None:
-            with np.errstate(invalid="ignore"):  # infinite values have no error
-                lower, upper = curve.values - curve.errors, curve.values + curve.errors
-            ax.fill_between(
-                curve.levels,
-                _within(lower, low, high),
-                _within(upper, low, high),
-                color=curve.style["color"],
-                alpha=0.18,
-                linewidth=0,
-                zorder=2,
-            )
-    notes = [_beyond(ax, curves, 1, high), _beyond(ax, curves, -1, low)]
-    if note := "\n".join(textwrap.fill(note, 66) for note in notes if note):
-        ax.annotate(
-            note,
-            (0, 0),
-            xytext=(0, -32),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            va="top",
-            fontsize=7.5,
-            color=_QUIET,
-        )
-
-
-def _scale(ax: Axes, metric: str, values: Floats) -> tuple[float, float]:
-    """Set the y axis so that the bulk of the curves can be read, whatever a few outliers do."""
-    values = values[np.isfinite(values)]
-    if metric == "r2":
-        low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
-        low, high = max(-1.0, min(low, 0.0)), min(1.0, max(high, 0.1))
-        pad = 0.04 * (high - low)
-        # A limit that cuts is drawn as what it is; elsewhere there is a little room.
-        low, high = low - pad if low > -1 else -1.0, high + pad
-    elif metric in _HEAVY_TAILED and (values > 0).any():
-        positive = values[values > 0]
-        low = max(float(positive.min()), float(np.median(positive)) / 300)
-        few, most = np.quantile(positive, (0.2, 0.8))
-        high = min(float(positive.max()), float(most * max(1.5, (most / few) ** 1.5)))
-        if high > 4 * low:
-            # A log axis has room for more of what leaves the bulk.
-            high = min(float(positive.max()), max(high, float(3 * most)))
-            low, high = low / 1.15, high * 1.15
-            _log_axis(ax, low, high)
-        else:
-            pad = max(0.06 * (high - low), 0.03 * high)
-            low, high = max(0.0, low - pad), high + pad
-    else:
-        low, high = 0.0, max(0.01, 1.06 * float(values.max(initial=0.0)))
-        high = min(high, 1.03)
-    ax.set_ylim(low, high)
-    return low, high
-
-
-def _share_scale(ax: Axes, values: Floats) -> tuple[float, float]:
-    """Set the y axis of shares: from nothing to all and, where methods reach beyond it, some more."""
-    most = float(values[np.isfinite(values)].max(initial=1.0))
-    limits = 0.0, 1.06 * min(most, 1.5)
-    ax.set_ylim(limits)
-    return limits
-
-
-def _share_label(metric: str) -> str:
-    return f"share of {_LIMIT}'s {metric}"
-
-
-def _log_axis(ax: Axes, low: float, high: float) -> None:
-    ax.set_yscale("log")
-    decades = np.log10(high / low)
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,), numticks=20))
-    ax.yaxis.set_minor_locator(LogLocator(subs=range(1, 10), numticks=99))
-    ax.yaxis.set_major_formatter(_plain_numbers())
-    ax.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _plain_numbers() -> FuncFormatter:
-    """Ticks of a log axis as 0.1, 1, 10: matplotlib's own would be formulas, which the style turns off."""
-    return FuncFormatter(lambda value, _: f"{value:g}".replace("e+0", "e"))
-
-
-def _within(values: Floats, low: float, high: float) -> Floats:
-    """Values held near the axis: what lies far beyond is told by a mark and a note (`_beyond`)."""
-    margin = low / 2 if low > 0 else low - (high - low)
-    clipped: Floats = np.clip(values, margin, 2 * high - min(low, 0))
-    return clipped
-
-
-def _beyond(ax: Axes, curves: list[_Curve], sign: int, limit: float) -> str:
-    """Mark the levels where curves leave the axis, and say how far they go."""
-    farthest: dict[str, float] = {}
-    marker = "^" if sign > 0 else "v"
-    for curve in curves:
-        out = sign * curve.values > sign * limit
-        if out.any():
-            ax.plot(
-                curve.levels[out],
-                np.full(int(out.sum()), 1.0 if sign > 0 else 0.0),
-                transform=ax.get_xaxis_transform(),
-                linestyle="none",
-                marker=marker,
-                markersize=4.5,
-                color=curve.style["color"],
-                clip_on=False,
-                zorder=3 + curve.style["zorder"],
-            )
-            far = float(sign * (sign * curve.values[out]).max())
-            farthest[curve.name] = max(far, farthest.get(curve.name, far), key=lambda value: sign * value)
-    if not farthest:
-        return ""
-    arrow = "▲ above" if sign > 0 else "▼ below"
-    return f"{arrow} the axis: " + ", ".join(f"{name} (to {_short(far)})" for name, far in farthest.items())
-
-
-def _short(value: float) -> str:
-    return f"{value:.3g}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-").replace("-", "−")
-
-
-def _mark_level(ax: Axes, curves: list[_Curve], level: int) -> None:
-    """A line at the level that the one jump comes from, and a star where it crosses the jump's curve."""
-    colour = LOOKS["ojfa"].colour
-    ax.axvline(level, color=colour, linewidth=0.8, linestyle=":", zorder=1.8)
-    ax.annotate(
-        f"level {level}",
-        (level, 1),
-        xytext=(0, 5),
-        xycoords=ax.get_xaxis_transform(),
-        textcoords="offset points",
-        ha="center",
-        fontsize=7.5,
-        color=colour,
-    )
-    for curve in curves:
-        if curve.name == "ojfa":
-            at = curve.levels == level
-            ax.plot(
-                curve.levels[at],
-                curve.values[at],
-                linestyle="none",
-                marker="*",
-                markersize=13,
-                color=colour,
-                markeredgecolor="white",
-                zorder=4,
-            )
-
-
 # What each method costs and gives
 
 
@@ -590,16 +217,16 @@ class _Kind(NamedTuple):
     """Whether one shortcut serves all levels."""
 
 
-def _draw_pareto(inputs: _Inputs, options: dict[str, Any]) -> Figure:
+def _draw_pareto(inputs: Inputs, options: dict[str, Any]) -> Figure:
     """Numbers kept at inference against what is kept of the limit's precision, mean over levels."""
     table, counts = inputs.table("evaluation"), inputs.table("parameters")
     kept = dict(zip(counts["method"], counts["shortcuts"].astype(int), strict=True))
     numbers = dict(zip(counts["method"], counts["numbers"].astype(int), strict=True))
-    labels = {method: label for method, label in _evaluated(inputs, table).items() if method in numbers}
-    limited = _LIMIT in labels
-    curve = _share_of_limit if limited else _curve
+    labels = {method: label for method, label in evaluated_labels(inputs, table).items() if method in numbers}
+    limited = LIMIT in labels
+    curve = _share_of_limit if limited else curve_of
     panels: dict[str, dict[str, _Kind]] = {}
-    for metric in _metrics(table, inputs.figure, options):
+    for metric in measured_metrics(table, inputs.figure, options):
         panels[metric] = {}
         for method, label in labels.items():
             values = curve(table, metric, method, label).values
@@ -607,17 +234,17 @@ def _draw_pareto(inputs: _Inputs, options: dict[str, Any]) -> Figure:
             if known.size:
                 panels[metric][method] = _Kind(label, numbers[method], float(known.mean()), kept[method] == 1)
     subtitle = [
-        _about(table),
+        about(table),
         f"mean over {table['level'].nunique()} exit levels",
         f"n = {int(table['n'].iloc[0]):,} validation samples",
         "filled: one shortcut for all levels; open: one for each",
         "line: Pareto front",
     ]
-    figure = _framed("Precision for the numbers kept", subtitle, 7.6 * len(panels), 4.8)
+    figure = framed("Precision for the numbers kept", subtitle, 7.6 * len(panels), 4.8)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (metric, kinds) in zip(axes, panels.items(), strict=True):
         _pareto_axes(ax, kinds)
-        ax.set_ylabel(f"{_share_label(metric) if limited else metric}, mean over levels")
+        ax.set_ylabel(f"{share_label(metric) if limited else metric}, mean over levels")
     figure.draw_without_rendering()  # gives the axes their places, by which names find theirs
     for ax, kinds in zip(axes, panels.values(), strict=True):
         _pareto_points(ax, kinds)
@@ -662,8 +289,8 @@ def _pareto_points(ax: Axes, kinds: Mapping[str, _Kind]) -> None:
     places = {method: (kind.numbers or zero, kind.value) for method, kind in kinds.items()}
     front = np.array([places[method] for method in _pareto_front(kinds)]).reshape(-1, 2)
     stairs = np.column_stack([np.append(front[:, 0], right).repeat(2)[1:-1], front[:, 1].repeat(2)])
-    ax.plot(*stairs.T, color=_GREY, linewidth=1.4, zorder=1.8)
-    ax.fill_between(*stairs.T, color=_GREY, alpha=0.08, linewidth=0, zorder=0.5)
+    ax.plot(*stairs.T, color=GREY, linewidth=1.4, zorder=1.8)
+    ax.fill_between(*stairs.T, color=GREY, alpha=0.08, linewidth=0, zorder=0.5)
     for method, place in places.items():
         colour = LOOKS[method].colour
         ax.plot(
@@ -723,7 +350,7 @@ def _name_points(ax: Axes, places: Mapping[str, tuple[float, float]], line: Floa
             others = [boxes[other][at] for other, at in chosen.items() if other != name]
             chosen[name] = int(np.argmin([_covered(box, [*drawn, *others], inside) for box in boxes[name]]))
     for name, at in chosen.items():
-        line_to = {"arrowstyle": "-", "color": _GREY, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 5}
+        line_to = {"arrowstyle": "-", "color": GREY, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 5}
         far = abs(_BESIDE[at][1]) > 10
         _name(ax, name, places[name], _BESIDE[at], line_to if far else None)
 
@@ -754,7 +381,7 @@ def _covered(box: Bbox, taken: Sequence[Bbox], inside: Bbox) -> float:
 # The score matrix
 
 
-def _draw_scores(inputs: _Inputs, options: dict[str, Any]) -> Figure:
+def _draw_scores(inputs: Inputs, options: dict[str, Any]) -> Figure:
     """The jump x level matrix of mean scores, and beside it D_m, its sum over levels."""
     colormap = matplotlib.colormaps[options["colormap"]]
     chosen = inputs.selection()
@@ -764,8 +391,8 @@ def _draw_scores(inputs: _Inputs, options: dict[str, Any]) -> Figure:
     matrix = table.pivot(index="jump", columns="level", values="score") / samples
     means, levels = matrix.to_numpy(np.float64), len(matrix.columns)
     totals = means.sum(1)
-    subtitle = [_about(table), f"n = {samples:,} training samples", _verdict(chosen, samples)]
-    figure = _framed("Every jump on every level", subtitle, 8.6, 5.6)
+    subtitle = [about(table), f"n = {samples:,} training samples", _verdict(chosen, samples)]
+    figure = framed("Every jump on every level", subtitle, 8.6, 5.6)
     heat, bars = figure.subplots(1, 2, sharey=True, width_ratios=[5, 2])
     norm: Normalize
     if metric == "mse":
@@ -795,7 +422,7 @@ def _draw_scores(inputs: _Inputs, options: dict[str, Any]) -> Figure:
         mesh, ax=heat, location="bottom", label=_SCORE_LABELS.get(metric, metric), aspect=40, pad=0.02
     )
     if isinstance(norm, LogNorm):
-        colorbar.ax.xaxis.set_major_formatter(_plain_numbers())
+        colorbar.ax.xaxis.set_major_formatter(plain_numbers())
         colorbar.ax.xaxis.set_minor_formatter(NullFormatter())
     colours = [LOOKS["ojfa"].colour if m == jump else "#BBBBBB" for m in matrix.index]
     edge = ["black" if m == jump else "none" for m in matrix.index]
@@ -804,7 +431,7 @@ def _draw_scores(inputs: _Inputs, options: dict[str, Any]) -> Figure:
     bars.tick_params(labelleft=False, left=False)
     if metric == "mse" and totals.min() > 0 and totals.max() > 10 * totals.min():
         bars.set_xscale("log")
-        bars.xaxis.set_major_formatter(_plain_numbers())
+        bars.xaxis.set_major_formatter(plain_numbers())
         bars.xaxis.set_minor_formatter(NullFormatter())
         bars.set_xlim(totals.min() / 2, totals.max() * 1.3)
         bars.set_xlabel("D(m), sum over levels\n(log scale)")
@@ -847,17 +474,17 @@ def _verdict(chosen: dict[str, Any], samples: int) -> str:
 _SPACES = {"shared-down": "read: columns of A", "shared-up": "written: rows of B"}
 
 
-def _draw_spaces(inputs: _Inputs, options: dict[str, Any]) -> Figure:
+def _draw_spaces(inputs: Inputs, options: dict[str, Any]) -> Figure:
     """How much of the spaces that jumps read and write those of two levels share."""
     table = inputs.table("analysis")
     methods = _analysed(table)
     chance = table[table["quantity"] == "by-chance"].set_index("method")["value"]
     subtitle = [
-        _about(table),
+        about(table),
         "1: the same space",
         f"{' or '.join(f'{value:.2g}' for value in dict.fromkeys(chance[methods]))}: expected of random ones",
     ]
-    figure = _framed("Spaces that the jumps of two levels share", subtitle, 8.2, 3.5 * len(methods) + 0.2)
+    figure = framed("Spaces that the jumps of two levels share", subtitle, 8.2, 3.5 * len(methods) + 0.2)
     axes = figure.subplots(len(methods), 2, squeeze=False, sharex=True, sharey=True)
     for row, method in zip(axes, methods, strict=True):
         for ax, (quantity, title) in zip(row, _SPACES.items(), strict=True):
@@ -877,16 +504,16 @@ def _draw_spaces(inputs: _Inputs, options: dict[str, Any]) -> Figure:
     return figure
 
 
-def _draw_ranks(inputs: _Inputs, options: dict[str, Any]) -> Figure:
+def _draw_ranks(inputs: Inputs, options: dict[str, Any]) -> Figure:
     """What each further rank holds of the last level's variance, and what it is worth to the head."""
     table = inputs.table("analysis")
     methods = _analysed(table)
     subtitle = [
-        _about(table),
+        about(table),
         "training samples",
         f"mean over the jumps of {table['level'].nunique()} levels, shaded: from the least to the most",
     ]
-    figure = _framed("What the ranks are spent on", subtitle, 9.4, 3.9)
+    figure = framed("What the ranks are spent on", subtitle, 9.4, 3.9)
     variance, loss = figure.subplots(1, 2)
     for method in methods:
         look = LOOKS[method]
@@ -919,7 +546,7 @@ def _by_rank(table: pd.DataFrame, method: str, quantity: str) -> Floats:
 # The table of parameters
 
 
-def _draw_parameters(inputs: _Inputs, options: dict[str, Any]) -> Figure:
+def _draw_parameters(inputs: Inputs, options: dict[str, Any]) -> Figure:
     """Numbers kept at inference, as a table with bars."""
     table = inputs.table("parameters")
     kept = dict(zip(table["method"], table["shortcuts"].astype(int), strict=True))
@@ -934,8 +561,8 @@ def _draw_parameters(inputs: _Inputs, options: dict[str, Any]) -> Figure:
         labels["ojfa"] = f"ojfa (from level {inputs.selection()['jump']})"
     row, head, width = 0.32, 0.5, 8.8
     height = head + row * len(methods) + 0.5
-    subtitle = [_about(table), f"reduction: how many times fewer numbers than the {the_set}"]
-    figure = _framed("Numbers kept at inference", subtitle, width, height)
+    subtitle = [about(table), f"reduction: how many times fewer numbers than the {the_set}"]
+    figure = framed("Numbers kept at inference", subtitle, width, height)
     figure.set_layout_engine("none")
     top = figure.get_figheight() - (height - 0.1)  # inches taken by the header
     full = figure.get_figheight()
@@ -959,7 +586,7 @@ def _draw_parameters(inputs: _Inputs, options: dict[str, Any]) -> Figure:
         for text, (x, side) in zip(texts, columns.values(), strict=True):
             weight = "bold" if method == "ojfa" else "normal"
             cells.text(x, i + 0.5, text, ha=side, va="center", fontweight=weight)
-    cells.plot([0.15, width - 0.15], [0, 0], color=_QUIET, linewidth=0.8, clip_on=False)
+    cells.plot([0.15, width - 0.15], [0, 0], color=QUIET, linewidth=0.8, clip_on=False)
     _number_bars(bars, {method: numbers[method] for method in methods})
     return figure
 
@@ -987,41 +614,7 @@ def _reduction(factor: float) -> str:
     return f"×{factor:,.1f}" if factor >= 1 else f"×{factor:.2g}"
 
 
-# What all figures share
-
-
-def _about(table: pd.DataFrame) -> str:
-    return f"{table['model'].iloc[0]} on {table['corpus'].iloc[0]}"
-
-
-def _framed(title: str, subtitle: Sequence[str], width: float, height: float) -> Figure:
-    """A figure of ``height`` inches below a title and a small subtitle."""
-    lines = _flow(subtitle, int((width - 0.4) / 0.0765))
-    header = 0.42 + 0.17 * len(lines)
-    figure = Figure(figsize=(width, height + header), layout="constrained")
-    full = height + header
-    engine = figure.get_layout_engine()
-    assert engine is not None
-    engine.set(rect=(0, 0, 1, height / full), w_pad=0.08, h_pad=0.06)  # type: ignore[call-arg]
-    figure.text(0.15 / width, 1 - 0.1 / full, title, va="top", fontsize=12, fontweight="bold")
-    for i, line in enumerate(lines):
-        y = 1 - (0.36 + 0.17 * i) / full
-        figure.text(0.15 / width, y, line, va="top", fontsize=8.5, color=_QUIET)
-    return figure
-
-
-def _flow(parts: Sequence[str], width: int) -> list[str]:
-    """Put parts on as few lines as hold them; a part too long for a line is broken."""
-    lines: list[str] = []
-    for part in parts:
-        if lines and len(lines[-1]) + 3 + len(part) <= width:
-            lines[-1] += f" · {part}"
-        else:
-            lines += textwrap.wrap(part, width)
-    return lines
-
-
-_FIGURES: dict[str, Callable[[_Inputs, dict[str, Any]], Figure]] = {
+_FIGURES: dict[str, Callable[[Inputs, dict[str, Any]], Figure]] = {
     "methods": _draw_methods,
     "one-jump": _draw_one_jump,
     "alternatives": _draw_alternatives,
