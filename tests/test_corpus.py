@@ -13,7 +13,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from onejump.corpus import Document, build_corpus, read_dataset, read_documents, split_sentences
+from onejump.corpus import (
+    Document,
+    build_corpus,
+    read_dataset,
+    read_documents,
+    read_standard_library,
+    split_sentences,
+)
 from onejump.errors import CorpusError
 
 A, B = "A first text, long enough.", "A second text, long enough."
@@ -91,7 +98,11 @@ def test_a_folder_is_read_recursively_in_order_without_hidden_files(tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "text", r"a\.csv: suffix '\.csv' given; accepted are \.txt, \.jsonl, \.json, \.parquet"),
+        (
+            "a.csv",
+            "text",
+            r"a\.csv: suffix '\.csv' given; accepted are \.txt, \.py, \.jsonl, \.json, \.parquet",
+        ),
         ("a.txt", b"good \xff bad", r"a\.txt: no UTF-8 at byte 5"),
         ("a.json", b'["\xff"]', r"a\.json: no UTF-8 at byte 2"),
         ("a.jsonl", b'"good"\n"\xff"\n', r"a\.jsonl: no UTF-8 at byte 8"),
@@ -127,7 +138,9 @@ def test_a_missing_path_and_an_empty_folder_are_errors(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="nowhere: no such file or folder"):
         read(tmp_path / "nowhere")
     write(tmp_path / "notes.md", A)
-    with pytest.raises(CorpusError, match=r"no readable file in this folder; accepted are \.txt, \.jsonl"):
+    with pytest.raises(
+        CorpusError, match=r"no readable file in this folder; accepted are \.txt, \.py, \.jsonl"
+    ):
         read(tmp_path)
 
 
@@ -380,6 +393,41 @@ def test_the_stage_leaves_the_old_table_when_it_fails(tmp_path: Path) -> None:
     output = write(tmp_path / "out.parquet", "old")
     with pytest.raises(CorpusError, match="0 sentences"):
         build_corpus(output, source={"path": write(tmp_path / "a.txt", "")}, training=1, validation=1)
-    with pytest.raises(CorpusError, match="source: text given, path or dataset was expected"):
+    with pytest.raises(
+        CorpusError, match="source: text given, path, dataset or standard_library was expected"
+    ):
         build_corpus(output, source={"text": "body", "path": None}, training=1, validation=1)
     assert output.read_text() == "old"
+
+
+def test_paragraphs_keep_their_lines_and_indents() -> None:
+    code = "import os\n\n\ndef first():\n    return os.name\n  \n\tdeep = 1\n\tdeeper = 2\n"
+    documents = [Document("a.py", code), Document("b.py", "x = 1\ny = 2\n\nz = 3\n\nw = 4")]
+    whole = split_sentences(documents, training=3, validation=3, unit="paragraph", min_characters=1)
+    assert set(whole["sentence"]) == {
+        "import os",
+        "def first():\n    return os.name",
+        "\tdeep = 1\n\tdeeper = 2",
+        "x = 1\ny = 2",
+        "z = 3",
+        "w = 4",
+    }
+
+
+def test_other_units_are_refused() -> None:
+    with pytest.raises(CorpusError, match="unit: 'word' given, accepted is one of sentence, paragraph"):
+        split_sentences([Document("a", A)], training=1, validation=1, unit="word")
+
+
+def test_standard_library_is_source_code_without_tests() -> None:
+    documents = {document.id: document.text for document in read_standard_library()}
+    assert documents["json/decoder.py"] == Path(json.decoder.__file__).read_text(encoding="utf-8")
+    assert not [name for name in documents if "site-packages" in name or "/tests/" in name]
+
+
+def test_source_code_makes_a_corpus(tmp_path: Path) -> None:
+    write(tmp_path / "code" / "a.py", "def first():\n    return 1\n")
+    write(tmp_path / "code" / "b.py", "def second():\n    return 2\n")
+    source = {"path": str(tmp_path / "code"), "standard_library": None}
+    build_corpus(tmp_path / "c.parquet", source=source, training=1, validation=1, unit="paragraph")
+    assert set(pd.read_parquet(tmp_path / "c.parquet")["document"]) == {"a.py", "b.py"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sysconfig
+import tokenize
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
@@ -45,9 +47,9 @@ def read_documents(path: str | Path, text: str = "text") -> Iterator[Document]:
     Parameters
     ----------
     path : path
-        A ``.txt`` file (one document), a ``.jsonl`` file (one object a line), a ``.json`` file (a list of
-        objects or strings, or a mapping from ids to them), a ``.parquet`` file, or a folder of these. Hidden
-        files are passed over; the order is that of the relative paths.
+        A ``.txt`` or ``.py`` file (one document), a ``.jsonl`` file (one object a line), a ``.json`` file (a
+        list of objects or strings, or a mapping from ids to them), a ``.parquet`` file, or a folder of these.
+        Hidden files are passed over; the order is that of the relative paths.
     text : str, default "text"
         Key or column that holds a document's text.
 
@@ -82,6 +84,24 @@ def read_documents(path: str | Path, text: str = "text") -> Iterator[Document]:
                 yield Document(name + mark, _text_of(record, text, f"{file}{mark}"))
         except OSError as error:
             raise CorpusError(f"{file}: {error.strerror or error}") from error
+
+
+def read_standard_library() -> Iterator[Document]:
+    """The source code of the standard library of the Python that runs, a document a file.
+
+    Yields
+    ------
+    Document
+        Its id is the path in the library. Tests and installed packages are no part of it.
+    """
+    library = Path(sysconfig.get_path("stdlib"))
+    others = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
+    for file in sorted(library.rglob("*.py")):
+        name = file.relative_to(library)
+        if not others.intersection(name.parts):
+            # A few modules declare an encoding of their own.
+            with tokenize.open(file) as source:
+                yield Document(name.as_posix(), source.read())
 
 
 def read_dataset(
@@ -143,6 +163,7 @@ def split_sentences(
     training: int,
     validation: int,
     language: str = "en",
+    unit: str = "sentence",
     seed: int = 0,
     min_characters: int = 20,
     max_characters: int = 1000,
@@ -163,6 +184,9 @@ def split_sentences(
     language : str, default "en"
         ISO 639 code, two letters where there are two. sentencex cuts a language that it does not know by the
         rules of a related one, in the end by those of English.
+    unit : {"sentence", "paragraph"}
+        What documents are cut into. A paragraph is what stands between empty lines, with its line breaks and
+        indents, whatever it ends with: for source code.
     seed : int, default 0
         Decides the order of the documents.
     min_characters, max_characters : int
@@ -186,6 +210,8 @@ def split_sentences(
     read = list(islice(documents, max_documents))
     if len({document.id for document in read}) < len(read):
         raise CorpusError("two documents have one id, so that no split can keep them apart")
+    if unit not in _UNITS:
+        raise CorpusError(f"unit: {unit!r} given, accepted is one of {', '.join(_UNITS)}")
     wanted = {"validation": validation, "training": training}
     chosen: dict[str, list[tuple[str, str]]] = {side: [] for side in wanted}
     seen: set[str] = set()
@@ -194,7 +220,7 @@ def split_sentences(
             side = next((side for side in wanted if len(chosen[side]) < wanted[side]), None)
             if side is None:
                 break
-            candidates = dict.fromkeys(_sentences(read[index], primary_language))
+            candidates = dict.fromkeys(_UNITS[unit](read[index], primary_language))
             fresh = [s for s in candidates if min_characters <= len(s) <= max_characters and s not in seen]
             seen.update(fresh)
             kept = fresh[: wanted[side] - len(chosen[side])]
@@ -202,11 +228,12 @@ def split_sentences(
             progress.update(len(kept))
     if any(len(chosen[side]) < wanted[side] for side in wanted):
         capped = f" (max_documents: {max_documents})" if len(read) == max_documents else ""
+        ending = " with an end mark" if unit == "sentence" else ""
         raise CorpusError(
-            f"{len(seen)} sentences found in {len(read)} documents{capped}, which fill "
+            f"{len(seen)} {unit}s found in {len(read)} documents{capped}, which fill "
             f"{len(chosen['validation'])} of the {validation} asked for validation and "
-            f"{len(chosen['training'])} of the {training} for training; counted once each are sentences of "
-            f"{min_characters} to {max_characters} characters with an end mark; no document serves both sides"
+            f"{len(chosen['training'])} of the {training} for training; counted once each are {unit}s of "
+            f"{min_characters} to {max_characters} characters{ending}; no document serves both sides"
         )
     rows = [(*row, side) for side in ("training", "validation") for row in chosen[side]]
     table = pd.DataFrame(rows, columns=["document", "sentence", "split"])
@@ -221,6 +248,7 @@ def build_corpus(
     training: int,
     validation: int,
     language: str = "en",
+    unit: str = "sentence",
     seed: int = 0,
     min_characters: int = 20,
     max_characters: int = 1000,
@@ -233,9 +261,10 @@ def build_corpus(
     output : path
         The parquet file.
     source : mapping
-        ``path`` and ``text`` for `read_documents`, or ``dataset``, ``subset``, ``split``, ``text`` and
-        ``revision`` for `read_dataset`; a key that is absent or None has its default.
-    training, validation, language, seed, min_characters, max_characters, max_documents
+        ``path`` and ``text`` for `read_documents`, ``dataset``, ``subset``, ``split``, ``text`` and
+        ``revision`` for `read_dataset`, or ``standard_library`` for `read_standard_library`; a key that is
+        absent or None has its default.
+    training, validation, language, unit, seed, min_characters, max_characters, max_documents
         As in `split_sentences`.
 
     Raises
@@ -250,13 +279,18 @@ def build_corpus(
     elif "dataset" in given:
         split = given.get("split", "train")
         documents = read_dataset(given["dataset"], given.get("subset"), split, text, given.get("revision"))
+    elif "standard_library" in given:
+        documents = read_standard_library()
     else:
-        raise CorpusError(f"source: {', '.join(given) or 'nothing'} given, path or dataset was expected")
+        raise CorpusError(
+            f"source: {', '.join(given) or 'nothing'} given, path, dataset or standard_library was expected"
+        )
     table = split_sentences(
         documents,
         training=training,
         validation=validation,
         language=language,
+        unit=unit,
         seed=seed,
         min_characters=min_characters,
         max_characters=max_characters,
@@ -281,6 +315,18 @@ def _sentences(document: Document, language: str) -> Iterator[str]:
         last = _CLOSING.sub("", sentence)[-1:]
         if last and last not in _NO_END and unicodedata.category(last) in _END_CATEGORIES:
             yield sentence
+
+
+def _paragraphs(document: Document, _: str) -> Iterator[str]:
+    for paragraph in re.split(r"\n\s*\n", document.text.translate(_INVISIBLE)):
+        if paragraph.strip():
+            yield paragraph.strip("\n").rstrip()
+
+
+_UNITS: dict[str, Callable[[Document, str], Iterator[str]]] = {
+    "sentence": _sentences,
+    "paragraph": _paragraphs,
+}
 
 
 def _text_of(record: Any, text: str, where: str) -> str:
@@ -352,6 +398,7 @@ def _read_parquet(path: Path, text: str) -> Iterator[tuple[int, Any]]:
 
 _READERS: dict[str, Callable[[Path, str], Iterator[tuple[object, Any]]]] = {
     ".txt": _read_txt,
+    ".py": _read_txt,
     ".jsonl": _read_jsonl,
     ".json": _read_json,
     ".parquet": _read_parquet,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -33,6 +33,8 @@ LOW_RANK_METHODS = ("njtc", "n-njtc", "joint", "residual", "distilled", "one-jum
 DISTILLED_METHODS = ("distilled", "one-jump", "affine")
 # Low-rank kinds with a jump for each level, and a pair of solvers to hold against one another.
 ANALYSED_METHODS = ("n-njtc", "distilled")
+# What exits early unless the study says otherwise: what the papers and this project would use for it.
+EXITING_METHODS = ("identity", "jtc", "njtc", "n-njtc", "distilled", "one-jump", "ojfa", "ojfa-distilled")
 SCORE_METRICS = ("signed-squared-cosine", "cosine", "mse")
 
 # What may stand in a path, so that a name is its own folder.
@@ -66,6 +68,9 @@ def _colormap(value: str) -> str:
 Name = Annotated[str, AfterValidator(_path_name)]
 Metric = Annotated[str, AfterValidator(_metric)]
 Precision = Annotated[str, Field(pattern=r"^precision@[1-9]\d*$")]
+
+
+Rank = PositiveInt | Annotated[float, Field(gt=0, lt=1)]
 
 
 class _Section(BaseModel):
@@ -109,10 +114,12 @@ class Model(_Section):
 
 
 class Corpus(_Section):
-    """Documents, and how many of their sentences to keep; one of path, dataset or wheel is the source."""
+    """Documents, and how many of their sentences to keep; one of path, dataset, wheel or standard_library."""
 
     path: str | None = None
-    """A .txt, .jsonl, .json or .parquet file, or a folder of them."""
+    """A .txt, .py, .jsonl, .json or .parquet file, or a folder of them."""
+    standard_library: Literal[True] | None = None
+    """true: the source code of Python's own standard library, of the Python that runs; unit: paragraph."""
     dataset: str | None = None
     """A Hugging Face dataset by name, or a folder that `save_to_disk` wrote."""
     subset: str | None = None
@@ -131,6 +138,8 @@ class Corpus(_Section):
     """Key or column that holds a document's text."""
     language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-.*)?$")] = "en"
     """Language of the text, for the sentence segmentation (ISO 639 code)."""
+    unit: Literal["sentence", "paragraph"] = "sentence"
+    """What a document is cut into: sentences, or what stands between empty lines, as it is (source code)."""
     training: PositiveInt
     """Sentences to fit and select on."""
     validation: PositiveInt
@@ -144,7 +153,7 @@ class Corpus(_Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        _exactly_one(self, ("path", "dataset", "wheel"))
+        _exactly_one(self, ("path", "dataset", "wheel", "standard_library"))
         if (self.wheel is None) != (self.file is None):
             raise ValueError("wheel and file together")
         if self.min_characters > self.max_characters:
@@ -215,8 +224,8 @@ class FullRank(_Section):
 class LowRank(_Section):
     """A rank-r shortcut: njtc, n-njtc or joint."""
 
-    rank: PositiveInt | None = None
-    """r; null means floor(H / 100), at least 1."""
+    rank: Rank | None = None
+    """r, or below 1 the part of H that it is; null means 0.01: floor(H / 100), at least 1."""
     solver: Literal["exact", "gradient"] = "exact"
     """exact: reduced-rank regression, the global optimum. gradient: the papers' way."""
     gradient: Gradient | None = None
@@ -232,8 +241,8 @@ class LowRank(_Section):
 class Residual(_Section):
     """h + BatchNorm(h) A B."""
 
-    rank: PositiveInt | None = None
-    """r; null means floor(H / 100), at least 1."""
+    rank: Rank | None = None
+    """r, or below 1 the part of H that it is; null means 0.01: floor(H / 100), at least 1."""
     solver: Literal["exact"] = "exact"
     """Reduced-rank regression of what the state lacks."""
 
@@ -260,8 +269,8 @@ class Distillation(_Section):
 class Distilled(Distillation):
     """(norm(h) A + c) B + b, for each level."""
 
-    rank: PositiveInt | None = None
-    """r; null means floor(H / 100), at least 1."""
+    rank: Rank | None = None
+    """r, or below 1 the part of H that it is; null means 0.01: floor(H / 100), at least 1."""
     steps: NonNegativeInt = 200
     """Of each level."""
     batch: PositiveInt = 512
@@ -271,8 +280,8 @@ class Distilled(Distillation):
 class OneJump(Distillation):
     """One distilled jump for all levels."""
 
-    rank: PositiveInt | None = None
-    """r; null means floor(H / 100), at least 1."""
+    rank: Rank | None = None
+    """r, or below 1 the part of H that it is; null means 0.01: floor(H / 100), at least 1."""
     statistics: Literal["shared", "level"] = "shared"
     """What a level has of its own besides an offset of z (r numbers). shared: an r x r mixing of z; level: a
     scale of each coordinate (H numbers)."""
@@ -356,6 +365,20 @@ class LevelFigure(_Section):
     """Metrics drawn, a panel each: precision@k, surprisal, r2 or kl."""
 
 
+class PredictionFigure(_Section):
+    """Quality of prediction of some methods."""
+
+    methods: Annotated[list[str], Field(min_length=1)] = ["identity", "jtc", "njtc", "n-njtc"]
+    """Methods drawn, of those evaluated."""
+    metrics: Annotated[list[Metric], Field(min_length=1)] = [
+        "precision@1",
+        "precision@5",
+        "precision@10",
+        "surprisal",
+    ]
+    """Metrics drawn, a panel each."""
+
+
 class ScoreFigure(_Section):
     """The jump x level score matrix."""
 
@@ -394,6 +417,8 @@ class Figures(_Section):
     """Every method by exit level."""
     one_jump: Annotated[LevelFigure | None, Field(alias="one-jump")] = LevelFigure()
     """OJFA Fig. 1: a jump for each level, the one jump, identity."""
+    prediction: PredictionFigure | None = None
+    """JTC Fig. 3 and 4, N-NJTC Fig. 3: precision@k and surprisal of the papers' kinds."""
     alternatives: LevelFigure | None = LevelFigure()
     """OJFA Fig. 2: the one jump, the joint fit, the band of arbitrary choices."""
     limit: ShareFigure | None = None
@@ -418,6 +443,122 @@ class Figures(_Section):
     def options(self, figure: str) -> dict[str, Any]:
         """Options of one figure, as plain values."""
         options: dict[str, Any] = getattr(self, figure.replace("-", "_")).model_dump()
+        return options
+
+
+class LevelPairs(_Section):
+    """Quality of fit from every level to every later one (JTC Fig. 2, N-NJTC Fig. 2)."""
+
+    methods: Annotated[list[Literal["identity", "jtc", "njtc", "n-njtc"]], Field(min_length=1)] = [
+        "identity",
+        "jtc",
+        "njtc",
+        "n-njtc",
+    ]
+    """Kinds fitted to every pair of levels, exactly."""
+    rank: Rank | None = None
+    """Of njtc and n-njtc: r, or below 1 the part of H that it is; null means 0.01."""
+    colormap: Annotated[str, AfterValidator(_colormap)] = "cividis"
+    """A matplotlib colour map."""
+
+
+class SubModules(_Section):
+    """Parts of all blocks above a level replaced by linear maps (JTC section 6)."""
+
+    parts: Annotated[list[Literal["attention", "feed-forward", "norms"]], Field(min_length=1)] = [
+        "attention",
+        "feed-forward",
+        "norms",
+    ]
+    """What is replaced, one after another."""
+    step: PositiveInt = 3
+    """Every how many levels; each costs a pass through the blocks above it."""
+    samples: PositiveInt = 600
+    """Validation samples at most, evenly spread."""
+    metrics: Annotated[list[Metric], Field(min_length=1)] = ["precision@1", "surprisal"]
+    """Metrics drawn, a panel each: precision@k or surprisal."""
+
+
+class EarlyExit(_Section):
+    """Exit at the first level that is confident enough (JTC section 5)."""
+
+    methods: Annotated[list[str], Field(min_length=1)] | None = None
+    """What is evaluated and exits; null: all of it but arbitrary jumps and joint."""
+    rules: Annotated[list[Literal["fixed", "decaying", "per-level"]], Field(min_length=1)] = [
+        "fixed",
+        "decaying",
+        "per-level",
+    ]
+    """Thresholds: one; one that falls with the position, 0.9 lambda + 0.1 exp(-tau t / N); a level's own."""
+    targets: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = [0.95, 0.9]
+    """Agreement with the full model, for which thresholds are chosen on held-out training documents."""
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Part of the training documents to choose thresholds on; for distilled kinds it has to be theirs."""
+    tau: PositiveFloat = 4.0
+    """How fast the decaying threshold falls."""
+    length: PositiveFloat | None = None
+    """N, tokens of an average sentence; null: as the sampled positions say."""
+    from_level: NonNegativeInt = 1
+    """The first level to exit from."""
+
+
+class Transfer(_Section):
+    """Shortcuts fitted and selected on one corpus, evaluated on the study's others."""
+
+    methods: Annotated[list[str], Field(min_length=1)] | None = None
+    """What is evaluated elsewhere; null: all of it but arbitrary jumps."""
+    metrics: Annotated[list[Metric], Field(min_length=1)] = ["precision@1"]
+    """Metrics drawn, a row of panels each."""
+
+
+class Criteria(_Section):
+    """The jump that each selection criterion chooses, and what that costs."""
+
+
+class RankSweep(_Section):
+    """Precision against numbers kept, over the rank."""
+
+    ranks: Annotated[list[Rank], Field(min_length=1)] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1]
+    """r, or below 1 the parts of H that it is."""
+    methods: Annotated[
+        list[Literal["njtc", "n-njtc", "distilled", "one-jump", "ojfa"]], Field(min_length=1)
+    ] = [
+        "n-njtc",
+        "ojfa",
+        "one-jump",
+    ]
+    """Kinds fitted at each rank, with the study's other options of theirs."""
+    metrics: Annotated[list[Metric], Field(min_length=1)] = ["precision@1", "surprisal"]
+    """Metrics drawn, a panel each."""
+
+
+class Experiments(_Section):
+    """Experiments of the papers besides: each is a table and a figure. Leave one out and it is not made."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    level_pairs: Annotated[LevelPairs | None, Field(alias="level-pairs")] = None
+    """r2 from every level to every later one: heat maps."""
+    sub_modules: Annotated[SubModules | None, Field(alias="sub-modules")] = None
+    """Attention, feed-forward networks or norms replaced by linear maps."""
+    early_exit: Annotated[EarlyExit | None, Field(alias="early-exit")] = None
+    """Agreement with the full model for the blocks saved, by confidence."""
+    transfer: Transfer | None = None
+    """Precision on other corpora than the one fitted to."""
+    criteria: Criteria | None = None
+    """What each selection criterion chooses."""
+    rank_sweep: Annotated[RankSweep | None, Field(alias="rank-sweep")] = None
+    """What more ranks give."""
+
+    def names(self) -> tuple[str, ...]:
+        """Names of the experiments switched on."""
+        return tuple(
+            name.replace("_", "-") for name in type(self).model_fields if getattr(self, name) is not None
+        )
+
+    def options(self, experiment: str) -> dict[str, Any]:
+        """Options of one experiment, as plain values."""
+        options: dict[str, Any] = getattr(self, experiment.replace("-", "_")).model_dump()
         return options
 
 
@@ -459,6 +600,8 @@ class Study(_Section):
     """What is measured."""
     figures: Figures = Figures()
     """What is drawn."""
+    experiments: Experiments = Experiments()
+    """What is measured and drawn besides."""
     compute: Compute = Compute()
     """Where it runs."""
 
@@ -490,14 +633,57 @@ class Study(_Section):
                     f"figures.{figure}: it needs jumps to look at: switch on one of shortcuts "
                     f"{', '.join(ANALYSED_METHODS)}"
                 )
-        for figure in self.figures.names():
-            for metric in self.figures.options(figure).get("metrics", []):
+        drawn = {f"figures.{name}": self.figures.options(name) for name in self.figures.names()}
+        drawn |= {f"experiments.{name}": self.experiments.options(name) for name in self.experiments.names()}
+        for section, options in drawn.items():
+            for metric in options.get("metrics", []):
                 if metric not in measured:
                     raise ValueError(
-                        f"figures.{figure}.metrics: {metric!r} given, but evaluation.precision_at is "
+                        f"{section}.metrics: {metric!r} given, but evaluation.precision_at is "
                         f"{self.evaluation.precision_at}"
                     )
         return self
+
+    @model_validator(mode="after")
+    def _possible_experiments(self) -> Self:
+        evaluated = [method for method in self.evaluated() if method != "arbitrary"]
+        for section, given in self._methods_named().items():
+            for method in given:
+                if method not in evaluated:
+                    raise ValueError(
+                        f"{section}.methods: {method!r} given, accepted is what the study evaluates: "
+                        f"{', '.join(evaluated)}"
+                    )
+        if self.experiments.transfer is not None and len(self.corpora) < 2:
+            raise ValueError("experiments.transfer: it needs another corpus to go to: add one to corpora")
+        if self.experiments.early_exit is not None:
+            self._check_thresholds(self.experiments.early_exit.held_out)
+        return self
+
+    def _methods_named(self) -> dict[str, Sequence[str]]:
+        """Methods that sections name besides `shortcuts`, by section."""
+        named: dict[str, Sequence[str]] = {}
+        if self.figures.prediction is not None:
+            named["figures.prediction"] = self.figures.prediction.methods
+        for name in ("early-exit", "transfer", "rank-sweep"):
+            if name in self.experiments.names():
+                named[f"experiments.{name}"] = self.experiments.options(name)["methods"] or ()
+        return named
+
+    def _check_thresholds(self, held_out: float) -> None:
+        """Thresholds need samples that no shortcut was fitted to."""
+        for method in {self.fitted_as(exiting) for exiting in self.exiting()} - {"identity"}:
+            options = self.shortcuts.options(method)
+            if options.get("solver") == "gradient":
+                raise ValueError(
+                    f"experiments.early-exit: shortcuts.{method}.solver: 'gradient' given, but it refits "
+                    "without the held-out documents, by the exact solver only"
+                )
+            if options.get("held_out", held_out) != held_out:
+                raise ValueError(
+                    f"experiments.early-exit.held_out: {held_out} given, accepted is that of "
+                    f"shortcuts.{method}: {options['held_out']}"
+                )
 
     def evaluated(self) -> tuple[str, ...]:
         """What is evaluated, a job each: the methods, and what is selected from them."""
@@ -507,6 +693,20 @@ class Study(_Section):
         if self.shortcuts.distilled is not None:
             chosen.append("ojfa-distilled")
         return (*self.shortcuts.methods(), *chosen)
+
+    def exiting(self) -> tuple[str, ...]:
+        """What exits by its confidence."""
+        options = self.experiments.early_exit
+        if options is None:
+            return ()
+        return tuple(options.methods or (m for m in self.evaluated() if m in EXITING_METHODS))
+
+    def transferred(self) -> tuple[str, ...]:
+        """What is evaluated on other corpora."""
+        options = self.experiments.transfer
+        if options is None:
+            return ()
+        return tuple(options.methods or (method for method in self.evaluated() if method != "arbitrary"))
 
     def analysed(self) -> tuple[str, ...]:
         """Methods whose jumps are compared between levels."""
@@ -531,6 +731,14 @@ class Study(_Section):
             if options is not None and options.rank is not None and options.rank > hidden:
                 raise StudyError(
                     f"shortcuts.{method}.rank: {options.rank} given, 1 to H = {hidden} accepted for {model}"
+                )
+        pairs, sweep = self.experiments.level_pairs, self.experiments.rank_sweep
+        swept = [("level-pairs.rank", pairs.rank)] if pairs else []
+        swept += [("rank-sweep.ranks", rank) for rank in sweep.ranks] if sweep else []
+        for key, rank in swept:
+            if rank is not None and rank > hidden:
+                raise StudyError(
+                    f"experiments.{key}: {rank} given, 1 to H = {hidden} accepted for {model}, or a part of H"
                 )
         for level in self.evaluation.arbitrary:
             if isinstance(level, int) and level >= blocks:

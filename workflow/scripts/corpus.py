@@ -6,7 +6,7 @@ with job(snakemake):
     from onejump.corpus import build_corpus
 
     options = dict(snakemake.params.corpus)
-    sources = ("path", "dataset", "subset", "split", "revision", "text")
+    sources = ("path", "dataset", "subset", "split", "revision", "text", "standard_library")
     source = {key: options.pop(key) for key in sources}
     for key in ("wheel", "file", "sha256"):
         options.pop(key)
