@@ -20,6 +20,9 @@ include: "workflow/rules/distillation.smk"
 include: "workflow/rules/selection.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/analysis.smk"
+include: "workflow/rules/criteria.smk"
+include: "workflow/rules/transfer.smk"
+include: "workflow/rules/rank_sweep.smk"
 include: "workflow/rules/figures.smk"
 
 
@@ -33,6 +36,7 @@ localrules:
     parameters,
     figure_methods,
     figure_one_jump,
+    figure_prediction,
     figure_alternatives,
     figure_limit,
     figure_pareto,
@@ -40,6 +44,16 @@ localrules:
     figure_parameters,
     figure_spaces,
     figure_ranks,
+    transfer,
+    transfer_selection,
+    rank_sweep,
+    rank_selection,
+    figure_level_pairs,
+    figure_sub_modules,
+    figure_early_exit,
+    figure_transfer,
+    figure_criteria,
+    figure_rank_sweep,
 
 
 rule all:
@@ -47,7 +61,11 @@ rule all:
     input:
         pairs("selection.json", "evaluation.parquet", "parameters.parquet"),
         pairs(
-            *(f"figures/{figure}.{suffix}" for figure in STUDY.figures.names() for suffix in ("svg", "png"))
+            *(
+                f"figures/{figure}.{suffix}"
+                for figure in (*STUDY.figures.names(), *EXPERIMENTS)
+                for suffix in ("svg", "png")
+            )
         ),
 
 

@@ -14,7 +14,7 @@ import torch
 from measure import PAIR, at_least
 from torch import Tensor, nn
 
-from onejump.maps import rank_for
+from onejump.rank import rank_for
 from onejump.shortcuts import fit_exact
 from onejump.store import ActivationStore
 

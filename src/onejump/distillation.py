@@ -26,7 +26,8 @@ from onejump.exact import Metric, Moments, Standardised, reduced_rank, solve_sym
 from onejump.exit_head import ExitHead, by_vocabulary
 from onejump.head import Head, NormKind, normalised
 from onejump.held_out import hold_out_samples, some_of
-from onejump.maps import Affine, OneJump, Shortcut, rank_for, save_shortcuts
+from onejump.maps import Affine, OneJump, Shortcut, save_shortcuts
+from onejump.rank import rank_for
 from onejump.store import ActivationStore
 
 # Elements of one samples x vocabulary matrix. On a CPU small enough to stay in its caches; behind a full
@@ -179,17 +180,17 @@ class Start(NamedTuple):
 
 
 def head_metric(head: Head, teacher: Teacher, rows: Tensor) -> Tensor:
-    """How much an error in the last level's normalised state matters to the head, on average over samples.
+    """How much an error in the last level's state (`Head.essence`) matters to the head, on average.
 
-    The Fisher information F = E[W' (diag(p) - p p') W] of the final distribution, W = scale W_U diag(gain):
-    for small errors e, the divergence of the distributions is e' F e / 2.
+    The Fisher information F = E[W' (diag(p) - p p') W] of the final distribution, W = scale W_U diag(gain)
+    (`Head.linear`): for small errors e, the divergence of the distributions is e' F e / 2.
 
     Returns
     -------
     Tensor of shape (H, H), float64
     """
     device = head.gain.device
-    matrix = (head.config.scale * head.unembedding * head.gain).double()
+    matrix = head.linear().double()
     frequency = torch.zeros(head.vocabulary, dtype=torch.float64, device=device)
     metric = torch.zeros(head.hidden, head.hidden, dtype=torch.float64, device=device)
     for part in torch.split(rows, 512):
@@ -298,7 +299,7 @@ class Distiller:
         return Metric.of(head_metric(self.head, self.teacher, (~self.held_out).nonzero()[:, 0]))
 
     def closed_form(self, levels: Sequence[int], rank: int) -> Start:
-        """Reduced-rank regression of the last level's normalised state, in the head's own metric.
+        """Reduced-rank regression of the last level's state (`Head.essence`), in the head's own metric.
 
         Levels are fitted together, each level's inputs standardised by its own statistics.
         """
@@ -355,7 +356,7 @@ class Distiller:
         return jump.folded(self.norm, self.head.config.eps)
 
     def affine(self, level: int) -> Affine:
-        """The limit that low rank is compared with, from least squares to the normalised last state on."""
+        """The limit that low rank is compared with, from least squares to the last state on."""
         start = self._standardised(level)
         mean, scale = start.mean.float(), start.scale.float()
         model = nn.ParameterDict(
@@ -370,7 +371,7 @@ class Distiller:
         def loss(inputs: Tensor, _: Tensor, samples: Teacher) -> Tensor:
             predicted = ((inputs - mean) * scale) @ model["matrix"] + model["offset"]
             return cross_entropy(
-                head.normalise(predicted), projection, *samples, offset=shift, softcap=head.config.softcap
+                head.features(predicted), projection, *samples, offset=shift, softcap=head.config.softcap
             )
 
         self._train(model, {"matrix": 1 / math.sqrt(self.store.hidden), "offset": 1.0}, loss, [level])
@@ -379,15 +380,15 @@ class Distiller:
         return Affine(matrix.cpu(), bias.cpu(), self.norm, head.config.eps)
 
     def _standardised(self, level: int) -> Standardised:
-        """Moments of a level's prepared states, and of the last level's normalised ones."""
-        config, device = self.head.config, self.head.gain.device
+        """Moments of a level's prepared states, and of what the head goes by of the last level's."""
+        device = self.head.gain.device
         moments = Moments.empty(self.store.hidden, device)
         start = 0
         for states, last in self.store.blocks([level, self.store.levels - 1]):
             rows = (~self.held_out[start : start + len(states)]).numpy()
             start += len(states)
             inputs, targets = (torch.from_numpy(part[rows]).to(device) for part in (states, last))
-            moments.add(_prepared(inputs, self.norm, self.head), normalised(targets, config.norm, config.eps))
+            moments.add(_prepared(inputs, self.norm, self.head), self.head.essence(targets))
         return standardise(moments)
 
     def _train(

@@ -158,7 +158,7 @@ def evaluate(
     variation = _Variation(store, device)
     means: dict[tuple[str, int], dict[str, _Mean]] = {(m, level): {} for m in methods for level in sources}
     r2 = {key: _R2(variation) for key in means}
-    exits = _Exits(head, methods, device)
+    exits = Exits(head, methods, device)
     done = 0
     with tqdm(total=store.samples, unit="sample", disable=None) as progress:
         for states, last, teacher in _parts(store, head, max(precision_at), device):
@@ -185,7 +185,7 @@ def evaluate(
     )
 
 
-class _Exits:
+class Exits:
     """Shortcuts with their heads. Low-rank ones are small and kept; an H x H one is read when needed."""
 
     def __init__(self, head: Head, methods: Mapping[str, ShortcutAt], device: torch.device | str) -> None:
@@ -253,6 +253,43 @@ def arbitrary_jumps(
     return jumps | {f"arbitrary-random-{i}": int(level) for i, level in enumerate(drawn, start=1)}
 
 
+def methods_of(
+    method: str,
+    shortcuts: Path | None,
+    selection: Path | None = None,
+    *,
+    levels: int,
+    arbitrary: Sequence[str | int] = (),
+    random: int = 0,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> dict[str, ShortcutAt]:
+    """What a method of a study is made of: name -> function of a level that gives its shortcut.
+
+    Parameters
+    ----------
+    method, shortcuts, selection, arbitrary, random, seed
+        As of `evaluate_method`.
+    levels : int
+        L.
+    device : torch.device
+    """
+    if shortcuts is None:
+        return {method: lambda _: Identity()}
+    folder = ShortcutFolder(shortcuts, device)
+    if selection is None:
+        return {method: folder.load}
+    made = read_json(selection)
+    if method == "ojfa-normalised":
+        return {method: _renormalised(folder, made["jump"])}
+    jumps = {method: made["jump"]}
+    if method == "arbitrary":
+        jumps = arbitrary_jumps(arbitrary, random, levels=levels, chosen=made["jump"], seed=seed)
+    elif method == "ojfa-distilled":
+        jumps["ojfa-distilled-surprisal"] = made["by_metric"]["surprisal"]
+    return {name: _always(folder.load(level)) for name, level in jumps.items()}
+
+
 def evaluate_method(
     output: Path,
     shards: Sequence[Path],
@@ -290,23 +327,16 @@ def evaluate_method(
     """
     store = ActivationStore(shards)
     on = pick_device(device)
-    methods: dict[str, ShortcutAt] = {}
-    if shortcuts is None:
-        methods[method] = lambda _: Identity()
-    elif selection is None:
-        folder = ShortcutFolder(shortcuts, on)
-        methods[method] = folder.load
-    else:
-        folder, made = ShortcutFolder(shortcuts, on), read_json(selection)
-        jumps = {method: made["jump"]}
-        if method == "arbitrary":
-            levels = store.levels - 1
-            jumps = arbitrary_jumps(arbitrary, random, levels=levels, chosen=made["jump"], seed=seed)
-        elif method == "ojfa-distilled":
-            jumps["ojfa-distilled-surprisal"] = made["by_metric"]["surprisal"]
-        methods = {name: _always(folder.load(level)) for name, level in jumps.items()}
-        if method == "ojfa-normalised":
-            methods = {method: _renormalised(folder, made["jump"])}
+    methods = methods_of(
+        method,
+        shortcuts,
+        selection,
+        levels=store.levels - 1,
+        arbitrary=arbitrary,
+        random=random,
+        seed=seed,
+        device=on,
+    )
     table = evaluate(store, Head.load(head), methods, precision_at=precision_at, device=on)
     table.insert(0, "model", model)
     table.insert(1, "corpus", corpus)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -15,6 +16,10 @@ from onejump.maps import BATCH_NORM_EPS, JTC, NJTC, NNJTC, Residual
 _SINGULAR = 1e-7
 # Eigenvalues of a metric below this part of its largest are lifted to it.
 _UNSEEN = 1e-6
+# Leading directions are found when their space turns no more than this (the sine of its largest angle).
+_ANGLE = 1e-7
+# Directions more than asked for, which speed up the search for those.
+_SPARE = 3
 
 
 @dataclass
@@ -57,30 +62,87 @@ class Moments:
         self.yy += float(y.square().sum())
 
 
-def solve_symmetric(gram: Tensor, right: Tensor) -> Tensor:
-    """Solve G A = C for a positive semi-definite G (H, H); the smallest solution where G is singular.
+class Factorised:
+    """A positive semi-definite G (H, H), factorised once to solve G A = C for any C (H, k).
 
     Cholesky is as accurate as the best scaling of G's rows and columns allows, which matters here: a few
-    coordinates of hidden states are thousands of times larger than the others.
+    coordinates of hidden states are thousands of times larger than the others. Where G is singular, A is the
+    smallest solution.
     """
-    factor, failed = torch.linalg.cholesky_ex(gram)
-    diagonal = factor.diagonal()
-    if not failed and bool((diagonal > _SINGULAR * gram.diagonal().sqrt()).all()):
-        solution: Tensor = torch.cholesky_solve(right, factor)
-        return solution
-    values, vectors = torch.linalg.eigh(gram)
-    kept = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
-    inverse = torch.where(kept, values.clamp_min(torch.finfo(values.dtype).tiny).reciprocal(), 0.0)
-    smallest: Tensor = vectors @ (inverse[:, None] * (vectors.T @ right))
-    return smallest
+
+    def __init__(self, gram: Tensor) -> None:
+        factor, failed = torch.linalg.cholesky_ex(gram)
+        diagonal = factor.diagonal()
+        self._cholesky: Tensor | None = None
+        if not failed and bool((diagonal > _SINGULAR * gram.diagonal().sqrt()).all()):
+            self._cholesky = factor
+            return
+        values, self._vectors = torch.linalg.eigh(gram)
+        kept = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
+        self._inverse = torch.where(kept, values.clamp_min(torch.finfo(values.dtype).tiny).reciprocal(), 0.0)
+
+    def solve(self, right: Tensor) -> Tensor:
+        """A (H, k) of C (H, k)."""
+        if self._cholesky is not None:
+            solution: Tensor = torch.cholesky_solve(right, self._cholesky)
+            return solution
+        smallest: Tensor = self._vectors @ (self._inverse[:, None] * (self._vectors.T @ right))
+        return smallest
+
+
+def solve_symmetric(gram: Tensor, right: Tensor) -> Tensor:
+    """Solve G A = C once, as `Factorised`."""
+    return Factorised(gram).solve(right)
 
 
 def top_directions(explained: Tensor, rank: int) -> Tensor:
     """Orthonormal V_r (H, r): top eigenvectors of a symmetric matrix, largest first, with a fixed sign."""
-    vectors = torch.linalg.eigh((explained + explained.T) / 2).eigenvectors[:, -rank:].flip(1)
+    return _with_fixed_sign(torch.linalg.eigh((explained + explained.T) / 2).eigenvectors[:, -rank:].flip(1))
+
+
+def _with_fixed_sign(vectors: Tensor) -> Tensor:
     largest = vectors.abs().argmax(0, keepdim=True)
     fixed: Tensor = vectors * vectors.gather(0, largest).sign()
     return fixed
+
+
+def leading_directions(
+    explained: Callable[[Tensor], Tensor], hidden: int, rank: int, device: torch.device | str = "cpu"
+) -> Tensor:
+    """`top_directions` of a matrix that is known by its products, without making or diagonalising it.
+
+    Block Lanczos, each block made orthogonal to all before (Golub and Underwood 1977), until the residuals
+    over the gap behind the r-th eigenvalue bound the angle (Davis and Kahan 1970). Where that takes more
+    than a third of H directions, the gap too small or r too large, the matrix is diagonalised after all.
+
+    Parameters
+    ----------
+    explained : function of a Tensor of shape (H, k), in float64
+        Its product with a symmetric positive semi-definite matrix.
+    hidden, rank : int
+        H and r.
+    device : torch.device
+
+    Returns
+    -------
+    Tensor of shape (H, r)
+    """
+    generator = torch.Generator().manual_seed(0)
+    block = torch.randn(hidden, rank + _SPARE, dtype=torch.float64, generator=generator).to(device)
+    basis = products = block[:, :0]
+    while basis.shape[1] + block.shape[1] <= hidden // 3:
+        for _ in range(2):  # once leaves rounding errors that grow from block to block
+            block = torch.linalg.qr(block - basis @ (basis.T @ block)).Q
+        product = explained(block)
+        basis, products = torch.cat([basis, block], 1), torch.cat([products, product], 1)
+        seen = basis.T @ products
+        values, vectors = torch.linalg.eigh((seen + seen.T) / 2)
+        found = basis @ vectors[:, -rank:]
+        residuals = products @ vectors[:, -rank:] - found * values[-rank:]
+        if residuals.norm() <= _ANGLE * (values[-rank] - values[-rank - 1]):
+            return _with_fixed_sign(found.flip(1))
+        block = product
+    return top_directions(explained(torch.eye(hidden, dtype=torch.float64, device=device)), rank)
 
 
 def fit_jtc(moments: Moments) -> JTC:
@@ -137,14 +199,20 @@ def fit_n_njtc(moments: Moments, rank: int) -> NNJTC:
 
     The constant's coefficients a_0 (r,) are what BatchNorm's beta gives: beta A = a_0, taken smallest.
     """
-    mean, variance, _, gram, cross, target_mean = standardise(moments)
+    standardised = standardise(moments)
+    _, _, _, gram, cross, target_mean = standardised
     solution = solve_symmetric(gram, cross)
     explained = cross.T @ solution + moments.count * torch.outer(target_mean, target_mean)
     directions = top_directions(explained, rank)
-    down = solution @ directions
-    constant = target_mean @ directions
+    return with_constant(standardised, solution @ directions, directions)
+
+
+def with_constant(standardised: Standardised, down: Tensor, directions: Tensor) -> NNJTC:
+    """BatchNorm(h) A B of A = G^-1 C V_r and B = V_r', with the beta that gives the constant."""
+    constant = standardised.target_mean @ directions
     beta = solve_symmetric(down.T @ down, constant[:, None])[:, 0] @ down.T
-    return NNJTC(down, directions.T, torch.ones_like(mean), beta, mean, variance)
+    mean = standardised.mean
+    return NNJTC(down, directions.T, torch.ones_like(mean), beta, mean, standardised.variance)
 
 
 def fit_residual(moments: Moments, rank: int) -> Residual:

@@ -183,7 +183,7 @@ def level_figure(
     for spare in axes.flat[len(panels) :]:
         spare.remove()
     for ax, (metric, curves) in zip(axes.flat, panels.items(), strict=False):
-        _panel(ax, metric, curves, envelope=envelope, limit=limit)
+        panel(ax, metric, curves, envelope=envelope, limit=limit)
         if mark is not None:
             _mark_level(ax, curves, mark)
     figure.legend(
@@ -213,7 +213,10 @@ def _legend_entries(curves: list[Curve], envelope: str | None) -> dict[str, Any]
     return handles
 
 
-def _panel(ax: Axes, metric: str, curves: list[Curve], *, envelope: str | None, limit: str | None) -> None:
+def panel(
+    ax: Axes, metric: str, curves: list[Curve], *, envelope: str | None = None, limit: str | None = None
+) -> None:
+    """Curves of a metric by exit level; what leaves the axis is marked and told."""
     values = np.concatenate([curve.values for curve in curves])
     low, high = _scale(ax, metric, values) if limit is None else _share_scale(ax, values)
     ax.set_xlabel("exit level l")

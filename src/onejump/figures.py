@@ -29,6 +29,7 @@ from matplotlib.ticker import (
 from matplotlib.transforms import Bbox
 
 from onejump.errors import OneJumpError
+from onejump.experiment_figures import EXPERIMENTS
 from onejump.figure_parts import (
     ARBITRARY,
     GREY,
@@ -72,13 +73,16 @@ def draw(figure: str, outputs: Sequence[Path], *, options: dict[str, Any], **inp
     **inputs : Path
         What it is drawn from, by name:
 
-        - evaluation: table of `onejump.evaluation.collect`, for methods, one-jump, alternatives, limit and
-          pareto;
+        - evaluation: table of `onejump.evaluation.collect`, for methods, one-jump, prediction, alternatives,
+          limit, pareto and sub-modules;
         - scores: table of `onejump.selection.score_jumps`, for scores;
         - parameters: table of `onejump.evaluation.count_parameters`, for parameters and pareto;
         - selection: of `onejump.selection.select_jump`, for one-jump, alternatives and scores; where methods,
           limit, pareto and parameters get it too, they name the chosen level;
-        - analysis: table of `onejump.analysis.analyse`, for spaces and ranks.
+        - analysis: table of `onejump.analysis.analyse`, for spaces and ranks;
+        - level_pairs, sub_modules, transfer, criteria, rank_sweep: table of the stage of that name, for the
+          figure of that name;
+        - curves, savings: tables of `onejump.early_exit.compare_exits`, for early-exit.
 
     Raises
     ------
@@ -108,6 +112,17 @@ def _draw_methods(inputs: Inputs, options: dict[str, Any]) -> Figure:
         for metric in measured_metrics(table, inputs.figure, options)
     }
     return level_figure("Shortcuts by exit level", table, panels)
+
+
+def _draw_prediction(inputs: Inputs, options: dict[str, Any]) -> Figure:
+    """JTC Fig. 3 and 4, N-NJTC Fig. 3: quality of prediction of some methods."""
+    table = inputs.table("evaluation")
+    labels = {m: label for m, label in evaluated_labels(inputs, table).items() if m in options["methods"]}
+    panels = {
+        metric: [curve_of(table, metric, method, label) for method, label in labels.items()]
+        for metric in measured_metrics(table, inputs.figure, options)
+    }
+    return level_figure("Quality of prediction", table, panels)
 
 
 def _draw_limit(inputs: Inputs, options: dict[str, Any]) -> Figure:
@@ -617,6 +632,7 @@ def _reduction(factor: float) -> str:
 _FIGURES: dict[str, Callable[[Inputs, dict[str, Any]], Figure]] = {
     "methods": _draw_methods,
     "one-jump": _draw_one_jump,
+    "prediction": _draw_prediction,
     "alternatives": _draw_alternatives,
     "limit": _draw_limit,
     "pareto": _draw_pareto,
@@ -624,4 +640,5 @@ _FIGURES: dict[str, Callable[[Inputs, dict[str, Any]], Figure]] = {
     "parameters": _draw_parameters,
     "spaces": _draw_spaces,
     "ranks": _draw_ranks,
+    **EXPERIMENTS,
 }

@@ -28,7 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from onejump.errors import OneJumpError, StudyError
+from onejump.errors import OneJumpError
 from onejump.files import replacing
 from onejump.head import NormKind, normalised
 
@@ -388,21 +388,6 @@ def _triangular(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Rows as T Q, with orthonormal rows Q, in float64."""
     basis, triangle = torch.linalg.qr(rows.double().T)
     return triangle.T, basis.T
-
-
-def rank_for(hidden: int, rank: int | None = None) -> int:
-    """r: as given, or floor(H / 100), at least 1 (OJFA, section 4).
-
-    Raises
-    ------
-    StudyError
-        If it is not between 1 and H.
-    """
-    if rank is None:
-        return max(1, hidden // 100)
-    if not 1 <= rank <= hidden:
-        raise StudyError(f"rank: {rank} given, 1 to H = {hidden} accepted")
-    return rank
 
 
 def shortcut_path(folder: str | Path, level: int | None) -> Path:

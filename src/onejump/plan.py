@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from onejump.errors import OneJumpError
 from onejump.files import read_json
+from onejump.rank import rank_for
 from onejump.study import DISTILLED_METHODS, Activations, Evaluation, Model, Store, Study
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -81,6 +82,9 @@ class Sizes:
     def weights(self) -> float:
         """Bytes."""
         return self.parameters * _BYTES[self.dtype]
+
+
+GPU_STAGES = ("activations", "distillation", "evaluate", "criteria", "confidences", "submodules")
 
 
 class Cost(NamedTuple):
@@ -160,7 +164,7 @@ def fit_cost(
     """Fit one method."""
     levels, width = sizes.blocks, sizes.hidden
     chunk = min(store.chunk_samples, samples)
-    rank = options.get("rank") or max(1, width // 100)
+    rank = rank_for(width, options.get("rank"))
     full_rank = method in ("jtc", "affine")
     numbers = width**2 if full_rank else 2 * width * rank + 4 * width * (method not in ("njtc", "distilled"))
     disk = 4.0 * numbers * (1 if method in ("joint", "one-jump") else levels)
@@ -194,7 +198,7 @@ def _distillation_cost(
     disk: float,
 ) -> Cost:
     levels, width, vocabulary = sizes.blocks, sizes.hidden, sizes.vocabulary
-    inner = width if method == "affine" else 1 + (options["rank"] or max(1, width // 100))
+    inner = width if method == "affine" else 1 + rank_for(width, options["rank"])
     fits, held_out = (1, 4096) if method == "one-jump" else (levels, min(4096, options["held_out"] * samples))
     passed = options["steps"] * (3 * options["batch"] * vocabulary * inner)
     # Behind a low rank, the exit head is made and its gradient brought back at each step.
@@ -221,7 +225,7 @@ def _distillation_cost(
 def scores_cost(sizes: Sizes, options: Mapping[str, Any], store: Store, *, samples: int) -> Cost:
     """Score all jumps on all levels."""
     levels, width = sizes.blocks, sizes.hidden
-    columns = levels * (options.get("rank") or max(1, width // 100))
+    columns = levels * rank_for(width, options.get("rank"))
     chunk = min(store.chunk_samples, samples)
     return Cost(
         single_flops=2 * samples * levels * width * columns,
@@ -231,11 +235,11 @@ def scores_cost(sizes: Sizes, options: Mapping[str, Any], store: Store, *, sampl
     )
 
 
-def analysis_cost(sizes: Sizes, ranks: Sequence[int | None], *, samples: int, top_k: int) -> Cost:
+def analysis_cost(sizes: Sizes, ranks: Sequence[float | None], *, samples: int, top_k: int) -> Cost:
     """The head's metric once; for each jump, its predictions of some samples with each number of ranks."""
     levels, width, vocabulary = sizes.blocks, sizes.hidden, sizes.vocabulary
     predicted = min(1024, samples)
-    known = [rank or max(1, width // 100) for rank in ranks]
+    known = [rank_for(width, rank) for rank in ranks]
     rows = [rank + 1 for rank in known for _ in range(levels)]
     return Cost(
         single_flops=2 * vocabulary * sum(row * width + row**2 * predicted for row in rows),
@@ -253,14 +257,14 @@ def analysis_cost(sizes: Sizes, ranks: Sequence[int | None], *, samples: int, to
 
 
 def evaluation_cost(
-    sizes: Sizes, method: str, evaluation: Evaluation, store: Store, *, samples: int, rank: int | None
+    sizes: Sizes, method: str, evaluation: Evaluation, store: Store, *, samples: int, rank: float | None
 ) -> Cost:
     """Evaluate one method at all levels."""
     levels, width, vocabulary = sizes.blocks, sizes.hidden, sizes.vocabulary
     chosen = len(evaluation.arbitrary) + evaluation.random if method == "arbitrary" else 1
     at_levels = samples * levels * chosen
     full_rank = method in ("identity", "jtc", "residual", "affine")
-    inner = width if full_rank else rank or max(1, width // 100)
+    inner = width if full_rank else rank_for(width, rank)
     chunk = min(store.chunk_samples, samples)
     one_for_all = method in ("joint", "one-jump") or method.startswith("ojfa")
     heads = 0 if full_rank else 1 if one_for_all else chosen if method == "arbitrary" else levels
@@ -279,6 +283,23 @@ def evaluation_cost(
     )
 
 
+def criteria_cost(sizes: Sizes, options: Mapping[str, Any], *, samples: int) -> Cost:
+    """Every jump at every level, on validation samples."""
+    levels, width, vocabulary = sizes.blocks, sizes.hidden, sizes.vocabulary
+    inner = rank_for(width, options.get("rank"))
+    predictions = samples * levels**2
+    return Cost(
+        single_flops=2 * predictions * inner * (vocabulary + width) + 2 * levels * vocabulary * width * inner,
+        moved=predictions * (vocabulary * 12.0 + width * 4),
+        loaded=4.0 * vocabulary * width,
+        disk=20_000,
+        memory=_LIBRARIES
+        + 4 * vocabulary * (width + levels * inner)
+        + 4 * samples * (2 * width + 6 * levels)
+        + 16 * 64 * vocabulary,
+    )
+
+
 class Row(NamedTuple):
     """A stage of one model on one corpus."""
 
@@ -294,8 +315,8 @@ class Row(NamedTuple):
 
 
 def uses_gpu(stage: str, options: Mapping[str, Any] | None = None) -> bool:
-    """Extraction, distillation, evaluation and gradient fits ask for a GPU; nothing else does."""
-    return stage in ("activations", "distillation", "evaluate") or (
+    """What runs the model or its whole vocabulary asks for a GPU, and gradient fits; nothing else does."""
+    return stage in GPU_STAGES or (
         stage == "shortcuts" and options is not None and options.get("solver") == "gradient"
     )
 

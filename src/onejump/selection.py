@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ SURPRISAL = "surprisal"
 _LESS_IS_BETTER = (MSE, SURPRISAL)
 # Held-out samples that surprisals are taken on: enough to tell jumps apart, as all see the same ones.
 _SURPRISED = 256
+# Samples of one samples x vocabulary matrix: it stays in a CPU's caches.
+_TOGETHER = 64
 
 
 class JumpScorer:
@@ -110,6 +112,35 @@ def score_matrix(
 
 
 @torch.inference_mode()
+def logits_of_jumps(
+    store: ActivationStore, head: Head, jumps: Sequence[LowRank], rows: Tensor
+) -> Iterator[tuple[int, int, slice, Tensor]]:
+    """Logits behind every jump at every level, of some samples.
+
+    Parameters
+    ----------
+    store : ActivationStore
+    head : Head
+        Where it lies, this is computed.
+    jumps : sequence of LowRank
+    rows : Tensor of shape (n,), int64
+        Samples, rising.
+
+    Yields
+    ------
+    jump, level, part of the rows, logits (samples of the part, V)
+    """
+    device = head.gain.device
+    exit_heads = [ExitHead(head, jump.to(device).up, jump.bias) for jump in jumps]
+    for level in tqdm(range(store.levels - 1), unit="level", disable=None):
+        states = torch.from_numpy(store.rows(rows.numpy(), [level])[0])
+        for start in range(0, len(rows), _TOGETHER):
+            part = slice(start, start + _TOGETHER)
+            of_part = states[part].to(device)
+            for number, (jump, exit_head) in enumerate(zip(jumps, exit_heads, strict=True)):
+                yield number, level, part, exit_head.logits(jump.reduce(of_part))
+
+
 def surprisal_matrix(store: ActivationStore, head: Head, jumps: Sequence[LowRank], rows: Tensor) -> Tensor:
     """Surprisal of the teacher's first choice behind every jump at every level, summed over some samples.
 
@@ -126,17 +157,13 @@ def surprisal_matrix(store: ActivationStore, head: Head, jumps: Sequence[LowRank
     -------
     Tensor of shape (M, L), float64
     """
-    device = head.gain.device
-    first = torch.from_numpy(store.of_samples("top_tokens")[rows.numpy(), :1].astype("int64")).to(device)
+    first = torch.from_numpy(store.of_samples("top_tokens")[rows.numpy(), :1].astype("int64")).to(
+        head.gain.device
+    )
     totals = torch.zeros(len(jumps), store.levels - 1, dtype=torch.float64)
-    exit_heads = [ExitHead(head, jump.to(device).up, jump.bias) for jump in jumps]
-    for level in range(store.levels - 1):
-        states = torch.from_numpy(store.rows(rows.numpy(), [level])[0]).to(device)
-        for number, (jump, exit_head) in enumerate(zip(jumps, exit_heads, strict=True)):
-            for part, tokens in zip(torch.split(states, 64), torch.split(first, 64), strict=True):
-                logits = exit_head.logits(jump.reduce(part))
-                surprisal = logits.logsumexp(-1) - logits.gather(1, tokens)[:, 0]
-                totals[number, level] += float(surprisal.sum(dtype=torch.float64))
+    for jump, level, part, logits in logits_of_jumps(store, head, jumps, rows):
+        surprisal = logits.logsumexp(-1) - logits.gather(1, first[part])[:, 0]
+        totals[jump, level] += float(surprisal.sum(dtype=torch.float64))
     return totals
 
 

@@ -7,34 +7,61 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from onejump.device import pick_device
+from onejump.errors import StudyError
 from onejump.exact import Moments, fit_jtc, fit_n_njtc, fit_njtc, fit_residual
 from onejump.gradient import fit_gradient
-from onejump.maps import Shortcut, rank_for, save_shortcuts
+from onejump.held_out import hold_out_samples
+from onejump.maps import Shortcut, save_shortcuts
+from onejump.rank import rank_for
 from onejump.store import ActivationStore
 
 
 def gather_moments(
-    store: ActivationStore, levels: Iterable[int], device: torch.device | str = "cpu"
+    store: ActivationStore,
+    levels: Iterable[int],
+    device: torch.device | str = "cpu",
+    held_out: Tensor | None = None,
 ) -> Moments:
-    """Moments of (state at a level, state at the last level), of all samples and given levels together."""
+    """Moments of (state at a level, state at the last level), of all samples and given levels together.
+
+    Parameters
+    ----------
+    store : ActivationStore
+    levels : iterable of int
+    device : torch.device
+    held_out : Tensor of shape (samples,), bool, optional
+        Samples to leave out.
+    """
     moments = Moments.empty(store.hidden, device)
     for level in levels:
-        for states, targets in store.blocks([level, store.levels - 1]):
-            moments.add(torch.from_numpy(states).to(device), torch.from_numpy(targets).to(device))
+        start = 0
+        for block in store.blocks([level, store.levels - 1]):
+            states, targets = (torch.from_numpy(of_level) for of_level in block)
+            if held_out is not None:
+                kept = ~held_out[start : start + len(states)]
+                start += len(states)
+                states, targets = states[kept], targets[kept]
+            moments.add(states.to(device), targets.to(device))
     return moments
 
 
 def fit_exact(
-    store: ActivationStore, method: str, rank: int | None, device: torch.device
+    store: ActivationStore,
+    method: str,
+    rank: float | None,
+    device: torch.device,
+    held_out: Tensor | None = None,
 ) -> Iterable[Shortcut]:
     """Fit level after level, each at its global optimum; one shortcut for all levels if joint."""
     sources = range(store.levels - 1)
     r = rank_for(store.hidden, rank)
     if method == "joint":
-        yield fit_n_njtc(gather_moments(store, tqdm(sources, unit="level", disable=None), device), r)
+        every = tqdm(sources, unit="level", disable=None)
+        yield fit_n_njtc(gather_moments(store, every, device, held_out), r)
         return
     solvers: dict[str, Callable[[Moments], Shortcut]] = {
         "jtc": fit_jtc,
@@ -43,7 +70,7 @@ def fit_exact(
         "residual": lambda moments: fit_residual(moments, r),
     }
     for level in tqdm(sources, unit="level", disable=None):
-        yield solvers[method](gather_moments(store, [level], device))
+        yield solvers[method](gather_moments(store, [level], device, held_out))
 
 
 def fit_shortcuts(
@@ -53,6 +80,8 @@ def fit_shortcuts(
     method: str,
     options: dict[str, Any],
     seed: int,
+    corpus: Path | None = None,
+    held_out: float | None = None,
     device: str = "auto",
 ) -> None:
     """The stage: fit a method to the training shards and write its folder.
@@ -67,19 +96,32 @@ def fit_shortcuts(
     options : dict
         The study's options of the method.
     seed : int
-        Of the gradient solver.
+        Of the gradient solver, and of the draw of held-out documents.
+    corpus : Path, optional
+        Table of the corpus stage: then a part of its documents is not fitted to.
+    held_out : float, optional
+        That part. The exact solver only.
     device : str
 
     Raises
     ------
     StudyError
-        If the rank is over H.
+        If the rank is over H, or the gradient solver is to hold documents out.
     """
     store = ActivationStore(shards)
     rank = options.get("rank")
     rank_for(store.hidden, rank)
     solver = options["solver"]
     about = {"method": method, "solver": solver, "samples": store.samples}
+    unseen = None
+    if corpus is not None and held_out is not None:
+        if solver != "exact":
+            raise StudyError(
+                f"{method}: the {solver} solver given, which fits to all documents: to hold some out, solver "
+                "exact is accepted"
+            )
+        unseen = hold_out_samples(store, corpus, held_out, seed)
+        about["samples"] -= int(unseen.sum())
     on = pick_device(device)
     fitted: Iterable[Shortcut]
     if solver == "gradient":
@@ -93,5 +135,5 @@ def fit_shortcuts(
             **options["gradient"],
         )
     else:
-        fitted = fit_exact(store, method, rank, on)
+        fitted = fit_exact(store, method, rank, on, unseen)
     save_shortcuts(output, fitted, about, one=method == "joint")

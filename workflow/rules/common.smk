@@ -17,6 +17,7 @@ from onejump.plan import (
     Sizes,
     activations_cost,
     analysis_cost,
+    criteria_cost,
     evaluation_cost,
     fit_cost,
     scores_cost,
@@ -40,6 +41,11 @@ METHODS = STUDY.shortcuts.methods()
 FITTED = [method for method in METHODS if method != "identity"]
 EVALUATED = STUDY.evaluated()
 ANALYSED = STUDY.analysed()
+EXPERIMENTS = STUDY.experiments.names()
+# Ranks of the sweep, by their name in paths.
+RANKS = {
+    str(rank): rank for rank in (STUDY.experiments.rank_sweep.ranks if STUDY.experiments.rank_sweep else ())
+}
 WHEEL_CHECKSUMS = {
     (source.wheel, source.file): source.sha256
     for source in [*STUDY.models.values(), *STUDY.corpora.values()]
@@ -52,6 +58,8 @@ config["compute"] = STUDY.compute.model_dump()
 wildcard_constraints:
     model="|".join(STUDY.models),
     corpus="|".join(STUDY.corpora),
+    target="|".join(STUDY.corpora),
+    rank="|".join(map(re.escape, RANKS)),
     split="training|validation",
     shard=r"\d+",
 
@@ -82,22 +90,52 @@ def samples(corpus, split):
     return getattr(STUDY.corpora[corpus], split) * STUDY.activations.positions
 
 
+def options_of(wildcards):
+    """The study's options of what an evaluated method uses, at the rank of a sweep if the path has one."""
+    options = STUDY.shortcuts.options(STUDY.fitted_as(wildcards.get("method", STUDY.selection.method)))
+    rank = wildcards.get("rank")
+    return options if rank is None else options | {"rank": RANKS[rank]}
+
+
 def rank_of(wildcards):
-    """The study's rank for a method; None where it says nothing, or there is none."""
-    return STUDY.shortcuts.options(STUDY.fitted_as(wildcards.method)).get("rank")
+    """The rank of a method; None where the study says nothing, or there is none."""
+    return options_of(wildcards).get("rank")
+
+
+def sampled_corpus(wildcards):
+    """The corpus whose samples a job reads: of a transfer the target, whatever its shortcuts are of."""
+    return wildcards.get("target", wildcards.corpus)
 
 
 def shards(split):
     """Input function: all shards of a split."""
 
     def of_pair(wildcards):
-        pair = PAIR.format(model=wildcards.model, corpus=wildcards.corpus)
-        return [
-            f"{pair}/activations/{split}-{shard}.zarr"
-            for shard in range(shard_count(wildcards.corpus, split))
-        ]
+        corpus = sampled_corpus(wildcards)
+        pair = PAIR.format(model=wildcards.model, corpus=corpus)
+        return [f"{pair}/activations/{split}-{shard}.zarr" for shard in range(shard_count(corpus, split))]
 
     return of_pair
+
+
+def transfers(wildcards):
+    """(fitted on, target) of all that is held against each other for one corpus."""
+    corpus = wildcards.corpus
+    others = [other for other in STUDY.corpora if other != corpus]
+    return [(corpus, corpus)] + [(source, other) for other in others for source in (corpus, other)]
+
+
+def of_transfers(*names):
+    """Input function: files of each of these; a corpus' shortcuts on itself are those of the pipeline."""
+
+    def of_corpus(wildcards):
+        return [
+            f"{RESULTS}/{wildcards.model}/{fitted_on}/{'' if fitted_on == target else f'transfer/{target}/'}{name}"
+            for fitted_on, target in transfers(wildcards)
+            for name in names
+        ]
+
+    return of_corpus
 
 
 def pairs(*names):
@@ -203,7 +241,7 @@ def cost_of_fit(wildcards, sizes):
     return fit_cost(
         sizes,
         wildcards.method,
-        STUDY.shortcuts.options(wildcards.method),
+        options_of(wildcards),
         STUDY.activations.store,
         samples=samples(wildcards.corpus, "training"),
         shard=STUDY.activations.shard_sentences * STUDY.activations.positions,
@@ -225,7 +263,25 @@ def loading_mb(wildcards, attempt):
 
 
 def figure_options(figure):
+    """Of a figure, or of an experiment: its figure is drawn with what it says of colours and metrics."""
+    if figure in EXPERIMENTS:
+        options = STUDY.experiments.options(figure)
+        return {name: options[name] for name in ("colormap", "metrics") if name in options}
     return STUDY.figures.options(figure) if figure in STUDY.figures.names() else None
+
+
+# Every experiment has a figure, drawn from its tables.
+TABLES_OF_EXPERIMENTS = {
+    "level-pairs": {"level_pairs": f"{PAIR}/level-pairs.parquet"},
+    "sub-modules": {"sub_modules": f"{PAIR}/sub-modules.parquet", "evaluation": f"{PAIR}/evaluation.parquet"},
+    "early-exit": {
+        "curves": f"{PAIR}/early-exit/curves.parquet",
+        "savings": f"{PAIR}/early-exit/savings.parquet",
+    },
+    "transfer": {"transfer": f"{PAIR}/transfer.parquet"},
+    "criteria": {"criteria": f"{PAIR}/criteria.parquet"},
+    "rank-sweep": {"rank_sweep": f"{PAIR}/rank-sweep.parquet"},
+}
 
 
 def figure_outputs(figure):

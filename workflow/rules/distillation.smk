@@ -18,7 +18,7 @@ rule distillation:
     resources:
         **asked_of_the_site(cost_of_fit, "distillation"),
     params:
-        options=lambda w: STUDY.shortcuts.options(w.method),
+        options=options_of,
         seed=STUDY.seed,
         code=fingerprint("distillation"),
     message:

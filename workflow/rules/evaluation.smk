@@ -23,7 +23,7 @@ rule evaluate:
                 w.method,
                 STUDY.evaluation,
                 STUDY.activations.store,
-                samples=samples(w.corpus, "validation"),
+                samples=samples(sampled_corpus(w), "validation"),
                 rank=rank_of(w),
             ),
             "evaluate",

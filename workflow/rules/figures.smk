@@ -41,6 +41,26 @@ rule figure_one_jump:
         "../scripts/figures.py"
 
 
+rule figure_prediction:
+    input:
+        evaluation=f"{PAIR}/evaluation.parquet",
+        selection=f"{PAIR}/selection.json",
+    output:
+        figure_outputs("prediction"),
+    log:
+        f"{PAIR}/logs/figures/prediction.log",
+    conda:
+        "../../envs/onejump.yaml"
+    params:
+        figure="prediction",
+        options=figure_options("prediction"),
+        code=FIGURE_CODE,
+    message:
+        "Drawing the quality of prediction of {wildcards.model} on {wildcards.corpus}"
+    script:
+        "../scripts/figures.py"
+
+
 rule figure_alternatives:
     input:
         evaluation=f"{PAIR}/evaluation.parquet",
@@ -178,3 +198,26 @@ rule figure_ranks:
         "Drawing what jumps of {wildcards.model} on {wildcards.corpus} spend their ranks on"
     script:
         "../scripts/figures.py"
+
+
+for experiment, tables in TABLES_OF_EXPERIMENTS.items():
+
+    rule:
+        name:
+            f"figure_{experiment.replace('-', '_')}"
+        input:
+            **tables,
+        output:
+            figure_outputs(experiment),
+        log:
+            f"{PAIR}/logs/figures/{experiment}.log",
+        conda:
+            "../../envs/onejump.yaml"
+        params:
+            figure=experiment,
+            options=figure_options(experiment),
+            code=FIGURE_CODE,
+        message:
+            "Drawing an experiment of {wildcards.model} on {wildcards.corpus}"
+        script:
+            "../scripts/figures.py"

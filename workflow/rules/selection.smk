@@ -16,9 +16,9 @@ rule scores:
         **asked_of_the_site(
             lambda w, sizes: scores_cost(
                 sizes,
-                STUDY.shortcuts.options(STUDY.selection.method),
+                options_of(w),
                 STUDY.activations.store,
-                samples=samples(w.corpus, "training"),
+                samples=samples(sampled_corpus(w), "training"),
             ),
             "scores",
         ),

@@ -17,12 +17,12 @@ rule shortcuts:
         **asked_of_the_site(
             cost_of_fit,
             "shortcuts",
-            options=lambda w: STUDY.shortcuts.options(w.method),
+            options=options_of,
         ),
     params:
-        options=lambda w: STUDY.shortcuts.options(w.method),
+        options=options_of,
         # Only the gradient solver draws random numbers.
-        seed=lambda w: (STUDY.seed if STUDY.shortcuts.options(w.method)["solver"] == "gradient" else 0),
+        seed=lambda w: STUDY.seed if options_of(w)["solver"] == "gradient" else 0,
         code=fingerprint("shortcuts"),
     message:
         "Fitting {wildcards.method} of {wildcards.model} on {wildcards.corpus}"

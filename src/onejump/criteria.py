@@ -1,0 +1,126 @@
+"""The stage "criteria": what each selection criterion chooses, and what the choice costs.
+
+The jumps of the kind that the study selects from are each used at all levels, on validation samples. An
+oracle that saw these would keep the best; what a criterion loses is its distance to that, and what it is worth
+its distance to a jump drawn at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from onejump.device import pick_device
+from onejump.files import read_json, write_table
+from onejump.head import Head
+from onejump.maps import LowRank, ShortcutFolder
+from onejump.selection import logits_of_jumps
+from onejump.store import ActivationStore
+
+ORACLES = {"precision@1": max, "surprisal": min}
+"""Choices that saw the validation samples: by metric, and which end is best."""
+RANDOM = "random"
+"""A jump drawn at random, on average over all draws."""
+
+
+@torch.inference_mode()
+def metrics_of_jumps(
+    store: ActivationStore, head: Head, jumps: Sequence[LowRank], precision_at: Sequence[int]
+) -> dict[str, Tensor]:
+    """Metrics of every jump on every sample, mean over all levels.
+
+    Parameters
+    ----------
+    store : ActivationStore
+        Validation samples.
+    head : Head
+        Where it lies, this is computed.
+    jumps : sequence of LowRank
+    precision_at : sequence of int
+
+    Returns
+    -------
+    dict of metric -> Tensor of shape (M, samples), float64
+        precision@k and surprisal, as `onejump.evaluation.token_metrics` has them.
+    """
+    of_teacher = store.of_samples("top_tokens")[:, : max(precision_at)].astype(np.int64)
+    likely = torch.from_numpy(of_teacher).to(head.gain.device)
+    names = [*(f"precision@{k}" for k in precision_at), "surprisal"]
+    found = {name: torch.zeros(len(jumps), store.samples, dtype=torch.float64) for name in names}
+    for jump, _, part, logits in logits_of_jumps(store, head, jumps, torch.arange(store.samples)):
+        best, top = logits.max(-1)
+        hits = likely[part] == top[:, None]
+        for k in precision_at:
+            found[f"precision@{k}"][jump, part] += hits[:, :k].any(-1).double().cpu()
+        normaliser = best + (logits - best[:, None]).exp_().sum(-1).log_()
+        surprisal = normaliser - logits.gather(1, likely[part, :1])[:, 0]
+        found["surprisal"][jump, part] += surprisal.double().cpu()
+    return {name: values / (store.levels - 1) for name, values in found.items()}
+
+
+def choices(by_metric: Mapping[str, int], means: Mapping[str, Tensor]) -> Iterator[tuple[str, int]]:
+    """What every criterion chooses: the scores on training samples, then the oracles."""
+    yield from by_metric.items()
+    for metric, best in ORACLES.items():
+        if metric in means:
+            values = means[metric].tolist()
+            yield f"oracle {metric}", values.index(best(values))
+
+
+def compare_criteria(
+    output: Path,
+    shards: Sequence[Path],
+    head: Path,
+    shortcuts: Path,
+    selection: Path,
+    *,
+    precision_at: Sequence[int],
+    model: str,
+    corpus: str,
+    device: str = "auto",
+) -> None:
+    """The stage.
+
+    Parameters
+    ----------
+    output : Path
+        Table with columns model, corpus, criterion, jump, metric, value (mean over levels and samples),
+        stderr, n. Rows of the criterion "jump" are of every jump; those of "random" have no jump, and as
+        stderr the standard deviation between jumps.
+    shards : sequence of Path
+        Validation shards.
+    head : Path
+        Of the model stage.
+    shortcuts : Path
+        Folder of the kind that the study selects from.
+    selection : Path
+        Of the selection stage.
+    precision_at : sequence of int
+    """
+    on = pick_device(device)
+    store, folder = ActivationStore(shards), ShortcutFolder(shortcuts)
+    jumps = [jump for level in range(folder.levels) if isinstance(jump := folder.load(level), LowRank)]
+    found = metrics_of_jumps(store, Head.load(head).to(on), jumps, precision_at)
+    means = {metric: values.mean(1) for metric, values in found.items()}
+    rows: list[tuple[str, int | None, str, float, float]] = []
+    chosen = [("jump", jump) for jump in range(len(jumps))]
+    chosen += choices(read_json(selection)["by_metric"], means)
+    for metric, of_jumps in means.items():
+        errors = found[metric].std(1) / store.samples**0.5
+        rows += [
+            (criterion, jump, metric, float(of_jumps[jump]), float(errors[jump]))
+            for criterion, jump in chosen
+        ]
+        spread = float(of_jumps.std()) if len(jumps) > 1 else 0.0
+        rows.append((RANDOM, None, metric, float(of_jumps.mean()), spread))
+    table = pd.DataFrame(rows, columns=["criterion", "jump", "metric", "value", "stderr"])
+    table = table.astype({"jump": "Int64"}).assign(n=store.samples)
+    table.insert(0, "model", model)
+    table.insert(1, "corpus", corpus)
+    write_table(output, table)
+

@@ -1,0 +1,245 @@
+"""Figures of the experiments: level pairs, sub-modules, early exit, transfer, criteria, rank sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
+
+from onejump.figure_parts import (
+    AXIS_LABELS,
+    GREY,
+    LOOKS,
+    QUIET,
+    Curve,
+    Inputs,
+    about,
+    curve_of,
+    framed,
+    measured_metrics,
+    panel,
+)
+
+
+def _whole_numbers(ax: Axes) -> None:
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+# Level to level
+
+
+def _draw_level_pairs(inputs: Inputs, options: dict[str, Any]) -> Figure:
+    """r2 from every level to every later one, a heat map a method, all on one scale."""
+    table = inputs.table("level_pairs")
+    methods = [method for method in LOOKS if (table["method"] == method).any()]
+    subtitle = [
+        about(table),
+        f"n = {int(table['n'].iloc[0]):,} validation samples",
+        "r² averaged over coordinates; red: below 0, worse than their mean",
+    ]
+    figure = framed("Quality of fit from level to level", subtitle, 3.1 * len(methods) + 0.9, 3.5)
+    axes = figure.subplots(1, len(methods), squeeze=False, sharex=True, sharey=True)[0]
+    colours = matplotlib.colormaps[options["colormap"]].with_extremes(under="#B22222")
+    for ax, method in zip(axes, methods, strict=True):
+        rows = table[table["method"] == method]
+        matrix = rows.pivot(index="target", columns="source", values="r2")
+        sources, targets = matrix.columns.to_numpy(), matrix.index.to_numpy()
+        mesh = ax.pcolormesh(sources, targets, matrix.to_numpy(np.float64), cmap=colours, vmin=0, vmax=1)
+        ax.set_title(method)
+        ax.grid(False)
+        ax.set_aspect("equal")
+        ax.set(xlabel="from level n", ylabel="to level m")
+        ax.label_outer()
+        _whole_numbers(ax)
+    figure.colorbar(mesh, ax=axes, location="right", label="r²", extend="min", aspect=30, shrink=0.85)
+    return figure
+
+
+# Other corpora
+
+
+def _draw_transfer(inputs: Inputs, options: dict[str, Any]) -> Figure:
+    """A corpus' shortcuts on every corpus, beside those fitted there."""
+    table = inputs.table("transfer")
+    corpus = table["corpus"].iloc[0]
+    targets = list(dict.fromkeys(table["target"]))
+    metrics = measured_metrics(table, inputs.figure, options)
+    methods = [method for method in LOOKS if (table["method"] == method).any()]
+    subtitle = [
+        f"{about(table)}: fitted and selected there, used on every corpus",
+        "lines: shortcuts of " + corpus,
+        "thin, without marks: the corpus' own shortcuts",
+    ]
+    figure = framed(
+        "Shortcuts on other corpora", subtitle, max(6.6, 3.4 * len(targets)), 3.3 * len(metrics) + 0.7
+    )
+    axes = figure.subplots(len(metrics), len(targets), squeeze=False, sharex=True, sharey="row")
+    for row, metric in zip(axes, metrics, strict=True):
+        for ax, target in zip(row, targets, strict=True):
+            there = table[table["target"] == target]
+            curves = [
+                curve_of(there[there["fitted_on"] == corpus], metric, method, method) for method in methods
+            ]
+            own = [
+                _thin(curve_of(there[there["fitted_on"] == target], metric, method, ""))
+                for method in methods
+                if target != corpus
+            ]
+            panel(ax, metric, [*curves, *own])
+            ax.set_title(
+                f"on {target}{', its own' if target == corpus else ''}\n{_choice(there, corpus, target)}"
+            )
+            ax.label_outer()
+    handles = [_handle(method) for method in methods]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3 * len(targets)))
+    return figure
+
+
+def _thin(curve: Curve) -> Curve:
+    style = {**curve.style, "linewidth": 0.8, "marker": "", "alpha": 0.8}
+    return curve._replace(errors=None, style=style)
+
+
+def _choice(there: pd.DataFrame, corpus: str, target: str) -> str:
+    """Which jump the target's samples choose, among the corpus' jumps and among its own."""
+    chosen = there.drop_duplicates("fitted_on").set_index("fitted_on")["jump"]
+    if target == corpus:
+        return f"chooses jump {chosen[corpus]}"
+    return f"chooses jump {chosen[corpus]} of these, {chosen[target]} of its own"
+
+
+def _handle(method: str) -> Line2D:
+    look = LOOKS[method]
+    return Line2D([], [], color=look.colour, linestyle=look.line, marker=look.marker, label=method)
+
+
+# Selection criteria
+
+_CRITERIA = {
+    "signed-squared-cosine": ("#D55E00", "P", "signed squared cosine"),
+    "cosine": ("#009E73", "s", "cosine"),
+    "mse": ("#0072B2", "D", "mean squared error"),
+    "surprisal": ("#332288", "^", "surprisal on held-out samples"),
+    "oracle precision@1": ("#000000", "*", "oracle: precision@1"),
+    "oracle surprisal": ("#000000", "X", "oracle: surprisal"),
+}
+
+
+def _draw_criteria(inputs: Inputs, options: dict[str, Any]) -> Figure:
+    """Every jump used at all levels, and which of them each criterion chooses."""
+    table = inputs.table("criteria")
+    metrics = ["precision@1", "surprisal"]
+    subtitle = [
+        about(table),
+        f"n = {int(table['n'].iloc[0]):,} validation samples, mean over all levels",
+        "an oracle saw them, the other criteria training samples only",
+    ]
+    present = [criterion for criterion in _CRITERIA if (table["criterion"] == criterion).any()]
+    figure = framed("What each selection criterion chooses", subtitle, 9.4, 3.5 + 0.2 * (len(present) + 1))
+    for ax, metric in zip(figure.subplots(1, 2), metrics, strict=True):
+        of_metric = table[table["metric"] == metric]
+        jumps = of_metric[of_metric["criterion"] == "jump"]
+        ax.plot(jumps["jump"], jumps["value"], color=GREY, linewidth=1.0, marker=".", markersize=4)
+        random = float(of_metric.loc[of_metric["criterion"] == "random", "value"].iloc[0])
+        ax.axhline(random, color=QUIET, linestyle=(0, (4, 2)), linewidth=1.0, zorder=1.8)
+        for number, criterion in enumerate(present):
+            colour, marker, _ = _CRITERIA[criterion]
+            chosen = of_metric[of_metric["criterion"] == criterion]
+            # Criteria that agree lie on one point: the first ones are larger.
+            size = 15 - 1.8 * number
+            ax.plot(
+                chosen["jump"],
+                chosen["value"],
+                linestyle="none",
+                marker=marker,
+                markersize=size,
+                color=colour,
+                markeredgecolor="white",
+                markeredgewidth=0.7,
+                zorder=3 + number,
+            )
+        ax.set(
+            xlabel="jump m (fitted at level m), used at all levels", ylabel=AXIS_LABELS.get(metric, metric)
+        )
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if metric == "surprisal" and jumps["value"].max() > 4 * jumps["value"].min():
+            ax.set_yscale("log")
+    handles = [
+        Line2D(
+            [], [], linestyle="none", marker=marker, color=colour, label=_choice_of(table, criterion, name)
+        )
+        for criterion, (colour, marker, name) in _CRITERIA.items()
+        if criterion in present
+    ]
+    dashed = Line2D([], [], color=QUIET, linestyle=(0, (4, 2)), label=_choice_of(table, "random", "random"))
+    figure.legend(handles=[*handles, dashed], loc="outside lower center", ncols=1)
+    return figure
+
+
+def _choice_of(table: pd.DataFrame, criterion: str, name: str) -> str:
+    rows = table[table["criterion"] == criterion].set_index("metric")
+    jump = rows["jump"].iloc[0]
+    which = "any jump, on average" if pd.isna(jump) else f"jump {int(jump)}"
+    values = [f"{metric} {rows['value'][metric]:.3f}" for metric in ("precision@1", "surprisal")]
+    return f"{name}: {which}, {', '.join(values)}"
+
+
+# The rank
+
+
+def _draw_rank_sweep(inputs: Inputs, options: dict[str, Any]) -> Figure:
+    """Metrics, mean over levels, by numbers kept: a curve a method, a point a rank."""
+    table = inputs.table("rank_sweep")
+    metrics = measured_metrics(table, inputs.figure, options)
+    methods = [method for method in LOOKS if (table["method"] == method).any()]
+    subtitle = [
+        about(table),
+        f"mean over {table['level'].nunique()} exit levels",
+        f"n = {int(table['n'].iloc[0]):,} validation samples",
+        "beside the points: rank r",
+    ]
+    figure = framed("What more ranks give", subtitle, max(6.6, 4.7 * len(metrics)), 4.0)
+    axes = figure.subplots(1, len(metrics), squeeze=False)[0]
+    for ax, metric in zip(axes, metrics, strict=True):
+        for method in methods:
+            rows = table[(table["method"] == method) & (table["metric"] == metric)]
+            points = rows.groupby("rank").agg({"numbers": "first", "value": "mean"})
+            look = LOOKS[method]
+            style = {"color": look.colour, "linestyle": look.line, "marker": look.marker}
+            ax.plot(points["numbers"], points["value"], label=method, **style)
+            for rank, numbers, value in points.itertuples():
+                ax.annotate(
+                    str(rank),
+                    (numbers, value),
+                    xytext=(0, 5),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=7,
+                    color=look.colour,
+                )
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.set(xlabel="numbers kept at inference (log scale)", ylabel=AXIS_LABELS.get(metric, metric))
+        ax.margins(y=0.1)
+        if metric.startswith("precision"):
+            ax.set_ylim(bottom=0)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(methods))
+    return figure
+
+
+EXPERIMENTS: dict[str, Callable[[Inputs, dict[str, Any]], Figure]] = {
+    "level-pairs": _draw_level_pairs,
+    "transfer": _draw_transfer,
+    "criteria": _draw_criteria,
+    "rank-sweep": _draw_rank_sweep,
+}
+"""How the figure of each experiment is drawn."""

@@ -1,0 +1,54 @@
+# What one corpus' shortcuts do on another, the target: the same jobs, whose samples are the target's
+# (`sampled_corpus`).
+
+
+use rule evaluate as transfer_evaluate with:
+    output:
+        f"{PAIR}/transfer/{{target}}/evaluation/{{method}}.parquet",
+    log:
+        f"{PAIR}/logs/transfer/{{target}}/evaluation/{{method}}.log",
+    benchmark:
+        f"{PAIR}/benchmarks/transfer/{{target}}/evaluation/{{method}}.tsv"
+    message:
+        "Evaluating {wildcards.method} of {wildcards.corpus} on {wildcards.target}, {wildcards.model}"
+
+
+use rule scores as transfer_scores with:
+    output:
+        f"{PAIR}/transfer/{{target}}/scores.parquet",
+    log:
+        f"{PAIR}/logs/transfer/{{target}}/scores.log",
+    benchmark:
+        f"{PAIR}/benchmarks/transfer/{{target}}/scores.tsv"
+    message:
+        "Scoring the jumps of {wildcards.corpus} on {wildcards.target}, {wildcards.model}"
+
+
+use rule selection as transfer_selection with:
+    input:
+        f"{PAIR}/transfer/{{target}}/scores.parquet",
+    output:
+        f"{PAIR}/transfer/{{target}}/selection.json",
+    log:
+        f"{PAIR}/logs/transfer/{{target}}/selection.log",
+    message:
+        "Selecting the one jump of {wildcards.corpus} for {wildcards.target}, {wildcards.model}"
+
+
+rule transfer:
+    input:
+        evaluations=of_transfers(*(f"evaluation/{method}.parquet" for method in STUDY.transferred())),
+        selections=of_transfers("selection.json"),
+    output:
+        f"{PAIR}/transfer.parquet",
+    log:
+        f"{PAIR}/logs/transfer.log",
+    conda:
+        "../../envs/onejump.yaml"
+    params:
+        pairs=transfers,
+        code=fingerprint("transfer"),
+    message:
+        "Shortcuts of {wildcards.corpus} on every corpus, {wildcards.model}"
+    script:
+        "../scripts/transfer.py"

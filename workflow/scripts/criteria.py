@@ -1,0 +1,18 @@
+from onejump.job import job
+
+with job(snakemake):
+    from pathlib import Path
+
+    from onejump.criteria import compare_criteria
+
+    compare_criteria(
+        Path(snakemake.output[0]),
+        [Path(shard) for shard in snakemake.input.shards],
+        Path(snakemake.input.head),
+        Path(snakemake.input.shortcuts),
+        Path(snakemake.input.selection),
+        precision_at=snakemake.params.precision_at,
+        model=snakemake.wildcards.model,
+        corpus=snakemake.wildcards.corpus,
+        device=snakemake.config["compute"]["device"],
+    )

@@ -1,0 +1,21 @@
+from onejump.job import job
+
+with job(snakemake):
+    from pathlib import Path
+
+    from onejump.submodules import extract_parts
+
+    weights = snakemake.input.get("weights")
+    extract_parts(
+        Path(snakemake.output[0]),
+        model=Path(snakemake.input.model),
+        corpus=Path(snakemake.input.corpus),
+        split="training",
+        shard=int(snakemake.wildcards.shard),
+        shards=snakemake.params.shards,
+        seed=snakemake.params.seed,
+        options=snakemake.params.options,
+        compute=snakemake.config["compute"],
+        weights=Path(weights) if weights else None,
+        part=snakemake.wildcards.part,
+    )

@@ -1,0 +1,13 @@
+from onejump.job import job
+
+with job(snakemake):
+    from pathlib import Path
+
+    from onejump.submodules import fit_part
+
+    fit_part(
+        Path(snakemake.output[0]),
+        [Path(shard) for shard in snakemake.input.shards],
+        part=snakemake.wildcards.part,
+        device=snakemake.config["compute"]["device"],
+    )

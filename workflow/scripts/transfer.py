@@ -1,0 +1,16 @@
+from onejump.job import job
+
+with job(snakemake):
+    from pathlib import Path
+
+    from onejump.transfer import collect_transfer
+
+    pairs = snakemake.params.pairs
+    evaluations = [Path(table) for table in snakemake.input.evaluations]
+    of_each = len(evaluations) // len(pairs)
+    collect_transfer(
+        Path(snakemake.output[0]),
+        {pair: evaluations[i * of_each : (i + 1) * of_each] for i, pair in enumerate(pairs)},
+        dict(zip(pairs, map(Path, snakemake.input.selections), strict=True)),
+        corpus=snakemake.wildcards.corpus,
+    )
