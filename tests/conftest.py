@@ -1,4 +1,4 @@
-"""What the tests share: synthetic stores and heads, a tiny model with its tokenizer, and a tiny corpus."""
+"""What the tests share: synthetic stores and heads, tiny models with their tokenizers, and a tiny corpus."""
 
 from __future__ import annotations
 
@@ -59,7 +59,10 @@ def write_documents() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def make_head() -> Callable[..., Head]:
-    """make_head(hidden, vocabulary, norm="rms", bias=False, softcap=None, scale=1.0, seed=0)."""
+    """make_head(hidden, vocabulary, norm="rms", bias=False, softcap=None, scale=1.0, seed=0).
+
+    With activation="gelu", say, a transform comes first: a masked language model's head.
+    """
 
     def make(
         hidden: int,
@@ -70,6 +73,7 @@ def make_head() -> Callable[..., Head]:
         softcap: float | None = None,
         scale: float = 1.0,
         seed: int = 0,
+        activation: str | None = None,
     ) -> Head:
         generator = torch.Generator().manual_seed(seed)
 
@@ -77,11 +81,13 @@ def make_head() -> Callable[..., Head]:
             return torch.randn(*shape, generator=generator)
 
         return Head(
-            HeadConfig(norm, 1e-5, scale, softcap),
+            HeadConfig(norm, 1e-5, scale, softcap, activation),
             1 + 0.3 * normal(hidden),
             0.3 * normal(hidden) if norm == "layer" else torch.zeros(hidden),
             normal(vocabulary, hidden),
             normal(vocabulary) if bias else None,
+            normal(hidden, hidden) / hidden**0.5 if activation else None,
+            0.3 * normal(hidden) if activation else None,
         )
 
     return make
@@ -137,20 +143,79 @@ def make_store(tmp_path: Path) -> Callable[..., ActivationStore]:
     return make
 
 
+def word_tokenizer(special: dict[str, str], around: str | None = None) -> Any:
+    """A tokenizer of 200 words: special tokens by role, the corpus's; `around` is a sentence's template."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = sorted({word for s in itertools.chain(*documents()) for word in s.rstrip(".").split()})
+    vocabulary = {word: i for i, word in enumerate([*special.values(), ".", ",", *words])}
+    vocabulary |= {f"word{i}": i for i in range(len(vocabulary), 200)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=special["unk_token"]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    if around is not None:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=around, special_tokens=[(token, vocabulary[token]) for token in special.values()]
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+
+
+def disturb_norms(model: Any) -> None:
+    """Make a random model's norms differ from the identity, and its biases from zero, so that each shows."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name.lower() or name.endswith("bias"):
+                parameter.add_(0.3 * torch.randn_like(parameter))
+
+
+@pytest.fixture(scope="session")
+def tiny_masked_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """tiny_masked_folder("bert" or "roberta"): a random masked language model of 4 blocks and H = 32.
+
+    With a word tokenizer that has a mask and puts special tokens around each sentence. The two pad with
+    different tokens (0 and 1), which decide RoBERTa's position ids.
+    """
+    import transformers as hf
+
+    sizes: dict[str, Any] = {
+        "num_hidden_layers": 4,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_attention_heads": 4,
+        "vocab_size": 200,
+        "max_position_embeddings": 128,
+        "initializer_range": 0.15,
+    }
+    roles = {
+        "bert": ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"),
+        "roberta": ("cls_token", "pad_token", "sep_token", "unk_token", "mask_token"),
+    }
+    folder = tmp_path_factory.mktemp("masked")
+
+    def make(family: str) -> Path:
+        path = folder / f"tiny-{family}"
+        if not path.exists():
+            torch.manual_seed(0)
+            model = (
+                hf.BertForMaskedLM(hf.BertConfig(**sizes))
+                if family == "bert"
+                else hf.RobertaForMaskedLM(hf.RobertaConfig(**sizes, pad_token_id=1))
+            )
+            disturb_norms(model)
+            special = {role: f"[{role.removesuffix('_token').upper()}]" for role in roles[family]}
+            word_tokenizer(special, "[CLS] $A [SEP]").save_pretrained(path)
+            model.save_pretrained(path)
+        return path
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama of 4 blocks and H = 32, with a word tokenizer, as `save_pretrained` writes them."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    words = sorted({word for s in itertools.chain(*documents()) for word in s.rstrip(".").split()})
-    vocabulary = {word: i for i, word in enumerate(["<unk>", "<s>", "</s>", ".", ",", *words])}
-    vocabulary |= {f"word{i}": i for i in range(len(vocabulary), 200)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
-    )
+    wrapped = word_tokenizer({"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"})
     torch.manual_seed(0)
     model = LlamaForCausalLM(
         LlamaConfig(

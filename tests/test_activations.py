@@ -1,4 +1,4 @@
-"""Sampled positions, and extraction end to end on the tiny model."""
+"""Sampled positions, and extraction end to end on the tiny models, causal and masked."""
 
 from __future__ import annotations
 
@@ -24,12 +24,14 @@ from onejump.activations import (
     sample_positions,
     shard_sentences,
 )
-from onejump.errors import ActivationError, CorpusError
+from onejump.errors import ActivationError, CorpusError, ModelError
 from onejump.files import write_json, write_table
 from onejump.model import Transformer, load_model, load_tokenizer
 from onejump.store import SAMPLE_ARRAYS, ActivationStore
 
 Only = Callable[[Path], list[str]]
+MaskedFolder = Callable[[str], Path]
+FAMILIES = ["bert", "roberta"]
 EXACT: dict[str, Any] = {"keepbits": None}
 
 
@@ -255,3 +257,109 @@ def test_long_sentences_are_cut(tiny_model_folder: Path, corpus: pd.DataFrame) -
     prompts = make_prompts(corpus, tokenizer, seed=0, positions=99, max_tokens=4)
     assert {len(prompt.tokens) for prompt in prompts} == {4}
     assert all(prompt.positions.tolist() == [0, 1, 2, 3] for prompt in prompts)
+
+
+@pytest.fixture
+def masked_tokenizer(tiny_masked_folder: MaskedFolder) -> Any:
+    return load_tokenizer(str(tiny_masked_folder("bert")))
+
+
+@pytest.mark.parametrize("skip_first", [False, True])
+def test_masked_prompts_are_whole_sentences_with_one_word_masked(
+    skip_first: bool, masked_tokenizer: Any, corpus: pd.DataFrame
+) -> None:
+    options: dict[str, Any] = {"seed": 3, "positions": 2, "skip_first": skip_first, "masked": True}
+    prompts = make_prompts(corpus, masked_tokenizer, **options)
+    text = dict(zip(corpus["sentence_id"], corpus["sentence"], strict=True))
+    drawn: dict[int, list[int]] = {sentence: [] for sentence in text}
+    for prompt in prompts:
+        assert prompt.tokens == masked_tokenizer(text[prompt.sentence])["input_ids"]
+        (position,) = prompt.positions.tolist()
+        assert (2 if skip_first else 1) <= position < len(prompt.tokens) - 1
+        drawn[prompt.sentence].append(position)
+        (run,), rows, positions = pad([prompt])
+        differing = run != torch.tensor(prompt.tokens)
+        assert differing.nonzero().tolist() == [[position]]
+        assert int(run[position]) == masked_tokenizer.mask_token_id
+        assert (rows.tolist(), positions.tolist()) == ([0], [position])
+    assert all(len(set(positions)) == 2 for positions in drawn.values())
+    first = min(position for positions in drawn.values() for position in positions)
+    assert first == (2 if skip_first else 1)
+    # In whatever company and order sentences come.
+    again = [
+        prompt
+        for part in (corpus[40:], corpus[:40])
+        for prompt in make_prompts(part, masked_tokenizer, **options)
+    ]
+    found = sorted((prompt.sentence, int(prompt.positions[0])) for prompt in again)
+    assert found == sorted((sentence, p) for sentence, positions in drawn.items() for p in positions)
+
+
+def test_special_tokens_are_never_masked(masked_tokenizer: Any) -> None:
+    sentences = ["clock [MASK] unheardof boat [PAD]", "unheardof", "clock"]
+    table = pd.DataFrame({"sentence_id": [1, 2, 3], "sentence": sentences})
+    prompts = make_prompts(table, masked_tokenizer, seed=0, positions=99, masked=True)
+    assert [(prompt.sentence, *prompt.positions.tolist()) for prompt in prompts] == [(1, 1), (1, 4), (3, 1)]
+    with pytest.raises(CorpusError, match="none of the 2 sentences"):
+        make_prompts(table[1:], masked_tokenizer, seed=0, skip_first=True, masked=True)
+
+
+def test_long_masked_sentences_are_cut_before_their_closing_token(
+    masked_tokenizer: Any, corpus: pd.DataFrame
+) -> None:
+    prompts = make_prompts(corpus, masked_tokenizer, seed=0, positions=99, max_tokens=5, masked=True)
+    assert {len(prompt.tokens) for prompt in prompts} == {5}
+    assert {prompt.tokens[0] for prompt in prompts} == {masked_tokenizer.cls_token_id}
+    assert {prompt.tokens[-1] for prompt in prompts} == {masked_tokenizer.sep_token_id}
+    assert {int(prompt.positions[0]) for prompt in prompts} == {1, 2, 3}
+    assert len(prompts) == 3 * len(corpus)
+
+
+def test_masked_prompts_need_a_mask(tiny_model_folder: Path, corpus: pd.DataFrame) -> None:
+    with pytest.raises(ModelError, match="no mask token"):
+        make_prompts(corpus, load_tokenizer(str(tiny_model_folder)), seed=0, masked=True)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_store_holds_what_a_plain_pass_over_each_masked_sentence_gives(
+    family: str, tiny_masked_folder: MaskedFolder, corpus: pd.DataFrame, tmp_path: Path
+) -> None:
+    folder = tiny_masked_folder(family)
+    write_table(tmp_path / "corpus.parquet", corpus)
+    origin = {"source": str(folder), "revision": None, "trust_remote_code": False, "dtype": "float32"}
+    write_json(tmp_path / "model.json", origin | {"causal": False})
+    extract_shard(
+        tmp_path / "s.zarr",
+        model=tmp_path / "model.json",
+        corpus=tmp_path / "corpus.parquet",
+        split="training",
+        shard=0,
+        shards=1,
+        seed=1,
+        options={"positions": 2, "skip_first": False, "max_tokens": 64, "top_k": 7, "store": EXACT},
+        compute={"device": "cpu", "device_map": None, "batch_tokens": 300},
+    )
+    found = ActivationStore([tmp_path / "s.zarr"])
+    assert (found.levels, found.samples, found.hidden) == (5, 80, 32)
+    states = found.shard(0)
+    kept = {name: found.of_samples(name) for name in SAMPLE_ARRAYS}
+    tokenizer, model = load_tokenizer(str(folder)), load_model(str(folder), device="cpu").model
+    text = dict(zip(corpus["sentence_id"], corpus["sentence"], strict=True))
+    lengths = set()
+    for i in range(found.samples):
+        encoded = tokenizer(text[int(kept["sentence"][i])], return_tensors="pt")
+        position = int(kept["position"][i])
+        tokens = encoded["input_ids"][0]
+        lengths.add(len(tokens))
+        assert kept["token"][i] == tokens[position]
+        assert tokens[position] not in tokenizer.all_special_ids
+        tokens[position] = tokenizer.mask_token_id
+        with torch.inference_mode():
+            out = model(**encoded, output_hidden_states=True)
+        expected = torch.stack([level[0, position] for level in out.hidden_states]).numpy()
+        np.testing.assert_allclose(states[:, i], expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+        top = out.logits[0, position].topk(7)
+        assert kept["top_tokens"][i].tolist() == top.indices.tolist()
+        np.testing.assert_allclose(kept["top_logits"][i], top.values, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(kept["logsumexp"][i], out.logits[0, position].logsumexp(-1), rtol=1e-4)
+    assert len(lengths) > 1  # so that there was padding

@@ -79,10 +79,12 @@ def test_loss_and_gradients_are_torchs(
     torch.testing.assert_close(again, expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("norm", ["rms", "layer"])
-def test_gradients_through_the_exit_head(norm: str, make_head: MakeHead) -> None:
-    """As the solver uses it: behind jump, norm and head, against finite differences."""
-    head = make_head(H, V, norm, bias=True, softcap=3.0, scale=0.5).double()
+@pytest.mark.parametrize(
+    ("norm", "activation"), [("rms", None), ("layer", None), ("rms", "gelu"), ("layer", "gelu_tanh")]
+)
+def test_gradients_through_the_exit_head(norm: str, activation: str | None, make_head: MakeHead) -> None:
+    """As the solver uses it: behind jump, norm and head, against finite differences and autograd's own."""
+    head = make_head(H, V, norm, bias=True, softcap=3.0, scale=0.5, activation=activation).double()
     generator = torch.Generator().manual_seed(0)
     z, up, bias = (
         torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
@@ -104,13 +106,20 @@ def test_gradients_through_the_exit_head(norm: str, make_head: MakeHead) -> None
 
     expected = naive_through(head, z @ up + bias, tokens, weights)
     torch.testing.assert_close(loss(z, up, bias), expected)
+    through_the_head = torch.autograd.grad(expected, (z, up, bias))
+    torch.testing.assert_close(torch.autograd.grad(loss(z, up, bias), (z, up, bias)), through_the_head)
     assert gradcheck(loss, (z, up, bias))
 
 
 def naive_through(
     head: Head, states: torch.Tensor, tokens: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    logits = head.logits(states)
+    """Without what `Head` does in place."""
+    assert head.config.softcap is not None
+    assert head.logit_bias is not None
+    logits = head.config.scale * (head.features(states) @ head.unembedding.T + head.logit_bias)
+    logits = head.config.softcap * torch.tanh(logits / head.config.softcap)
+    torch.testing.assert_close(logits, head.logits(states.detach()))
     return torch.nn.functional.cross_entropy(logits, torch.zeros_like(logits).scatter(1, tokens, weights))
 
 

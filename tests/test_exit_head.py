@@ -24,6 +24,7 @@ MakeHead = Callable[..., Head]
     softcap=st.sampled_from([None, 3.0]),
     scale=st.sampled_from([1.0, 0.25]),
     size=st.sampled_from([1e-3, 1.0, 1e3]),
+    activation=st.sampled_from([None, None, "gelu", "tanh"]),
 )
 def test_logits_are_those_of_the_whole_way(
     make_head: MakeHead,
@@ -35,20 +36,32 @@ def test_logits_are_those_of_the_whole_way(
     softcap: float | None,
     scale: float,
     size: float,
+    activation: str | None,
 ) -> None:
-    head = make_head(12, 31, norm, bias=bias, softcap=softcap, scale=scale, seed=seed).double()
+    head = make_head(
+        12, 31, norm, bias=bias, softcap=softcap, scale=scale, seed=seed, activation=activation
+    ).double()
     generator = torch.Generator().manual_seed(seed)
     basis = torch.randn(rank, 12, generator=generator).double()  # of any rows, orthonormal or not
     shift = torch.randn(12, generator=generator).double() if shifted else None
     reduced = size * torch.randn(2, 5, rank, generator=generator).double()
     states = reduced @ basis if shift is None else reduced @ basis + shift
-    found = ExitHead(head, basis, shift).logits(reduced.clone())
+    exit_head = ExitHead(head, basis, shift)
+    found = exit_head.logits(reduced.clone())
     torch.testing.assert_close(found, head.logits(states), rtol=1e-6, atol=1e-8)
+    assert exit_head.coordinates(reduced).shape[-1] == len(exit_head.projection)
 
 
+def test_a_transform_costs_no_copy_of_the_unembedding(make_head: MakeHead) -> None:
+    head = make_head(12, 31, "layer", activation="gelu")
+    exit_head = ExitHead(head, torch.ones(3, 12))
+    assert exit_head.projection.data_ptr() == head.unembedding.data_ptr()
+
+
+@pytest.mark.parametrize("activation", [None, "gelu"])
 @pytest.mark.parametrize("k", [1, 4])
-def test_top_is_the_softmaxs(k: int, make_head: MakeHead) -> None:
-    head = make_head(12, 31, "rms")
+def test_top_is_the_softmaxs(k: int, activation: str | None, make_head: MakeHead) -> None:
+    head = make_head(12, 31, "rms", activation=activation)
     generator = torch.Generator().manual_seed(0)
     basis, reduced = torch.randn(3, 12, generator=generator), torch.randn(7, 3, generator=generator)
     expected = head.logits(reduced @ basis).softmax(-1).topk(k)

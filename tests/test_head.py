@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from onejump.errors import ModelError
-from onejump.head import Head
+from onejump.head import ACTIVATIONS, Head, HeadConfig
 from onejump.model import Transformer
 
 SIZES: dict[str, Any] = {
@@ -60,6 +61,77 @@ def test_logits_are_the_models_own(case: str, tmp_path: Path) -> None:
     again = Head.load(tmp_path / "head.safetensors")
     assert again.config == head.config
     assert torch.equal(again.logits(before[0]), found)
+
+
+# What the model's configuration is, the activation that its head's transform has, and its width.
+MASKED: dict[str, tuple[Callable[[], Any], str, int]] = {
+    "bert": (lambda: transformers.BertConfig(**SIZES), "gelu", 32),
+    "bert-tanh": (lambda: transformers.BertConfig(**SIZES, hidden_act="gelu_new"), "gelu_tanh", 32),
+    # RoBERTa's own head takes gelu whatever its configuration says.
+    "roberta": (lambda: transformers.RobertaConfig(**SIZES, hidden_act="relu"), "gelu", 32),
+    "distilbert": (
+        lambda: transformers.DistilBertConfig(
+            n_layers=2, dim=32, n_heads=4, hidden_dim=48, vocab_size=61, activation="relu"
+        ),
+        "relu",
+        32,
+    ),
+    "electra": (lambda: transformers.ElectraConfig(**SIZES, embedding_size=16), "gelu", 16),
+}
+
+
+@pytest.mark.parametrize("case", MASKED)
+def test_logits_behind_a_transform_are_the_models_own(case: str, tmp_path: Path) -> None:
+    make, activation, width = MASKED[case]
+    torch.manual_seed(0)
+    model = transformers.AutoModelForMaskedLM.from_config(make())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    head = Transformer(model).head
+    assert head.config.activation == activation
+    assert (head.hidden, head.vocabulary, len(head.gain)) == (32, 61, width)
+    tokens = torch.randint(5, 61, (2, 9))
+    with torch.inference_mode():
+        last = model.base_model(tokens).last_hidden_state
+        expected = model(tokens).logits
+    found = head.logits(last)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.std()))
+    head.save(tmp_path / "head.safetensors")
+    again = Head.load(tmp_path / "head.safetensors")
+    assert again.config == head.config
+    assert torch.equal(again.logits(last), found)
+
+
+def test_heads_from_before_transforms_load(make_head: Callable[..., Head], tmp_path: Path) -> None:
+    head = make_head(16, 5, "layer", bias=True)
+    head.save(tmp_path / "new.safetensors")
+    with safe_open(tmp_path / "new.safetensors", framework="pt") as file:
+        assert sorted(file.keys()) == ["gain", "logit_bias", "norm_bias", "unembedding"]
+    old = '{"norm": "layer", "eps": 1e-05, "scale": 1.0, "softcap": null}'
+    save_file(head.state_dict(), tmp_path / "old.safetensors", metadata={"head": old})
+    states = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(Head.load(tmp_path / "old.safetensors").logits(states), head.logits(states))
+
+
+def test_a_transform_has_a_known_activation(make_head: Callable[..., Head]) -> None:
+    with pytest.raises(ModelError, match="with a transform: activation 'swish' given, accepted is gelu, "):
+        make_head(16, 5, activation="swish")
+    ones = torch.ones(16)
+    with pytest.raises(ModelError, match="without a transform: activation 'gelu' given, accepted is None"):
+        Head(HeadConfig("rms", 1e-5, activation="gelu"), ones, ones, torch.ones(5, 16))
+
+
+@pytest.mark.parametrize("activation", [None, *ACTIVATIONS])
+def test_no_logit_depends_on_more_than_the_essence(
+    activation: str | None, make_head: Callable[..., Head]
+) -> None:
+    """A length is seen behind a transform only."""
+    head = make_head(16, 5, "layer", activation=activation).double()
+    states = 3 * torch.randn(7, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    torch.testing.assert_close(head.logits(head.essence(states)), head.logits(states), rtol=1e-4, atol=1e-4)
+    same = torch.allclose(head.logits(2 * states), head.logits(states), rtol=1e-4, atol=1e-4)
+    assert same == (activation is None)
 
 
 @pytest.mark.parametrize("norm", ["rms", "layer"])

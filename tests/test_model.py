@@ -1,7 +1,8 @@
-"""Families of models: states of padded prefixes against whole sentences, and models that are refused."""
+"""Families of models: states of padded batches against single sentences, and models that are refused."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,19 @@ import pytest
 import torch
 import transformers as hf
 from accelerate import dispatch_model
+from conftest import disturb_norms
 from torch import nn
 
 from onejump.activations import Prompt, batches, pad
 from onejump.errors import ModelError
-from onejump.model import Transformer, load_model, load_tokenizer
+from onejump.model import (
+    Transformer,
+    describe,
+    load_model,
+    load_tokenizer,
+    mask_token,
+    sizes_from_configuration,
+)
 
 SIZES: dict[str, Any] = {
     "num_hidden_layers": 3,
@@ -37,11 +46,28 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     "opt": lambda: hf.OPTConfig(**SIZES, ffn_dim=64, word_embed_proj_dim=32),
     "gpt-neox": lambda: hf.GPTNeoXConfig(**WIDE),
 }
+MASKED: dict[str, Callable[[], Any]] = {
+    "bert": lambda: hf.BertConfig(**WIDE, max_position_embeddings=64, initializer_range=0.2),
+    "roberta": lambda: hf.RobertaConfig(
+        **WIDE, max_position_embeddings=66, pad_token_id=1, initializer_range=0.2
+    ),
+    "distilbert": lambda: hf.DistilBertConfig(
+        n_layers=3, dim=32, n_heads=4, hidden_dim=64, vocab_size=97, initializer_range=0.2
+    ),
+    "electra": lambda: hf.ElectraConfig(**WIDE, embedding_size=16, initializer_range=0.2),
+    "eurobert": lambda: hf.EuroBertConfig(
+        **WIDE, num_key_value_heads=4, pad_token_id=0, bos_token_id=1, eos_token_id=2, mask_token_id=3
+    ),
+}
 
 
 def tiny(family: str) -> Any:
     """A random model whose norms are not the identity, so that a missing one shows."""
     torch.manual_seed(0)
+    if family in MASKED:
+        model = hf.AutoModelForMaskedLM.from_config(MASKED[family]()).eval()
+        disturb_norms(model)
+        return model
     model = hf.AutoModelForCausalLM.from_config(CONFIGS[family]()).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -93,6 +119,58 @@ def test_states_of_padded_prefixes_are_those_of_whole_sentences(family: str) -> 
             )
             column += 1
     assert column == states.shape[1]
+
+
+@pytest.mark.parametrize("family", MASKED)
+def test_states_of_padded_masked_sentences_are_those_of_each_alone(family: str) -> None:
+    model = tiny(family)
+    transformer = Transformer(model)
+    assert not transformer.causal
+    assert transformer.padding == model.config.pad_token_id
+    assert (transformer.levels, transformer.hidden) == (4, 32)
+    generator = np.random.default_rng(0)
+    lengths, kept = (14, 12, 12, 5, 1), (3, 0, 11, 4, 0)
+    prompts = [
+        Prompt(i, generator.integers(4, 97, size=length).tolist(), np.array([position]), mask=3)
+        for i, (length, position) in enumerate(zip(lengths, kept, strict=True))
+    ]
+    states = transformer.states(*pad(prompts, transformer.padding))
+    for column, (prompt, position) in enumerate(zip(prompts, kept, strict=True)):
+        alone = torch.tensor([prompt.tokens])
+        alone[0, position] = 3
+        with torch.inference_mode():
+            whole = model(alone, output_hidden_states=True)
+        # A final norm beside the blocks is in the last of hidden_states; a transform is not.
+        levels = 3 if family == "eurobert" else 4
+        for level in range(levels):
+            expected = whole.hidden_states[level][0, position]
+            torch.testing.assert_close(states[level, column], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            transformer.head.logits(states[3, column]), whole.logits[0, position], rtol=1e-3, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])
+def test_the_levels_of_an_encoder_begin_behind_its_embeddings_norm_and_end_before_its_transform(
+    family: str,
+) -> None:
+    model = tiny(family)
+    transformer = Transformer(model)
+    dense = {
+        "bert": lambda: model.cls.predictions.transform.dense,
+        "roberta": lambda: model.lm_head.dense,
+        "distilbert": lambda: model.vocab_transform,
+    }[family]()
+    first: list[torch.Tensor] = []
+    last: list[torch.Tensor] = []
+    model.base_model.embeddings.LayerNorm.register_forward_hook(lambda _, __, output: first.append(output))
+    dense.register_forward_pre_hook(lambda _, inputs: last.append(inputs[0]))
+    tokens, every = torch.arange(5, 15)[None], torch.arange(10)
+    with torch.inference_mode():
+        model(tokens)
+    states = transformer.states(tokens, torch.zeros_like(every), every)
+    torch.testing.assert_close(states[0], first[0][0])
+    torch.testing.assert_close(states[-1], last[0][0])
 
 
 def test_reading_leaves_no_hooks_behind() -> None:
@@ -175,6 +253,83 @@ def test_a_model_that_sees_what_follows_is_refused() -> None:
         Transformer(model)
 
 
+def test_an_encoder_that_is_no_masked_language_model_is_refused() -> None:
+    torch.manual_seed(0)
+    model = hf.BertLMHeadModel(MASKED["bert"]())
+    with pytest.raises(ModelError, match=r"a causal model was expected, or .*ForMaskedLM"):
+        Transformer(model)
+
+
+def test_padding_that_is_seen_is_refused() -> None:
+    model = tiny("bert")
+    model.base_model.register_forward_pre_hook(
+        lambda _, arguments, named: (arguments, named | {"attention_mask": None}), with_kwargs=True
+    )
+    with pytest.raises(ModelError, match=r"depends on padding \(token 0\)"):
+        Transformer(model)
+
+
+def test_padding_that_is_not_known_is_refused() -> None:
+    model = tiny("bert")
+    model.config.pad_token_id = None
+    with pytest.raises(ModelError, match="no token for padding: looked for pad_token_id"):
+        Transformer(model)
+
+
+def test_an_unknown_activation_is_refused() -> None:
+    model = tiny("bert")
+    model.cls.predictions.transform.transform_act_fn = nn.Softplus()
+    with pytest.raises(ModelError, match=r"activation .* not understood: accepted are gelu, gelu_tanh, relu"):
+        Transformer(model)
+
+
+def test_a_second_norm_in_the_transform_is_refused() -> None:
+    model = tiny("roberta")
+    model.lm_head.another_norm = nn.LayerNorm(32)
+    with pytest.raises(ModelError, match=r"norm was not found.*one Linear and one norm.*another_norm"):
+        Transformer(model)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_masked_models_load_by_their_architecture(
+    family: str, dtype: str, tiny_masked_folder: Callable[[str], Path]
+) -> None:
+    transformer = load_model(str(tiny_masked_folder(family)), dtype=dtype, device="cpu")
+    assert type(transformer.model).__name__.endswith("ForMaskedLM")
+    assert transformer.head.config.activation == "gelu"
+    assert transformer.head.unembedding.dtype == torch.float32
+
+
+def test_sizes_of_a_masked_model_come_from_its_configuration(
+    tiny_masked_folder: Callable[[str], Path],
+) -> None:
+    model = hf.AutoModelForMaskedLM.from_pretrained(tiny_masked_folder("bert"))
+    expected = {"blocks": 4, "hidden": 32, "vocabulary": 200, "parameters": model.num_parameters()}
+    assert sizes_from_configuration(str(tiny_masked_folder("bert"))) == expected
+
+
+def test_the_description_says_whether_a_model_is_causal(
+    tiny_masked_folder: Callable[[str], Path], tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    for source, causal in ((tiny_masked_folder("roberta"), False), (tiny_model_folder, True)):
+        describe(tmp_path / "m.json", tmp_path / "h.safetensors", source=str(source), device="cpu")
+        description = json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))
+        assert description["causal"] == causal
+        assert description["hidden"] == 32
+
+
+def test_a_tokenizer_without_a_mask_is_refused(
+    tiny_masked_folder: Callable[[str], Path], tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    assert mask_token(load_tokenizer(str(tiny_masked_folder("bert")))) == 4
+    hf.AutoModelForMaskedLM.from_pretrained(tiny_masked_folder("bert")).save_pretrained(tmp_path / "model")
+    load_tokenizer(str(tiny_model_folder)).save_pretrained(tmp_path / "model")
+    with pytest.raises(ModelError, match="its tokenizer has no mask token"):
+        describe(tmp_path / "m.json", tmp_path / "h", source=str(tmp_path / "model"), device="cpu")
+    assert not (tmp_path / "m.json").exists()
+
+
 def test_half_precision_loads(tiny_model_folder: Path) -> None:
     full = load_model(str(tiny_model_folder), device="cpu")
     half = load_model(str(tiny_model_folder), dtype="bfloat16", device="cpu")
@@ -197,6 +352,17 @@ def test_a_model_spread_over_devices_gives_the_same(tmp_path: Path) -> None:
     )
     assert spread.blocks[2].self_attn.q_proj.weight.device.type == "meta"
     torch.testing.assert_close(spread.states(*arguments), whole.states(*arguments), rtol=0, atol=0)
+    for name, tensor in whole.head.state_dict().items():
+        torch.testing.assert_close(spread.head.state_dict()[name], tensor, rtol=0, atol=0)
+
+
+def test_a_masked_model_spread_over_devices_has_the_same_head(tmp_path: Path) -> None:
+    whole = Transformer(tiny("bert"))
+    places = {"bert.embeddings": "cpu", "bert.encoder": "cpu", "cls": "disk"}
+    spread = Transformer(
+        dispatch_model(tiny("bert"), places, main_device="cpu", offload_dir=str(tmp_path / "elsewhere"))
+    )
+    assert spread.head.config == whole.head.config
     for name, tensor in whole.head.state_dict().items():
         torch.testing.assert_close(spread.head.state_dict()[name], tensor, rtol=0, atol=0)
 

@@ -1,4 +1,7 @@
-"""The stage "activations": run the model over sampled prefixes and keep every level."""
+"""The stage "activations": run the model over sampled prefixes and keep every level.
+
+A masked language model runs over whole sentences, in each of them one token masked.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from tqdm import tqdm
 
 from onejump.errors import ActivationError, CorpusError
 from onejump.files import read_json, read_table, replacing
-from onejump.model import Transformer, load_model, load_tokenizer
+from onejump.model import Transformer, load_model, load_tokenizer, mask_token
 from onejump.store import Array, ShardWriter
 
 if TYPE_CHECKING:
@@ -21,14 +24,16 @@ if TYPE_CHECKING:
 
 
 class Prompt(NamedTuple):
-    """A prefix to run, and the positions to keep of it."""
+    """A prefix to run, and the positions to keep of it; or a whole sentence and its masked position."""
 
     sentence: int
     """The sentence's id."""
     tokens: Sequence[int]
-    """Token ids up to the last position kept."""
+    """Token ids as they are in the sentence: up to the last position kept, or all of them."""
     positions: Array
     """Positions kept, ascending."""
+    mask: int | None = None
+    """Token that takes the place of those at `positions` when the prompt is run, or None."""
 
 
 def sample_positions(
@@ -65,23 +70,47 @@ def make_prompts(
     positions: int = 1,
     skip_first: bool = False,
     max_tokens: int = 512,
+    masked: bool = False,
 ) -> list[Prompt]:
     """Tokenise sentences, sample their positions and cut what lies behind, longest prefix first.
 
     Longest first, so that a batch that does not fit into memory shows at once and not at the end.
 
+    Parameters
+    ----------
+    sentences : DataFrame
+        With columns sentence_id and sentence.
+    tokenizer : transformers.PreTrainedTokenizerBase
+    seed, positions, skip_first
+        As in `sample_positions`.
+    max_tokens : int
+        Longer sentences are cut; they still end in the special tokens that the tokenizer adds.
+    masked : bool
+        For a masked language model: each sampled position is masked in a prompt of its own, which has all of
+        the sentence. Special tokens are never sampled, so that the first token, to skip or not, is the first
+        one of the text.
+
     Raises
     ------
     CorpusError
         If no sentence has a token to sample.
+    ModelError
+        If a tokenizer for masked prompts has no mask token.
     """
+    mask = mask_token(tokenizer) if masked else None
+    special = np.asarray(tokenizer.all_special_ids if masked else [])
     encoded = tokenizer(
         sentences["sentence"].tolist(), truncation=True, max_length=max_tokens, return_attention_mask=False
     )["input_ids"]
     prompts = []
     for sentence, tokens in zip(sentences["sentence_id"].tolist(), encoded, strict=True):
-        kept = sample_positions(len(tokens), sentence, seed=seed, positions=positions, skip_first=skip_first)
-        if len(kept):
+        candidates = (~np.isin(tokens, special)).nonzero()[0]
+        kept = candidates[
+            sample_positions(len(candidates), sentence, seed=seed, positions=positions, skip_first=skip_first)
+        ]
+        if masked:
+            prompts += [Prompt(sentence, tokens, kept[i : i + 1], mask) for i in range(len(kept))]
+        elif len(kept):
             prompts.append(Prompt(sentence, tokens[: int(kept[-1]) + 1], kept))
     if not prompts:
         raise CorpusError(f"none of the {len(sentences)} sentences of this shard has a token to sample")
@@ -106,17 +135,60 @@ def batches(prompts: Sequence[Prompt], batch_tokens: int) -> Iterator[Sequence[P
         start = stop
 
 
-def pad(batch: Sequence[Prompt]) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens of a batch, padded on the right, and the (row, position) of each sample.
+def model_and_prompts(
+    sentences: pd.DataFrame,
+    *,
+    model: Path,
+    seed: int,
+    options: dict[str, Any],
+    compute: dict[str, Any],
+    weights: Path | None = None,
+) -> tuple[Transformer, list[Prompt]]:
+    """A model that the model stage described, and the prompts that it is run over, causal or masked.
+
+    Parameters
+    ----------
+    sentences : DataFrame
+        Of the corpus stage.
+    model, seed, options, compute, weights
+        As in `extract_shard`.
+    """
+    description = read_json(model)
+    origin = {key: description[key] for key in ("source", "revision", "trust_remote_code")}
+    if weights is not None:
+        origin["source"] = str(weights)
+    prompts = make_prompts(
+        sentences,
+        load_tokenizer(**origin),
+        seed=seed,
+        positions=options["positions"],
+        skip_first=options["skip_first"],
+        max_tokens=options["max_tokens"],
+        masked=not description.get("causal", True),
+    )
+    transformer = load_model(
+        **origin,
+        dtype=description["dtype"],
+        device=compute["device"],
+        device_map=compute["device_map"],
+    )
+    return transformer, prompts
+
+
+def pad(batch: Sequence[Prompt], padding: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens of a batch as they are run, masks set, and the (row, position) of each sample.
 
     Returns
     -------
     tokens : Tensor of shape (len(batch), longest)
+        Padded on the right with `padding`.
     rows, positions : Tensor of shape (n,)
     """
-    tokens = torch.zeros(len(batch), len(batch[0].tokens), dtype=torch.int64)
+    tokens = torch.full((len(batch), len(batch[0].tokens)), padding)
     for row, prompt in enumerate(batch):
         tokens[row, : len(prompt.tokens)] = torch.as_tensor(prompt.tokens)
+        if prompt.mask is not None:
+            tokens[row, prompt.positions] = prompt.mask
     rows = torch.repeat_interleave(
         torch.arange(len(batch)), torch.tensor([len(prompt.positions) for prompt in batch])
     )
@@ -173,7 +245,7 @@ def extract(
         tqdm(total=sum(len(prompt.tokens) for prompt in prompts), unit="token", disable=None) as progress,
     ):
         for batch in batches(prompts, batch_tokens):
-            tokens, rows, positions = pad(batch)
+            tokens, rows, positions = pad(batch, transformer.padding)
             states = transformer.states(tokens, rows, positions).float()
             sentence = np.asarray([batch[row].sentence for row in rows.tolist()])
             _refuse_beyond(states, limit, options["dtype"], sentence, positions.numpy())
@@ -183,7 +255,7 @@ def extract(
                 states.cpu().numpy(),
                 sentence=sentence,
                 position=positions.numpy(),
-                token=tokens[rows, positions].numpy(),
+                token=np.asarray([prompt.tokens[i] for prompt in batch for i in prompt.positions]),
                 top_tokens=top_tokens.cpu().numpy(),
                 top_logits=top_logits.cpu().numpy(),
                 logsumexp=logits.logsumexp(-1).cpu().numpy(),
@@ -247,23 +319,9 @@ def extract_shard(
     weights : Path, optional
         Where the model lies, if not where the model stage loaded it from.
     """
-    description = read_json(model)
-    origin = {key: description[key] for key in ("source", "revision", "trust_remote_code")}
-    if weights is not None:
-        origin["source"] = str(weights)
-    prompts = make_prompts(
-        shard_sentences(read_table(corpus), split, shard, shards),
-        load_tokenizer(**origin),
-        seed=seed,
-        positions=options["positions"],
-        skip_first=options["skip_first"],
-        max_tokens=options["max_tokens"],
-    )
-    transformer = load_model(
-        **origin,
-        dtype=description["dtype"],
-        device=compute["device"],
-        device_map=compute["device_map"],
+    sentences = shard_sentences(read_table(corpus), split, shard, shards)
+    transformer, prompts = model_and_prompts(
+        sentences, model=model, seed=seed, options=options, compute=compute, weights=weights
     )
     if options["top_k"] > transformer.head.vocabulary:
         raise ActivationError(
@@ -276,5 +334,5 @@ def extract_shard(
         batch_tokens=compute["batch_tokens"],
         top_k=options["top_k"],
         store=options["store"],
-        attributes={"model": description["source"], "split": split, "shard": shard, "shards": shards},
+        attributes={"model": read_json(model)["source"], "split": split, "shard": shard, "shards": shards},
     )

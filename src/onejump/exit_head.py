@@ -1,4 +1,7 @@
-"""The exit head: the model's head behind a low-rank shortcut, V r multiplications instead of V H."""
+"""The exit head: the model's head behind a low-rank shortcut, V r multiplications instead of V H.
+
+A masked language model's head begins with a transform that is not linear: r H instead of H H then, but V H.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from onejump.head import Head
+from onejump.head import Head, normalised
 
 _PARTS = 64  # of the vocabulary, at most
 
@@ -56,6 +60,11 @@ class ExitHead:
     LayerNorm first centres the rows of B; its own bias adds W_U norm_bias to all logits. Shortcuts with one B
     for all levels have one exit head for all levels.
 
+    Behind a transform T(h) = activation(h D' + c) the states are z (B D') + (b D' + c) when they come to its
+    activation. No product with B goes through that: the coordinates are then those of the normalised
+    transformed states themselves, and a sample costs r E + V E multiplications, V E of them as without a
+    shortcut.
+
     Parameters
     ----------
     head : Head
@@ -66,23 +75,31 @@ class ExitHead:
 
     Attributes
     ----------
-    projection : Tensor of shape (r, V), or (r + 1, V) with a bias
-        P', times the head's scale.
+    projection : Tensor of shape (r, V), or (r + 1, V) with a bias; behind a transform (E, V)
+        P', times the head's scale; behind a transform W_U'.
     offset : Tensor of shape (V,) or None
         What all logits have besides.
     """
 
     def __init__(self, head: Head, basis: Tensor, bias: Tensor | None = None) -> None:
+        self.head = head
+        self.offset = head.offset()
+        self._gain = head.config.scale * head.gain
         self.has_bias = bias is not None
+        # What comes to a transform's activation: z times the first, plus the second.
+        self._to_activation: tuple[Tensor, Tensor | None] | None = None
+        dense, shift = head.dense_weight, head.dense_bias
+        if dense is not None:
+            shift = shift if bias is None else functional.linear(bias, dense, shift)
+            self._to_activation = dense @ basis.T, shift
+            self.projection = head.unembedding.T
+            return
         if bias is not None:
             basis = torch.cat([basis, bias[None]])
         if head.config.norm == "layer":
             basis = basis - basis.mean(1, keepdim=True)
-        scale = head.config.scale
-        self.head = head
-        self.projection = _Projected.apply(scale * head.gain * basis, head.unembedding)  # type: ignore[no-untyped-call]
+        self.projection = _Projected.apply(self._gain * basis, head.unembedding)  # type: ignore[no-untyped-call]
         self._quadratic = basis @ basis.T / head.hidden
-        self.offset = head.offset()
 
     def coordinates(self, reduced: Tensor) -> Tensor:
         """Coordinates of the normalised states in the rows of `projection`: z / rms, and 1 / rms for b.
@@ -91,7 +108,15 @@ class ExitHead:
         ----------
         reduced : Tensor of shape (..., r)
             z.
+
+        Returns
+        -------
+        Tensor of shape (..., r), or (..., r + 1) with a bias; behind a transform (..., E), times the norm's
+        gain and the head's scale
         """
+        if self._to_activation is not None:
+            transformed = self.head.activate(functional.linear(reduced, *self._to_activation))
+            return normalised(transformed, self.head.config.norm, self.head.config.eps) * self._gain
         if self.has_bias:
             reduced = torch.cat([reduced, torch.ones_like(reduced[..., :1])], -1)
         mean_square = (reduced @ self._quadratic * reduced).sum(-1, keepdim=True).clamp_min(0)

@@ -1,9 +1,14 @@
-"""The head: final norm, then unembedding. One small file a model, so that no later stage loads the model."""
+"""The head: final norm, then unembedding; of a masked language model, its transform before them.
+
+One small file a model, so that no later stage loads the model.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -11,11 +16,21 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from onejump.errors import ModelError
 from onejump.files import replacing
 
 NormKind = Literal["rms", "layer"]
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu,
+    "gelu_tanh": partial(functional.gelu, approximate="tanh"),
+    "relu": functional.relu,
+    "silu": functional.silu,
+    "tanh": torch.tanh,
+}
+"""What a head's transform may end in."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,8 @@ class HeadConfig:
     """Factor on the logits (Cohere's logit_scale, the inverse of Granite's logits_scaling)."""
     softcap: float | None = None
     """c in c tanh(logits / c) (Gemma 2's final_logit_softcapping)."""
+    activation: str | None = None
+    """Of the transform, one of `ACTIVATIONS`; None where there is no transform."""
 
 
 def normalised(states: Tensor, kind: NormKind, eps: float) -> Tensor:
@@ -40,23 +57,37 @@ def normalised(states: Tensor, kind: NormKind, eps: float) -> Tensor:
 
 
 class Head(nn.Module):
-    """logits = softcap(scale (W_U norm(h) + b)), in float32.
+    """logits = softcap(scale (W_U norm(T(h)) + b)), in float32.
+
+    A causal model has no transform T. A masked language model (BERT, arXiv 1810.04805) has
+    T(h) = activation(h D' + c). E is H but for models whose embeddings are narrower than their states.
 
     Parameters
     ----------
     config : HeadConfig
-    gain, norm_bias : Tensor of shape (H,)
+    gain, norm_bias : Tensor of shape (E,)
         The norm's affine part.
-    unembedding : Tensor of shape (V, H)
+    unembedding : Tensor of shape (V, E)
         W_U.
     logit_bias : Tensor of shape (V,) or None
         b.
+    dense_weight : Tensor of shape (E, H) or None
+        D; None where there is no transform.
+    dense_bias : Tensor of shape (E,) or None
+        c.
+
+    Raises
+    ------
+    ModelError
+        If there is a transform without a known activation, or the other way round.
     """
 
     gain: Tensor
     norm_bias: Tensor
     unembedding: Tensor
     logit_bias: Tensor | None
+    dense_weight: Tensor | None
+    dense_bias: Tensor | None
 
     def __init__(
         self,
@@ -65,31 +96,60 @@ class Head(nn.Module):
         norm_bias: Tensor,
         unembedding: Tensor,
         logit_bias: Tensor | None = None,
+        dense_weight: Tensor | None = None,
+        dense_bias: Tensor | None = None,
     ) -> None:
         super().__init__()
+        accepted = (None,) if dense_weight is None else tuple(ACTIVATIONS)
+        if config.activation not in accepted:
+            raise ModelError(
+                f"a head {'without' if dense_weight is None else 'with'} a transform: activation "
+                f"{config.activation!r} given, accepted is {', '.join(map(str, accepted))}"
+            )
         self.config = config
-        for name, tensor in (("gain", gain), ("norm_bias", norm_bias), ("unembedding", unembedding)):
-            self.register_buffer(name, tensor.detach().float())
-        self.register_buffer("logit_bias", None if logit_bias is None else logit_bias.detach().float())
+        tensors = {
+            "gain": gain,
+            "norm_bias": norm_bias,
+            "unembedding": unembedding,
+            "logit_bias": logit_bias,
+            "dense_weight": dense_weight,
+            "dense_bias": dense_bias,
+        }
+        for name, tensor in tensors.items():
+            self.register_buffer(name, None if tensor is None else tensor.detach().float())
         self._offset: Tensor | None = None
 
     @property
     def hidden(self) -> int:
         """H."""
-        return self.unembedding.shape[1]
+        return (self.unembedding if self.dense_weight is None else self.dense_weight).shape[1]
 
     @property
     def vocabulary(self) -> int:
         """V."""
         return self.unembedding.shape[0]
 
+    def activate(self, dense: Tensor) -> Tensor:
+        """The transform's activation, of h D' + c (..., E)."""
+        return dense if self.config.activation is None else ACTIVATIONS[self.config.activation](dense)
+
+    def transform(self, states: Tensor) -> Tensor:
+        """T(h) (..., E) of states (..., H); where there is no transform, the states themselves."""
+        if self.dense_weight is None:
+            return states
+        return self.activate(functional.linear(states, self.dense_weight, self.dense_bias))
+
     def normalise(self, states: Tensor) -> Tensor:
-        """Final norm of states (..., H)."""
+        """Final norm of transformed states (..., E)."""
         return normalised(states, self.config.norm, self.config.eps) * self.gain + self.norm_bias
+
+    def features(self, states: Tensor) -> Tensor:
+        """What W_U is multiplied with, (..., E), of last-level states (..., H)."""
+        return self.normalise(self.transform(states))
 
     def logits(self, states: Tensor) -> Tensor:
         """Logits (..., V) of last-level states (..., H)."""
-        logits = self.normalise(states) @ self.unembedding.T
+        logits = self.features(states) @ self.unembedding.T
         if self.logit_bias is not None:
             logits += self.logit_bias
         if self.config.scale != 1.0:
@@ -109,6 +169,25 @@ class Head(nn.Module):
                 kept = kept + self.logit_bias
             self._offset = kept = self.config.scale * kept
         return kept
+
+    def essence(self, states: Tensor) -> Tensor:
+        """Of last-level states (..., H), what the head goes by: what least squares should be fitted to.
+
+        A head that begins with its norm does not see a state's length, so these are normalised states; one
+        that begins with a transform does.
+        """
+        if self.dense_weight is None:
+            return normalised(states, self.config.norm, self.config.eps)
+        return states
+
+    def linear(self) -> Tensor:
+        """W (V, H): the head's linear part, which small errors of what `essence` gives are multiplied with.
+
+        scale W_U diag(gain), and behind a transform scale W_U diag(gain) D, as if its activation and the
+        norm behind that changed no error's direction.
+        """
+        matrix = self.config.scale * self.unembedding * self.gain
+        return matrix if self.dense_weight is None else matrix @ self.dense_weight
 
     def cap(self, logits: Tensor) -> Tensor:
         """Soft cap, in place."""

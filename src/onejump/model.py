@@ -1,9 +1,9 @@
-"""Any Hugging Face causal language model, seen as embedding -> blocks -> final norm -> head."""
+"""Any Hugging Face language model, causal or masked, seen as embedding -> blocks -> final norm -> head."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from onejump.device import pick_device
 from onejump.errors import ModelError
 from onejump.files import replacing, write_json
-from onejump.head import Head, HeadConfig, NormKind
+from onejump.head import ACTIVATIONS, Head, HeadConfig, NormKind
 
 NORM_NAMES = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f", "final_norm")
+# How the classes of masked language models are called, which see all of a sentence.
+_MASKED = "ForMaskedLM"
 
 # Largest difference of our logits from the model's, in units of the logits' own spread. Half precision
 # rounds each of the model's own steps; a missing or wrong norm is off by far more than either.
@@ -23,22 +25,28 @@ _TOLERANCE = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
 
 
 class Transformer:
-    """A causal language model whose residual stream can be read at every level.
+    """A language model, causal or masked, whose residual stream can be read at every level.
 
     Level 0 is the input of the first block, level l the output of block l, and level L the output of the
-    last block, before the final norm.
+    last block, before the final norm; of a masked language model (BERT, RoBERTa, DistilBERT), level 0 is
+    behind the norm of its embeddings, and level L before the transform that its head begins with.
 
     Parameters
     ----------
     model : transformers.PreTrainedModel
-        A causal language model, in evaluation mode afterwards.
+        A language model, in evaluation mode afterwards. One whose class is called ...ForMaskedLM sees all of
+        a sentence, any other has to be causal.
 
     Attributes
     ----------
+    causal : bool
+        Whether a token's state depends on the tokens before it only.
+    padding : int
+        Token that pads the sentences of a batch to one length.
     blocks : torch.nn.ModuleList
         The L blocks.
     head : Head
-        Final norm and unembedding, in float32.
+        Transform if there is one, final norm and unembedding, in float32.
 
     Raises
     ------
@@ -50,8 +58,10 @@ class Transformer:
     def __init__(self, model: Any) -> None:
         self.model = model.eval().requires_grad_(False)
         self.body: nn.Module = model.base_model
+        self.causal = not type(model).__name__.endswith(_MASKED)
+        self.padding = 0 if self.causal else _padding_of(model)
         self.blocks = _find_blocks(self.body, _text_config(model))
-        self.head = _find_head(model, self.body, self.blocks)
+        self.head = _find_head(model, self.body, self.blocks, lambda: self._run(model, self._probe()))
         self.check()
 
     @property
@@ -76,11 +86,13 @@ class Transformer:
         """Residual stream at some positions, at all levels.
 
         A causal model's state depends on the tokens before it only, so sequences padded on the right need
-        no attention mask, as long as no position in the padding is asked for.
+        no attention mask, as long as no position in the padding is asked for. A masked language model is
+        kept from seeing `padding`.
 
         Parameters
         ----------
         tokens : Tensor of shape (sequences, length), int64
+            Padded on the right with `padding`.
         rows, positions : Tensor of shape (n,), int64
             Sample i is position `positions[i]` of sequence `rows[i]`.
 
@@ -91,8 +103,20 @@ class Transformer:
         """
         levels: list[Tensor] = []
         with self._reading(levels, rows, positions):
-            self.body(tokens.to(self.device), use_cache=False)
+            self._run(self.body, tokens)
         return torch.stack([level.to(levels[0].device) for level in levels])
+
+    def _run(self, module: nn.Module, tokens: Tensor) -> Any:
+        tokens = tokens.to(self.device)
+        if self.causal:
+            return module(tokens, use_cache=False)
+        return module(tokens, attention_mask=(tokens != self.padding).long())
+
+    def _probe(self) -> Tensor:
+        """A sequence (1, 8) without padding."""
+        tokens = torch.arange(1, 10)
+        vocabulary: int = self.model.get_input_embeddings().weight.shape[0]
+        return tokens[tokens != self.padding][None, :8] % vocabulary
 
     @contextmanager
     def _reading(self, levels: list[Tensor], rows: Tensor, positions: Tensor) -> Iterator[None]:
@@ -111,22 +135,39 @@ class Transformer:
             for handle in handles:
                 handle.remove()
 
-    @torch.inference_mode()
-    def check(self) -> None:
-        """Make sure that our head on our level L gives the model's own logits, and that prefixes suffice.
+    def parts(self, part: str) -> list[list[nn.Module]]:
+        """Of each block the modules that are one of PARTS.
 
         Raises
         ------
         ModelError
-            If they differ: a norm or a transform that onejump cannot see lies between them, or a state
-            depends on the tokens behind it.
+            If a part of a block is not found (naming what was looked for), or blocks differ in their number.
         """
-        length = 8
-        tokens = torch.arange(1, length + 1)[None] % self.head.vocabulary
+        found = [find_parts(block)[part] for block in self.blocks]
+        counts = sorted({len(modules) for modules in found})
+        if len(counts) > 1:
+            raise ModelError(
+                f"{type(self.body).__name__}: blocks with equally many {part} were expected, they have "
+                f"{' or '.join(map(str, counts))}"
+            )
+        return found
+
+    @torch.inference_mode()
+    def check(self) -> None:
+        """Make sure that our head on our level L gives the model's own logits, and that a batch is harmless.
+
+        Raises
+        ------
+        ModelError
+            If they differ: a norm or a transform that onejump cannot see lies between them. Or if a causal
+            model's state depends on the tokens behind it, or a masked one's on padding.
+        """
+        tokens = self._probe()
+        length = tokens.shape[1]
         every = torch.arange(length)
         last = self.states(tokens, torch.zeros_like(every), every)[-1].to(self.head.gain)
         ours = self.head.logits(last)
-        theirs = self.model(tokens.to(self.device), use_cache=False).logits[0].to(ours)
+        theirs = self._run(self.model, tokens).logits[0].to(ours)
         tolerance = _TOLERANCE[self.model.dtype]
         off = _distance(ours, theirs)
         if not off <= tolerance:
@@ -137,11 +178,21 @@ class Transformer:
             )
         half = every[: length // 2]
         prefix = self.states(tokens[:, : length // 2], torch.zeros_like(half), half)[-1].to(last)
-        off = _distance(self.head.logits(prefix), ours[: length // 2])
+        if self.causal:
+            among_others = ours[: length // 2]
+            broken = (
+                "a causal model was expected, or one whose configuration names an architecture "
+                f"...{_MASKED}, but the state of a token depends on the tokens behind it"
+            )
+        else:
+            padded = tokens.masked_fill(every >= length // 2, self.padding)
+            states = self.states(padded, torch.zeros_like(half), half)
+            among_others = self.head.logits(states[-1].to(last))
+            broken = f"the state of a token depends on padding (token {self.padding}) behind its sentence"
+        off = _distance(self.head.logits(prefix), among_others)
         if not off <= tolerance:
             raise ModelError(
-                f"{type(self.model).__name__}: a causal model was expected, but the state of a token depends "
-                f"on the tokens behind it (its logits move by {off:.3g} of their spread)"
+                f"{type(self.model).__name__}: {broken} (its logits move by {off:.3g} of their spread)"
             )
 
 
@@ -151,6 +202,15 @@ def _distance(logits: Tensor, reference: Tensor) -> float:
 
 def _text_config(model: Any) -> Any:
     return model.config.get_text_config()
+
+
+def _padding_of(model: Any) -> int:
+    padding = _text_config(model).pad_token_id
+    if padding is None:
+        raise ModelError(
+            f"{type(model).__name__}: no token for padding: looked for pad_token_id in its configuration"
+        )
+    return int(padding)
 
 
 def _find_blocks(body: nn.Module, config: Any) -> nn.ModuleList:
@@ -171,34 +231,98 @@ def _find_blocks(body: nn.Module, config: Any) -> nn.ModuleList:
     return found[0][1]
 
 
-def _find_head(model: Any, body: nn.Module, blocks: nn.ModuleList) -> Head:
+def _find_head(model: Any, body: nn.Module, blocks: nn.ModuleList, run: Callable[[], Any]) -> Head:
     from accelerate.utils import align_module_device
 
-    owner = next(module for module in body.modules() if any(child is blocks for child in module.children()))
-    norm = next((found for name in NORM_NAMES if (found := getattr(owner, name, None)) is not None), None)
-    if norm is None:
-        raise ModelError(
-            f"{type(body).__name__}: its final norm was not found: looked beside the blocks for "
-            f"{', '.join(NORM_NAMES)} (there: {', '.join(name for name, _ in owner.named_children())})"
-        )
     unembedding = model.get_output_embeddings()
     if unembedding is None or getattr(unembedding, "weight", None) is None:
         raise ModelError(
             f"{type(model).__name__}: its head was not found: "
             "looked for get_output_embeddings() with a weight"
         )
+    norm, dense = _find_norm(model, body, blocks, unembedding)
+    activation = None if dense is None else _understand_activation(dense, norm, run, model.dtype)
     config = _text_config(model)
     scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1.0)
-    # With device_map: auto, weights that fit on no GPU are elsewhere until their module runs.
-    with align_module_device(norm), align_module_device(unembedding):
+    softcap = getattr(config, "final_logit_softcapping", None)
+    optional = ((unembedding, "bias"), (dense, "weight"), (dense, "bias"))
+    with ExitStack() as stack:
+        # With device_map: auto, weights that fit on no GPU are elsewhere until their module runs.
+        for module in (norm, unembedding, dense):
+            if module is not None:
+                stack.enter_context(align_module_device(module))
         kind, eps, gain, bias = _understand_norm(norm, _width(blocks, unembedding))
+        device = gain.device
         return Head(
-            HeadConfig(kind, eps, float(scale), getattr(config, "final_logit_softcapping", None)),
+            HeadConfig(kind, eps, float(scale), softcap, activation),
             gain,
             bias,
-            unembedding.weight.detach().to(gain.device),
-            None if unembedding.bias is None else unembedding.bias.detach().to(gain.device),
+            unembedding.weight.detach().to(device),
+            *(_weight(module, name, device) for module, name in optional),
         )
+
+
+def _weight(module: nn.Module | None, name: str, device: torch.device) -> Tensor | None:
+    weight: Tensor | None = None if module is None else getattr(module, name)
+    return None if weight is None else weight.detach().to(device)
+
+
+def _find_norm(
+    model: Any, body: nn.Module, blocks: nn.ModuleList, unembedding: nn.Module
+) -> tuple[nn.Module, nn.Module | None]:
+    """The final norm beside the blocks; or that of a transform before the unembedding, and its dense map."""
+    owner = next(module for module in body.modules() if any(child is blocks for child in module.children()))
+    norm = next((found for name in NORM_NAMES if (found := getattr(owner, name, None)) is not None), None)
+    if norm is not None:
+        return norm, None
+    known = {unembedding, *body.modules()}
+    outside = [
+        (name, module)
+        for name, module in model.named_modules()
+        if module not in known and isinstance(getattr(module, "weight", None), Tensor)
+    ]
+    dense = [module for _, module in outside if isinstance(module, nn.Linear)]
+    norms = [module for _, module in outside if not isinstance(module, nn.Linear)]
+    if len(dense) == len(norms) == 1:
+        return norms[0], dense[0]
+    raise ModelError(
+        f"{type(body).__name__}: its final norm was not found: looked beside the blocks for "
+        f"{', '.join(NORM_NAMES)} (there: {', '.join(name for name, _ in owner.named_children())}), and "
+        "outside of the blocks' model for a transform, one Linear and one norm besides the unembedding "
+        f"(there: {', '.join(name for name, _ in outside) or 'none'})"
+    )
+
+
+@torch.inference_mode()
+def _understand_activation(
+    dense: nn.Module, norm: nn.Module, run: Callable[[], Any], dtype: torch.dtype
+) -> str:
+    """What lies between a transform's dense map and its norm, found by what it does in a run of the model."""
+    seen: dict[str, Tensor] = {}
+    handles = [
+        dense.register_forward_hook(lambda _, __, output: seen.update(given=output)),
+        norm.register_forward_pre_hook(lambda _, inputs: seen.update(made=inputs[0])),
+    ]
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    if len(seen) < 2:
+        raise ModelError("the head's transform was not understood: its Linear or its norm is never run")
+    # In the model's own dtype, so that two that are close to one another stay apart in half precision.
+    given, made = seen["given"], seen["made"].float()
+    off = {
+        name: float((activation(given).float() - made).norm() / made.norm())
+        for name, activation in ACTIVATIONS.items()
+    }
+    closest = min(off, key=lambda name: off[name])
+    if not off[closest] <= _TOLERANCE[dtype]:
+        raise ModelError(
+            "the activation of the head's transform was not understood: accepted are "
+            f"{', '.join(ACTIVATIONS)} (closest: {closest}, off by {off[closest]:.3g})"
+        )
+    return closest
 
 
 def _width(blocks: nn.ModuleList, unembedding: nn.Module) -> int:
@@ -246,6 +370,9 @@ def load_model(
 ) -> Transformer:
     """Load a model from a hub name or a local folder, and check its head.
 
+    It is loaded as a masked language model if its configuration names an architecture ...ForMaskedLM, and as
+    a causal one otherwise.
+
     Parameters
     ----------
     source : str
@@ -261,11 +388,12 @@ def load_model(
     ModelError
         If the model cannot be loaded, or not be seen as embedding -> blocks -> final norm -> head.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig
 
     placement = {"device_map": device_map} if device_map else {}
     with _loading(source):
-        model = AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+        model = _auto_model(config).from_pretrained(
             source,
             revision=revision,
             dtype=getattr(torch, dtype),
@@ -277,12 +405,36 @@ def load_model(
     return Transformer(model)
 
 
+def _auto_model(config: Any) -> Any:
+    """The class that loads what a configuration is of."""
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+
+    masked = any(name.endswith(_MASKED) for name in config.architectures or ())
+    return AutoModelForMaskedLM if masked else AutoModelForCausalLM
+
+
 def load_tokenizer(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
     """Load the tokenizer that belongs to a model."""
     from transformers import AutoTokenizer
 
     with _loading(source):
         return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+
+
+def mask_token(tokenizer: Any) -> int:
+    """The token that stands for one to be predicted.
+
+    Raises
+    ------
+    ModelError
+        If the tokenizer has none.
+    """
+    token = tokenizer.mask_token_id
+    if token is None:
+        raise ModelError(
+            f"{tokenizer.name_or_path}: its tokenizer has no mask token, which a masked language model needs"
+        )
+    return int(token)
 
 
 def convert_gguf(gguf: str | Path, output: str | Path) -> None:
@@ -311,16 +463,15 @@ def sizes_from_configuration(
     source: str, *, revision: str | None = None, trust_remote_code: bool = False
 ) -> dict[str, int]:
     """Blocks, hidden, vocabulary and parameters of a hub name or a folder, from its configuration alone."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     with _loading(source), torch.device("meta"):
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    embedding = model.get_output_embeddings().weight
+        model = _auto_model(config).from_config(config, trust_remote_code=trust_remote_code)
     return {
         "blocks": _text_config(model).num_hidden_layers,
-        "hidden": embedding.shape[1],
-        "vocabulary": embedding.shape[0],
+        "hidden": _text_config(model).hidden_size,
+        "vocabulary": model.get_output_embeddings().weight.shape[0],
         "parameters": model.num_parameters(),
     }
 
@@ -392,6 +543,8 @@ def describe(
             f"{source}: its tokenizer knows {len(tokenizer)} tokens, the model embeds "
             f"{transformer.model.get_input_embeddings().num_embeddings}: they do not belong together"
         )
+    if not transformer.causal:
+        mask_token(tokenizer)
     transformer.head.save(head_path)
     write_json(
         model_path,
@@ -399,6 +552,7 @@ def describe(
             "source": source,
             "revision": commit,
             "architecture": type(transformer.model).__name__,
+            "causal": transformer.causal,
             "blocks": len(transformer.blocks),
             "hidden": transformer.hidden,
             "vocabulary": transformer.head.vocabulary,
@@ -407,3 +561,38 @@ def describe(
             "trust_remote_code": trust_remote_code,
         },
     )
+
+
+PARTS = ("attention", "feed-forward", "norms")
+
+_PART_NAMES = {
+    "attention": ("self_attn", "attn", "attention", "self_attention"),
+    "feed-forward": ("mlp", "feed_forward", "ffn", "ff", "block_sparse_moe"),
+}
+
+
+def find_parts(block: nn.Module) -> dict[str, list[nn.Module]]:
+    """The modules of each of PARTS among the children of a block: its norms, and one of the others.
+
+    Raises
+    ------
+    ModelError
+        If a part is no module of its own in the block (naming what was looked for).
+    """
+    children = dict(block.named_children())
+    found = {
+        part: [children[name] for name in names if name in children] for part, names in _PART_NAMES.items()
+    }
+    for part, modules in found.items():
+        if len(modules) != 1:
+            raise ModelError(
+                f"{type(block).__name__}: its {part} was not found: looked for one of "
+                f"{', '.join(_PART_NAMES[part])} in the block (there: {', '.join(children)})"
+            )
+    found["norms"] = [m for name, m in children.items() if "norm" in name or name.startswith("ln")]
+    if not found["norms"]:
+        raise ModelError(
+            f"{type(block).__name__}: its norms were not found: looked for names with 'norm', or that begin "
+            f"with 'ln', in the block (there: {', '.join(children)})"
+        )
+    return found
