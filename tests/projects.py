@@ -49,9 +49,9 @@ class Project:
     def environment(self) -> dict[str, str]:
         return os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
-    def planned(self) -> Counter[str]:
+    def planned(self, *targets: str) -> Counter[str]:
         """Jobs that a run would do now, by rule."""
-        stats = self.snakemake("-n").split("Job stats:")
+        stats = self.snakemake("-n", *targets).split("Job stats:")
         return Counter(
             {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", stats[1], re.M)}
             if len(stats) > 1

@@ -1,8 +1,8 @@
 """The stage "criteria": what each selection criterion chooses, and what the choice costs.
 
 The jumps of the kind that the study selects from are each used at all levels, on validation samples. An
-oracle that saw these would keep the best; what a criterion loses is its distance to that, and what it is worth
-its distance to a jump drawn at random.
+oracle that saw these would keep the best; what a criterion loses is its distance to that, and what it is
+worth its distance to a jump drawn at random.
 """
 
 from __future__ import annotations
