@@ -20,6 +20,9 @@ include: "workflow/rules/distillation.smk"
 include: "workflow/rules/selection.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/analysis.smk"
+include: "workflow/rules/level_pairs.smk"
+include: "workflow/rules/submodules.smk"
+include: "workflow/rules/early_exit.smk"
 include: "workflow/rules/criteria.smk"
 include: "workflow/rules/transfer.smk"
 include: "workflow/rules/rank_sweep.smk"
@@ -44,6 +47,7 @@ localrules:
     figure_parameters,
     figure_spaces,
     figure_ranks,
+    early_exit,
     transfer,
     transfer_selection,
     rank_sweep,

@@ -20,6 +20,7 @@ from onejump.exact import Metric, fit_n_njtc, reduced_rank
 from onejump.exit_head import ExitHead
 from onejump.head import Head
 from onejump.held_out import hold_out
+from onejump.maps import Identity
 from onejump.shortcuts import gather_moments
 from onejump.store import ActivationStore
 
@@ -141,13 +142,16 @@ def test_reduced_rank_is_optimal_in_its_metric() -> None:
     np.testing.assert_allclose(z @ down.numpy() @ up.numpy() @ root, best, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("activation", [None, "gelu"])
 def test_the_heads_metric_is_the_curvature_of_the_divergence(
-    make_head: MakeHead, make_store: MakeStore
+    activation: str | None, make_head: MakeHead, make_store: MakeStore
 ) -> None:
-    head = make_head(H, V, scale=0.5)
+    head = make_head(H, V, scale=0.5, activation=activation)
     states = np.random.default_rng(0).normal(size=(2, 9, H))
     teacher = Teacher.of(make_store(states, head=head, top_k=V))  # all tokens: the whole distribution
     matrix = (0.5 * head.unembedding * head.gain).double()
+    if head.dense_weight is not None:
+        matrix = matrix @ head.dense_weight.double()
     expected = torch.zeros(H, H, dtype=torch.float64)
     for tokens, weights in zip(*teacher, strict=True):
         p = torch.zeros(V, dtype=torch.float64).scatter(0, tokens, weights.double())
@@ -156,9 +160,11 @@ def test_the_heads_metric_is_the_curvature_of_the_divergence(
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
 
 
-@pytest.fixture
-def taught(make_head: MakeHead, make_store: MakeStore, levels_of_data: Data) -> tuple[ActivationStore, Head]:
-    head = make_head(H, V)
+@pytest.fixture(params=[None, "gelu"])
+def taught(
+    request: pytest.FixtureRequest, make_head: MakeHead, make_store: MakeStore, levels_of_data: Data
+) -> tuple[ActivationStore, Head]:
+    head = make_head(H, V, activation=request.param)
     return make_store(levels_of_data(5, 600, H), sizes=[350, 250], head=head, top_k=K), head
 
 
@@ -224,6 +230,22 @@ def test_the_closed_form_of_one_level_is_the_folded_jump(taught: tuple[Activatio
     torch.testing.assert_close(reduced[~held_out].var(0), torch.ones(2), rtol=1e-2, atol=1e-2)
     folded = fit.one_jump([1], 2).at(0)
     torch.testing.assert_close(folded(states), reduced @ start.up + start.bias, rtol=1e-4, atol=1e-4)
+
+
+def test_behind_a_transform_states_are_predicted_with_their_length(
+    make_head: MakeHead, make_store: MakeStore
+) -> None:
+    """At full rank from what they are linear in, nothing is lost."""
+    generator = np.random.default_rng(0)
+    states = generator.normal(size=(1, 300, H)) * generator.uniform(0.2, 3, size=(1, 300, 1))
+    mixed = states @ generator.normal(size=(H, H))
+    head = make_head(H, V, "layer", activation="gelu_tanh")
+    store = make_store(np.concatenate([mixed, states]), head=head, top_k=K)
+    held_out = hold_out(documents(300), 0.2, seed=0)
+    fit = distiller(store, head, held_out, steps=0, norm=None)
+    least = loss_of(store, head, 1, Identity(), held_out)
+    for jump in (fit.one_jump([0], H).at(0), fit.affine(0)):
+        assert loss_of(store, head, 0, jump, held_out) == pytest.approx(least, rel=1e-4)
 
 
 def test_divergence_is_an_error_and_no_progress_a_warning(

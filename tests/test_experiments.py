@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from projects import PAIR, Project
+from safetensors import safe_open
 
 from onejump.files import read_json
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("experiments")]
 # Those of one corpus: with both, half of all jobs would be done twice.
-FIGURES = [f"{PAIR}/figures/{name}.svg" for name in ("prediction", "transfer", "criteria", "rank-sweep")]
+EXPERIMENTS = ("level-pairs", "sub-modules", "early-exit", "transfer", "criteria", "rank-sweep")
+FIGURES = [f"{PAIR}/figures/{name}.svg" for name in ("prediction", *EXPERIMENTS)]
+
+
+def load_shortcut_metadata(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["shortcut"])
 
 
 @pytest.fixture(scope="module")
 def experiments(fresh_project: Callable[[], Project]) -> Project:
     project = fresh_project()
     (project.folder / "code").mkdir()
-    words = "boat church clock doctor farmer garden neighbour rain river stones winter window".split()
+    words = ["boat", "church", "clock", "doctor", "farmer", "garden", "rain", "river", "stones", "winter"]
     for number, drawn in enumerate(np.random.default_rng(0).choice(words, (40, 8, 4)).tolist()):
         paragraphs = ["\n    ".join(paragraph) for paragraph in drawn]
         (project.folder / "code" / f"{number}.py").write_text("\n\n".join(paragraphs), encoding="utf-8")
@@ -29,6 +39,9 @@ def experiments(fresh_project: Callable[[], Project]) -> Project:
     study["shortcuts"] = {"identity": {}, "n-njtc": {"rank": 3}}
     study["figures"] = {"prediction": {"methods": ["identity", "n-njtc"]}}
     study["experiments"] = {
+        "level-pairs": {"methods": ["identity", "jtc", "n-njtc"], "rank": 3},
+        "sub-modules": {"parts": ["feed-forward"], "step": 2},
+        "early-exit": {"methods": ["identity", "ojfa"]},
         "transfer": {"methods": ["n-njtc", "ojfa"]},
         "criteria": {},
         "rank-sweep": {"ranks": [2, 0.25], "methods": ["n-njtc", "ojfa"]},
@@ -98,6 +111,52 @@ def test_a_sweep_is_the_pipeline_at_other_ranks(experiments: Project) -> None:
     # More ranks fit better.
     fit = table[table["metric"] == "r2"].groupby(["method", "rank"])["value"].mean()
     assert fit["n-njtc", 8] > fit["n-njtc", 2]
+
+
+def test_level_pairs_end_where_the_pipelines_own_fits_do(experiments: Project) -> None:
+    pair = experiments.folder / PAIR
+    table = pd.read_parquet(pair / "level-pairs.parquet").set_index(["method", "source", "target"])["r2"]
+    own = pd.read_parquet(pair / "evaluation.parquet").set_index(["method", "metric", "level"])["value"]
+    for method in ("identity", "n-njtc"):
+        for level in range(4):
+            assert table[method, level, 4] == pytest.approx(own[method, "r2", level], abs=1e-5)
+    assert len(table) == 3 * 10
+
+
+def test_early_exit_agrees_as_far_as_its_shortcut_predicts(experiments: Project) -> None:
+    pair = experiments.folder / PAIR
+    confidence = pd.read_parquet(pair / "early-exit" / "validation" / "ojfa.parquet")
+    own = pd.read_parquet(pair / "evaluation" / "ojfa.parquet").set_index(["metric", "level"])["value"]
+    for level, hits in confidence.groupby("level")["hit"]:
+        assert hits.mean() == pytest.approx(own["precision@1", level])
+    curves = pd.read_parquet(pair / "early-exit" / "curves.parquet")
+    ends = curves[np.isinf(curves["threshold"])]
+    assert set(ends["agreement"]) == {1.0}
+    assert set(ends["blocks"]) == {4.0}
+    savings = pd.read_parquet(pair / "early-exit" / "savings.parquet")
+    assert set(zip(savings["method"], savings["rule"], savings["target"], strict=True)) == {
+        (method, rule, target)
+        for method in ("identity", "ojfa")
+        for rule in ("fixed", "decaying", "per-level")
+        for target in (0.95, 0.9)
+    }
+
+
+def test_thresholds_come_from_documents_that_nothing_was_fitted_to(experiments: Project) -> None:
+    pair = experiments.folder / PAIR
+    corpus = pd.read_parquet(pair.parent.parent / "corpora" / "stories.parquet").set_index("sentence_id")
+    confidence = pd.read_parquet(pair / "early-exit" / "held-out" / "ojfa.parquet")
+    fitted = load_shortcut_metadata(pair / "early-exit" / "shortcuts" / "n-njtc" / "level-00.safetensors")
+    training = int((corpus["split"] == "training").sum())
+    assert fitted["samples"] + confidence["sample"].nunique() == training
+
+
+def test_parts_made_linear_are_measured_from_every_second_level(experiments: Project) -> None:
+    table = pd.read_parquet(experiments.folder / PAIR / "sub-modules.parquet")
+    assert set(table["part"]) == {"feed-forward"}
+    assert set(table["level"]) == {0, 2}
+    assert set(table["n"]) == {80}
+    assert not list((experiments.folder / PAIR / "sub-modules" / "activations").glob("*.zarr"))
 
 
 def test_nothing_is_left_to_do_and_options_of_a_figure_redraw_it_only(experiments: Project) -> None:

@@ -129,7 +129,10 @@ def test_no_logit_depends_on_more_than_the_essence(
     """A length is seen behind a transform only."""
     head = make_head(16, 5, "layer", activation=activation).double()
     states = 3 * torch.randn(7, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    torch.testing.assert_close(head.logits(head.essence(states)), head.logits(states), rtol=1e-4, atol=1e-4)
+    essence = head.essence(states)
+    torch.testing.assert_close(head.logits(essence), head.logits(states), rtol=1e-4, atol=1e-4)
+    alike = torch.allclose(essence.square().mean(-1), torch.ones(7, dtype=torch.float64), rtol=1e-4)
+    assert alike == (activation is None)
     same = torch.allclose(head.logits(2 * states), head.logits(states), rtol=1e-4, atol=1e-4)
     assert same == (activation is None)
 

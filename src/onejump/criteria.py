@@ -123,4 +123,3 @@ def compare_criteria(
     table.insert(0, "model", model)
     table.insert(1, "corpus", corpus)
     write_table(output, table)
-

@@ -23,6 +23,7 @@ from onejump.figure_parts import (
     about,
     curve_of,
     framed,
+    level_figure,
     measured_metrics,
     panel,
 )
@@ -61,6 +62,94 @@ def _draw_level_pairs(inputs: Inputs, options: dict[str, Any]) -> Figure:
         _whole_numbers(ax)
     figure.colorbar(mesh, ax=axes, location="right", label="r²", extend="min", aspect=30, shrink=0.85)
     return figure
+
+
+# Parts of blocks
+
+_PARTS = {
+    "attention": ("#CC3311", (0, (5, 2)), "P"),
+    "feed-forward": ("#117733", "-", "D"),
+    "norms": ("#332288", (0, (8, 2)), "h"),
+}
+
+
+def _draw_sub_modules(inputs: Inputs, options: dict[str, Any]) -> Figure:
+    """The model with a part of its blocks made linear above a level, beside jumps from that level."""
+    table, evaluation = inputs.table("sub_modules"), inputs.table("evaluation")
+    measured_metrics(table, inputs.figure, options)
+    together = pd.concat([table.rename(columns={"part": "method"}), evaluation], ignore_index=True)
+    jumps = [method for method in ("identity", "jtc") if (evaluation["method"] == method).any()]
+    panels = {}
+    for metric in options["metrics"]:
+        curves = [curve_of(together, metric, part, f"{part} linear") for part in dict.fromkeys(table["part"])]
+        styled = [
+            curve._replace(style=dict(zip(("color", "linestyle", "marker"), _PARTS[curve.name], strict=True)))
+            for curve in curves
+        ]
+        panels[metric] = [*styled, *(curve_of(together, metric, method, method) for method in jumps)]
+    return level_figure("Parts of the blocks above a level made linear", table, panels)
+
+
+# Early exit
+
+
+def _draw_early_exit(inputs: Inputs, options: dict[str, Any]) -> Figure:
+    """Agreement with the full model against blocks processed, and what is saved at the targets."""
+    curves, savings = inputs.table("curves"), inputs.table("savings")
+    curves = curves[curves["split"] == "validation"]
+    rules = list(dict.fromkeys(curves["rule"]))
+    targets = sorted(set(savings["target"]), reverse=True)
+    methods = [method for method in LOOKS if (curves["method"] == method).any()]
+    subtitle = [
+        about(curves),
+        f"n = {int(curves['n'].iloc[0]):,} validation samples",
+        "below: blocks saved (and agreement found) by thresholds that reach the target on held-out training "
+        "documents",
+    ]
+    row = 0.21
+    below = row * (len(methods) + 2) + 0.25
+    width = max(6.6, 3.7 * len(rules))
+    figure = framed("Early exit by confidence", subtitle, width, 3.6 + below)
+    axes = figure.subplots(
+        2, len(rules), squeeze=False, sharey="row", height_ratios=[3.4, below], gridspec_kw={"hspace": 0.02}
+    )
+    for (ax, cells), rule in zip(axes.T, rules, strict=True):
+        of_rule = curves[curves["rule"] == rule]
+        for method in methods:
+            rows = of_rule[of_rule["method"] == method].sort_values("blocks")
+            look = LOOKS[method]
+            ax.plot(rows["blocks"], rows["agreement"], color=look.colour, linestyle=look.line, linewidth=1.3)
+        for target in targets:
+            ax.axhline(target, color=QUIET, linewidth=0.8, linestyle=":", zorder=1.5)
+        ax.set(
+            title=f"{rule} threshold", xlabel="blocks processed, mean", ylabel="agreement with the full model"
+        )
+        ax.set_ylim(min(0.8, min(targets) - 0.1), 1.005)
+        most = float(curves["blocks"].max())
+        ax.set_xlim(0.45 * most, 1.01 * most)
+        ax.label_outer()
+        _savings_table(cells, savings[savings["rule"] == rule], methods, targets)
+    return figure
+
+
+def _savings_table(ax: Axes, savings: pd.DataFrame, methods: list[str], targets: list[float]) -> None:
+    """A line a method, a column a target."""
+    ax.axis("off")
+    ax.set(xlim=(0, 1), ylim=(len(methods) + 1, -1))
+    left = 0.42
+    places = [left + (1 - left) * (i + 1) / len(targets) for i in range(len(targets))]
+    for place, target in zip(places, targets, strict=True):
+        ax.text(place, -0.4, f"at {target:.0%}", ha="right", va="center", fontsize=8, fontweight="bold")
+    found = {(row["method"], row["target"]): row for _, row in savings.iterrows()}
+    for line, method in enumerate(methods):
+        look = LOOKS[method]
+        style = {"color": look.colour, "linestyle": look.line, "linewidth": 1.3}
+        ax.plot([0.0, 0.06], [line + 0.5] * 2, **style)
+        ax.text(0.08, line + 0.5, method, va="center", fontsize=8)
+        for place, target in zip(places, targets, strict=True):
+            one = found[method, target]
+            text = f"{one['saved']:.1%} ({one['agreement']:.3f})" if one["reached"] else "not reached"
+            ax.text(place, line + 0.5, text, ha="right", va="center", fontsize=8)
 
 
 # Other corpora
@@ -238,6 +327,8 @@ def _draw_rank_sweep(inputs: Inputs, options: dict[str, Any]) -> Figure:
 
 EXPERIMENTS: dict[str, Callable[[Inputs, dict[str, Any]], Figure]] = {
     "level-pairs": _draw_level_pairs,
+    "sub-modules": _draw_sub_modules,
+    "early-exit": _draw_early_exit,
     "transfer": _draw_transfer,
     "criteria": _draw_criteria,
     "rank-sweep": _draw_rank_sweep,

@@ -23,7 +23,7 @@ from onejump.rank import rank_for
 from onejump.store import ActivationStore
 
 # Bytes of moments that are gathered in one pass. Those of one source are always gathered together.
-_MOMENTS = 2**29
+_MOMENTS = 2**28
 
 
 class SourceMoments:
@@ -169,6 +169,20 @@ def gather_sources(store: ActivationStore, sources: range, device: torch.device)
     return gathered
 
 
+def fit_sources(
+    store: ActivationStore, sources: range, methods: Sequence[str], rank: int, device: torch.device
+) -> dict[tuple[str, int], list[Shortcut]]:
+    """Methods fitted from some sources: for each method and source, a shortcut to each later level."""
+    gathered = gather_sources(store, sources, device)
+    jumps = {}
+    for source in sources:
+        # What it was fitted from goes as the shortcuts come.
+        moments = gathered.pop(0)
+        for method in methods:
+            jumps[method, source] = list(fit_to_later_levels(method, moments, rank))
+    return jumps
+
+
 def variation(store: ActivationStore, device: torch.device) -> Tensor:
     """Squared deviations of each level's coordinates from their mean, summed: (L + 1, H), in float64."""
     count = 0
@@ -244,7 +258,7 @@ def level_pairs(
 ) -> pd.DataFrame:
     """Fit methods from every level to every later one, and measure them on other samples.
 
-    Sources are taken in groups, as many as fit 512 MiB of moments, (L - source + 1) H^2 numbers each: L
+    Sources are taken in groups, as many as fit 256 MiB of moments, (L - source + 1) H^2 numbers each: L
     groups at most. For each group its own and all later levels are read once of the training samples and once
     of the validation samples; of these, all levels are read once more.
 
@@ -270,21 +284,16 @@ def level_pairs(
         if method not in _FITS:
             raise StudyError(f"level pairs: method {method!r} given, accepted is any of {', '.join(_FITS)}")
     total = variation(validation, device)
-    rows = []
+    rows: list[tuple[str, int, int, float, int]] = []
     for sources in source_groups(training.levels, training.hidden):
-        gathered = gather_sources(training, sources, device)
-        jumps = {}
-        for source in sources:
-            # What it was fitted from goes as the shortcuts come.
-            moments = gathered.pop(0)
-            for method in methods:
-                jumps[method, source] = list(fit_to_later_levels(method, moments, rank))
+        jumps = fit_sources(training, sources, methods, rank, device)
         for (method, source), errors in squared_errors(validation, jumps, device).items():
             r2 = average_r2(errors, total[source + 1 :]).tolist()
             rows += [
                 (method, source, target, value, validation.samples)
                 for target, value in enumerate(r2, start=source + 1)
             ]
+        del jumps  # before the next group's moments are gathered
     columns = ["method", "source", "target", "r2", "n"]
     return pd.DataFrame(rows, columns=columns).sort_values(["method", "source", "target"], ignore_index=True)
 

@@ -15,7 +15,16 @@ from typing import Any, NamedTuple
 from onejump.errors import OneJumpError
 from onejump.files import read_json
 from onejump.rank import rank_for
-from onejump.study import DISTILLED_METHODS, Activations, Evaluation, Model, Store, Study
+from onejump.study import (
+    DISTILLED_METHODS,
+    Activations,
+    Evaluation,
+    LevelPairs,
+    Model,
+    Store,
+    Study,
+    SubModules,
+)
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 # Interpreter and libraries: memory, and seconds until a stage begins.
@@ -297,6 +306,53 @@ def criteria_cost(sizes: Sizes, options: Mapping[str, Any], *, samples: int) -> 
         + 4 * vocabulary * (width + levels * inner)
         + 4 * samples * (2 * width + 6 * levels)
         + 16 * 64 * vocabulary,
+    )
+
+
+def level_pairs_cost(sizes: Sizes, options: LevelPairs, store: Store, *, samples: int, held_out: int) -> Cost:
+    """Fit every pair of levels, and measure it on validation samples."""
+    levels, width = sizes.blocks, sizes.hidden
+    pairs = levels * (levels + 1) / 2
+    low_rank = len({"njtc", "n-njtc"}.intersection(options.methods))
+    fitted = low_rank + ("jtc" in options.methods)
+    predicted = held_out * width * (2 * width * ("jtc" in options.methods) + 6 * fitted)
+    chunk = min(store.chunk_samples, max(samples, held_out))
+    return Cost(
+        double_flops=pairs * (2 * samples * width**2 + 2 * fitted * width**3 + predicted)
+        + levels * _FACTORISATION * width**3,
+        moved=(samples + held_out) * pairs * width * 24.0,
+        disk=9000 + 2.0 * pairs * len(options.methods),
+        memory=_LIBRARIES
+        + max(2**28, 8 * (levels + 1) * width**2)
+        + 8 * width**2 * (levels * ("jtc" in options.methods) + 12)
+        + 12 * (levels + 1) * chunk * width,
+    )
+
+
+def submodules_cost(
+    sizes: Sizes,
+    activations: Activations,
+    options: SubModules,
+    *,
+    sentences: int,
+    batch_tokens: int,
+    tokens_per_sentence: float,
+) -> Cost:
+    """The model with each part replaced above each level; below it, its own states are kept."""
+    whole = activations_cost(
+        sizes, activations, sentences, batch_tokens=batch_tokens, tokens_per_sentence=tokens_per_sentence
+    )
+    measured = -(-sizes.blocks // options.step) * len(options.parts)
+    head = sizes.vocabulary * sizes.hidden
+    return whole._replace(
+        model_flops=whole.model_flops * (1 + measured / 2),
+        single_flops=2 * head * sentences * (1 + measured),
+        moved=sentences * measured * sizes.vocabulary * 37.0,
+        disk=7000 + 20.0 * measured,
+        memory=whole.memory
+        + 4 * (sizes.blocks + 1) * batch_tokens * sizes.hidden
+        + 8 * sizes.blocks * sizes.hidden**2
+        + 6 * 4 * 2**22,
     )
 
 

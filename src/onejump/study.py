@@ -84,7 +84,7 @@ def _exactly_one(section: BaseModel, keys: tuple[str, ...]) -> None:
 
 
 class Model(_Section):
-    """A causal language model: one of hub, folder, gguf or wheel says where its weights are."""
+    """A causal or masked language model: one of hub, folder, gguf or wheel says where its weights are."""
 
     hub: str | None = None
     """Name on the Hugging Face hub, such as openai-community/gpt2-xl."""

@@ -16,13 +16,7 @@ rule activations:
     threads: 16
     resources:
         **asked_of_the_site(
-            lambda w, sizes: activations_cost(
-                sizes,
-                STUDY.activations,
-                min(STUDY.activations.shard_sentences, getattr(STUDY.corpora[w.corpus], w.split)),
-                batch_tokens=STUDY.compute.batch_tokens,
-                tokens_per_sentence=STUDY.corpora[w.corpus].max_characters / 4,
-            ),
+            lambda w, sizes: activations_cost_of(w.corpus, w.split, sizes),
             "activations",
         ),
     params:

@@ -2,6 +2,7 @@ import math
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 LIBRARY = Path(workflow.basedir) / "src"
@@ -20,7 +21,9 @@ from onejump.plan import (
     criteria_cost,
     evaluation_cost,
     fit_cost,
+    level_pairs_cost,
     scores_cost,
+    submodules_cost,
     uses_gpu,
 )
 from onejump.study import DISTILLED_METHODS, parse_study
@@ -60,6 +63,7 @@ wildcard_constraints:
     corpus="|".join(STUDY.corpora),
     target="|".join(STUDY.corpora),
     rank="|".join(map(re.escape, RANKS)),
+    part="attention|feed-forward|norms",
     split="training|validation",
     shard=r"\d+",
 
@@ -181,6 +185,14 @@ def shortcuts_of(wildcards):
     return f"{PAIR}/shortcuts/{STUDY.fitted_as(wildcards.method)}"
 
 
+def unseen_shortcuts_of(wildcards):
+    """What was not fitted to the held-out documents: distilled kinds never are, exact fits are made again."""
+    method = STUDY.fitted_as(wildcards.method)
+    if method == "identity":
+        return []
+    return f"{PAIR}/{'' if method in DISTILLED_METHODS else 'early-exit/'}shortcuts/{method}"
+
+
 def selection_of(wildcards):
     if wildcards.method in METHODS:
         return []
@@ -245,6 +257,63 @@ def cost_of_fit(wildcards, sizes):
         STUDY.activations.store,
         samples=samples(wildcards.corpus, "training"),
         shard=STUDY.activations.shard_sentences * STUDY.activations.positions,
+    )
+
+
+def activations_cost_of(corpus, split, sizes):
+    """Of one shard, if sentences are as long as they may be."""
+    return activations_cost(
+        sizes,
+        STUDY.activations,
+        min(STUDY.activations.shard_sentences, getattr(STUDY.corpora[corpus], split)),
+        batch_tokens=STUDY.compute.batch_tokens,
+        tokens_per_sentence=STUDY.corpora[corpus].max_characters / 4,
+    )
+
+
+def evaluation_cost_of(wildcards, sizes):
+    """Of one method on validation samples."""
+    return evaluation_cost(
+        sizes,
+        wildcards.method,
+        STUDY.evaluation,
+        STUDY.activations.store,
+        samples=samples(sampled_corpus(wildcards), "validation"),
+        rank=rank_of(wildcards),
+    )
+
+
+def submodule_activations_cost_of(wildcards, sizes):
+    """As extraction, but for what is kept: inputs and outputs of one or two norms a block."""
+    kept = replace(sizes, blocks=(4 if wildcards.part == "norms" else 2) * sizes.blocks)
+    larger = activations_cost_of(wildcards.corpus, "training", kept)
+    return activations_cost_of(wildcards.corpus, "training", sizes)._replace(
+        disk=larger.disk, memory=larger.memory
+    )
+
+
+def submodule_maps_cost_of(wildcards, sizes):
+    """As a full-rank fit at as many levels as there are modules."""
+    return fit_cost(
+        replace(sizes, blocks=(2 if wildcards.part == "norms" else 1) * sizes.blocks),
+        "jtc",
+        {"solver": "exact"},
+        STUDY.activations.store,
+        samples=samples(wildcards.corpus, "training"),
+        shard=STUDY.activations.shard_sentences * STUDY.activations.positions,
+    )
+
+
+def submodules_cost_of(wildcards, sizes):
+    """Half a pass over the model for each part and level."""
+    options = STUDY.experiments.sub_modules
+    return submodules_cost(
+        sizes,
+        STUDY.activations,
+        options,
+        sentences=min(options.samples, STUDY.corpora[wildcards.corpus].validation),
+        batch_tokens=STUDY.compute.batch_tokens,
+        tokens_per_sentence=STUDY.corpora[wildcards.corpus].max_characters / 4,
     )
 
 

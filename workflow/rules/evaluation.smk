@@ -17,17 +17,7 @@ rule evaluate:
         "../../envs/onejump.yaml"
     threads: 16
     resources:
-        **asked_of_the_site(
-            lambda w, sizes: evaluation_cost(
-                sizes,
-                w.method,
-                STUDY.evaluation,
-                STUDY.activations.store,
-                samples=samples(sampled_corpus(w), "validation"),
-                rank=rank_of(w),
-            ),
-            "evaluate",
-        ),
+        **asked_of_the_site(evaluation_cost_of, "evaluate"),
     params:
         precision_at=STUDY.evaluation.precision_at,
         arbitrary=arbitrary_of,

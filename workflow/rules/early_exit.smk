@@ -1,0 +1,99 @@
+EXIT = f"{PAIR}/early-exit"
+# Part of the training documents that thresholds are chosen on.
+THRESHOLD_PART = STUDY.experiments.early_exit.held_out if STUDY.experiments.early_exit else None
+
+
+use rule shortcuts as calibration_shortcuts with:
+    input:
+        shards=shards("training"),
+        corpus=f"{RESULTS}/corpora/{{corpus}}.parquet",
+        model=ancient(f"{RESULTS}/{{model}}/model.json"),
+    output:
+        directory(f"{EXIT}/shortcuts/{{method}}"),
+    log:
+        f"{PAIR}/logs/early-exit/shortcuts/{{method}}.log",
+    benchmark:
+        f"{PAIR}/benchmarks/early-exit/shortcuts/{{method}}.tsv"
+    params:
+        options=options_of,
+        held_out=THRESHOLD_PART,
+        seed=STUDY.seed,
+        code=fingerprint("shortcuts"),
+    message:
+        "Fitting {wildcards.method} without the held-out documents, {wildcards.model} on {wildcards.corpus}"
+
+
+rule confidences:
+    input:
+        shards=shards("validation"),
+        head=f"{RESULTS}/{{model}}/head.safetensors",
+        shortcuts=shortcuts_of,
+        selection=selection_of,
+        model=ancient(f"{RESULTS}/{{model}}/model.json"),
+    output:
+        f"{EXIT}/validation/{{method}}.parquet",
+    log:
+        f"{PAIR}/logs/early-exit/validation/{{method}}.log",
+    benchmark:
+        f"{PAIR}/benchmarks/early-exit/validation/{{method}}.tsv"
+    wildcard_constraints:
+        method="|".join(EVALUATED),
+    conda:
+        "../../envs/onejump.yaml"
+    threads: 16
+    resources:
+        **asked_of_the_site(evaluation_cost_of, "confidences"),
+    params:
+        code=fingerprint("early_exit"),
+    message:
+        "Confidence of {wildcards.method}, {wildcards.model} on {wildcards.corpus}"
+    script:
+        "../scripts/confidences.py"
+
+
+use rule confidences as held_out_confidences with:
+    input:
+        shards=shards("training"),
+        head=f"{RESULTS}/{{model}}/head.safetensors",
+        shortcuts=unseen_shortcuts_of,
+        selection=selection_of,
+        corpus=f"{RESULTS}/corpora/{{corpus}}.parquet",
+        model=ancient(f"{RESULTS}/{{model}}/model.json"),
+    output:
+        f"{EXIT}/held-out/{{method}}.parquet",
+    log:
+        f"{PAIR}/logs/early-exit/held-out/{{method}}.log",
+    benchmark:
+        f"{PAIR}/benchmarks/early-exit/held-out/{{method}}.tsv"
+    params:
+        held_out=THRESHOLD_PART,
+        seed=STUDY.seed,
+        code=fingerprint("early_exit"),
+    message:
+        "Confidence of {wildcards.method} on held-out documents, {wildcards.model} on {wildcards.corpus}"
+
+
+rule early_exit:
+    input:
+        held_out=[f"{EXIT}/held-out/{method}.parquet" for method in STUDY.exiting()],
+        validation=[f"{EXIT}/validation/{method}.parquet" for method in STUDY.exiting()],
+    output:
+        curves=f"{EXIT}/curves.parquet",
+        savings=f"{EXIT}/savings.parquet",
+    log:
+        f"{PAIR}/logs/early-exit.log",
+    conda:
+        "../../envs/onejump.yaml"
+    params:
+        options=(
+            STUDY.experiments.early_exit.model_dump(
+                include={"rules", "targets", "tau", "length", "from_level"}
+            )
+            if STUDY.experiments.early_exit
+            else {}
+        ),
+        code=fingerprint("early_exit"),
+    message:
+        "Blocks saved by exiting early, {wildcards.model} on {wildcards.corpus}"
+    script:
+        "../scripts/early_exit.py"

@@ -1,0 +1,87 @@
+PARTS = STUDY.experiments.sub_modules.parts if STUDY.experiments.sub_modules else []
+OF_PARTS = f"{PAIR}/sub-modules"
+
+
+rule submodule_activations:
+    input:
+        model=f"{RESULTS}/{{model}}/model.json",
+        weights=unpacked,
+        corpus=f"{RESULTS}/corpora/{{corpus}}.parquet",
+    output:
+        # As large as the activations for each part, and of no use once its maps are fitted.
+        temp(directory(f"{OF_PARTS}/activations/{{part}}-{{shard}}.zarr")),
+    log:
+        f"{PAIR}/logs/sub-modules/activations/{{part}}-{{shard}}.log",
+    benchmark:
+        f"{PAIR}/benchmarks/sub-modules/activations/{{part}}-{{shard}}.tsv"
+    conda:
+        "../../envs/onejump.yaml"
+    threads: 16
+    resources:
+        **asked_of_the_site(submodule_activations_cost_of, "submodules"),
+    params:
+        options=STUDY.activations.model_dump(exclude={"shard_sentences"}),
+        shards=lambda w: shard_count(w.corpus, "training"),
+        seed=STUDY.seed,
+        code=fingerprint("submodules"),
+    message:
+        "Inputs and outputs of {wildcards.part}, {wildcards.model} on {wildcards.corpus}: shard {wildcards.shard}"
+    script:
+        "../scripts/submodule_activations.py"
+
+
+rule submodule_maps:
+    input:
+        shards=lambda w: [
+            f"{OF_PARTS}/activations/{{part}}-{shard}.zarr"
+            for shard in range(shard_count(w.corpus, "training"))
+        ],
+        model=ancient(f"{RESULTS}/{{model}}/model.json"),
+    output:
+        directory(f"{OF_PARTS}/maps/{{part}}"),
+    log:
+        f"{PAIR}/logs/sub-modules/maps/{{part}}.log",
+    benchmark:
+        f"{PAIR}/benchmarks/sub-modules/maps/{{part}}.tsv"
+    conda:
+        "../../envs/onejump.yaml"
+    threads: 16
+    resources:
+        **asked_of_the_site(submodule_maps_cost_of, "submodule-maps"),
+    params:
+        code=fingerprint("submodules"),
+    message:
+        "Fitting linear maps to {wildcards.part}, {wildcards.model} on {wildcards.corpus}"
+    script:
+        "../scripts/submodule_maps.py"
+
+
+rule submodules:
+    input:
+        model=f"{RESULTS}/{{model}}/model.json",
+        weights=unpacked,
+        corpus=f"{RESULTS}/corpora/{{corpus}}.parquet",
+        maps=[f"{OF_PARTS}/maps/{part}" for part in PARTS],
+    output:
+        f"{PAIR}/sub-modules.parquet",
+    log:
+        f"{PAIR}/logs/sub-modules.log",
+    benchmark:
+        f"{PAIR}/benchmarks/sub-modules.tsv"
+    conda:
+        "../../envs/onejump.yaml"
+    threads: 16
+    resources:
+        **asked_of_the_site(submodules_cost_of, "submodules"),
+    params:
+        parts=PARTS,
+        step=STUDY.experiments.sub_modules.step if STUDY.experiments.sub_modules else None,
+        samples=STUDY.experiments.sub_modules.samples if STUDY.experiments.sub_modules else None,
+        precision_at=STUDY.evaluation.precision_at,
+        options=STUDY.activations.model_dump(exclude={"shard_sentences"}),
+        seed=STUDY.seed,
+        code=fingerprint("submodules"),
+    message:
+        "Running {wildcards.model} on {wildcards.corpus} with linear parts"
+    script:
+        "../scripts/submodules.py"
