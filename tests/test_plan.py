@@ -68,6 +68,39 @@ def test_the_plan_has_the_jobs_of_what_is_distilled() -> None:
     assert flops["affine"] > 3 * flops["distilled"] > flops["one-jump"]
 
 
+def test_the_plan_has_the_jobs_of_every_experiment() -> None:
+    asked = study(
+        corpora={name: {"path": "text", "training": 1000, "validation": 250} for name in ("c", "d")},
+        shortcuts={"identity": {}, "jtc": {}, "n-njtc": {}, "one-jump": {}},
+        experiments={
+            "level-pairs": {},
+            "sub-modules": {"parts": ["attention", "norms"]},
+            "early-exit": {},
+            "transfer": {"methods": ["ojfa"]},
+            "criteria": {},
+            "rank-sweep": {"ranks": [2, 0.5]},
+        },
+    )
+    rows = list(plan(asked, {"m": SIZES}, device=DEVICES["cpu"], host=DEVICES["cpu"]))
+    jobs = {row.stage: row.jobs for row in rows if row.corpus == "c"}
+    exiting = ("identity", "jtc", "n-njtc", "one-jump", "ojfa")
+    expected = {
+        **dict.fromkeys(("level-pairs", "submodules", "criteria"), 1),
+        **{f"submodules {part}": 4 for part in ("attention", "norms")},
+        **{f"submodule-maps {part}": 1 for part in ("attention", "norms")},
+        **{f"shortcuts {method} (held out)": 1 for method in ("jtc", "n-njtc")},
+        **{f"confidences {method}": 2 for method in exiting},
+        "shortcuts n-njtc (ranks)": 2,
+        "distillation one-jump (ranks)": 2,
+        **{f"evaluate {method} (ranks)": 2 for method in ("n-njtc", "ojfa", "one-jump")},
+        "evaluate ojfa (transfer)": 1,
+    }
+    assert expected.items() <= jobs.items()
+    disk = {row.stage: row.cost.disk for row in rows if row.corpus == "c"}
+    # Two norms a block, one attention.
+    assert disk["submodule-maps norms"] == 2 * disk["submodule-maps attention"]
+
+
 def test_forward_passes_are_two_flops_a_weight_and_token() -> None:
     cost = activations_cost(SIZES, Activations(), 100, batch_tokens=64, tokens_per_sentence=29)
     assert cost.tokens == 100 * 15

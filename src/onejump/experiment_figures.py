@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 from onejump.figure_parts import (
     AXIS_LABELS,
@@ -127,7 +127,8 @@ def _draw_early_exit(inputs: Inputs, options: dict[str, Any]) -> Figure:
         ax.set_ylim(min(0.8, min(targets) - 0.1), 1.005)
         most = float(curves["blocks"].max())
         ax.set_xlim(0.45 * most, 1.01 * most)
-        ax.label_outer()
+        if rule != rules[0]:
+            ax.set_ylabel("")
         _savings_table(cells, savings[savings["rule"] == rule], methods, targets)
     return figure
 
@@ -217,8 +218,8 @@ _CRITERIA = {
     "cosine": ("#009E73", "s", "cosine"),
     "mse": ("#0072B2", "D", "mean squared error"),
     "surprisal": ("#332288", "^", "surprisal on held-out samples"),
-    "oracle precision@1": ("#000000", "*", "oracle: precision@1"),
-    "oracle surprisal": ("#000000", "X", "oracle: surprisal"),
+    "oracle precision@1": ("#000000", "*", "oracle by precision@1"),
+    "oracle surprisal": ("#000000", "X", "oracle by surprisal"),
 }
 
 
@@ -315,6 +316,7 @@ def _draw_rank_sweep(inputs: Inputs, options: dict[str, Any]) -> Figure:
                     color=look.colour,
                 )
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         ax.xaxis.set_minor_locator(NullLocator())
         ax.set(xlabel="numbers kept at inference (log scale)", ylabel=AXIS_LABELS.get(metric, metric))

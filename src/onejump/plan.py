@@ -329,6 +329,33 @@ def level_pairs_cost(sizes: Sizes, options: LevelPairs, store: Store, *, samples
     )
 
 
+def submodule_activations_cost(
+    sizes: Sizes,
+    part: str,
+    options: Activations,
+    sentences: int,
+    *,
+    batch_tokens: int,
+    tokens_per_sentence: float,
+) -> Cost:
+    """As extraction, but for what is kept: inputs and outputs of one module a block, or of two norms."""
+    run: dict[str, Any] = {"batch_tokens": batch_tokens, "tokens_per_sentence": tokens_per_sentence}
+    kept = replace(sizes, blocks=2 * _modules(sizes, part))
+    larger = activations_cost(kept, options, sentences, **run)
+    passed = activations_cost(sizes, options, sentences, **run)
+    return passed._replace(disk=larger.disk, memory=larger.memory)
+
+
+def submodule_maps_cost(sizes: Sizes, part: str, store: Store, samples: int, shard: int) -> Cost:
+    """As a full-rank fit at as many levels as there are modules."""
+    levels = replace(sizes, blocks=_modules(sizes, part))
+    return fit_cost(levels, "jtc", {"solver": "exact"}, store, samples=samples, shard=shard)
+
+
+def _modules(sizes: Sizes, part: str) -> int:
+    return sizes.blocks * (2 if part == "norms" else 1)
+
+
 def submodules_cost(
     sizes: Sizes,
     activations: Activations,
@@ -452,6 +479,59 @@ def _stages(
         rank = study.shortcuts.options(study.fitted_as(method)).get("rank")
         cost = evaluation_cost(sizes, method, study.evaluation, store, samples=held_out, rank=rank)
         yield f"evaluate {method}", [cost]
+    yield from _experiments(study, sizes, training, validation, tokens_per_sentence)
+
+
+def _experiments(
+    study: Study, sizes: Sizes, training: int, validation: int, tokens_per_sentence: float
+) -> Iterator[tuple[str, list[Cost]]]:
+    options, store, experiments = study.activations, study.activations.store, study.experiments
+    samples, held_out = training * options.positions, validation * options.positions
+    shard = min(samples, options.shard_sentences * options.positions)
+
+    def fit(method: str, **changed: Any) -> Cost:
+        fitted = study.shortcuts.options(method) | changed
+        return fit_cost(sizes, method, fitted, store, samples=samples, shard=shard)
+
+    def evaluate(method: str, of: int, rank: float | None = None) -> Cost:
+        known = study.shortcuts.options(study.fitted_as(method)).get("rank")
+        return evaluation_cost(sizes, method, study.evaluation, store, samples=of, rank=rank or known)
+
+    if pairs := experiments.level_pairs:
+        yield "level-pairs", [level_pairs_cost(sizes, pairs, store, samples=samples, held_out=held_out)]
+    if replaced := experiments.sub_modules:
+        run: dict[str, Any] = {
+            "batch_tokens": study.compute.batch_tokens,
+            "tokens_per_sentence": tokens_per_sentence,
+        }
+        count = math.ceil(training / options.shard_sentences)
+        for part in replaced.parts:
+            one = submodule_activations_cost(sizes, part, options, math.ceil(training / count), **run)
+            yield f"submodules {part}", [one] * count
+            yield f"submodule-maps {part}", [submodule_maps_cost(sizes, part, store, samples, shard)]
+        sentences = min(replaced.samples, validation)
+        yield "submodules", [submodules_cost(sizes, options, replaced, sentences=sentences, **run)]
+    if thresholds := experiments.early_exit:
+        exact = {study.fitted_as(method) for method in study.exiting()} - {"identity", *DISTILLED_METHODS}
+        for method in sorted(exact):
+            yield f"shortcuts {method} (held out)", [fit(method)]
+        unseen = math.ceil(thresholds.held_out * samples)
+        for method in study.exiting():
+            yield f"confidences {method}", [evaluate(method, held_out), evaluate(method, unseen)]
+    if experiments.criteria:
+        chosen = study.shortcuts.options(study.selection.method)
+        yield "criteria", [criteria_cost(sizes, chosen, samples=held_out)]
+    if sweep := experiments.rank_sweep:
+        for method in dict.fromkeys(study.fitted_as(method) for method in sweep.methods):
+            stage = "distillation" if method in DISTILLED_METHODS else "shortcuts"
+            yield f"{stage} {method} (ranks)", [fit(method, rank=rank) for rank in sweep.ranks]
+        for method in sweep.methods:
+            yield f"evaluate {method} (ranks)", [evaluate(method, held_out, rank) for rank in sweep.ranks]
+    if experiments.transfer:
+        others = [corpus.validation * options.positions for corpus in study.corpora.values()]
+        others.remove(held_out)
+        for method in study.transferred():
+            yield f"evaluate {method} (transfer)", [evaluate(method, of) for of in others]
 
 
 def look_up_sizes(study: Study, results: Path, given: Mapping[str, Mapping[str, int]]) -> dict[str, Sizes]:
@@ -501,13 +581,13 @@ def show_plan(rows: Sequence[Row], *, device: Device, host: Device, nodes: int) 
     for pair in dict.fromkeys((row.model, row.corpus) for row in rows):
         lines += [
             f"{pair[0]} on {pair[1]}",
-            f"{'stage':<24}{'jobs':>5}  {'on':<5}{'tokens':>9}{'FLOPs':>9}"
+            f"{'stage':<30}{'jobs':>5}  {'on':<5}{'tokens':>9}{'FLOPs':>9}"
             f"{'disk':>10}{'memory':>10}{'hours':>10}",
         ]
         for row in rows:
             if (row.model, row.corpus) == pair:
                 lines.append(
-                    f"{row.stage:<24}{row.jobs:>5}  {'gpu' if row.gpu else 'cpu':<5}"
+                    f"{row.stage:<30}{row.jobs:>5}  {'gpu' if row.gpu else 'cpu':<5}"
                     f"{_short(row.cost.tokens):>9}{_short(row.cost.flops):>9}{_short(row.cost.disk, 'B'):>10}"
                     f"{_short(row.cost.memory, 'B'):>10}{row.seconds / 3600:>10.2g}"
                 )

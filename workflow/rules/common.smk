@@ -2,7 +2,6 @@ import math
 import os
 import re
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 LIBRARY = Path(workflow.basedir) / "src"
@@ -23,6 +22,8 @@ from onejump.plan import (
     fit_cost,
     level_pairs_cost,
     scores_cost,
+    submodule_activations_cost,
+    submodule_maps_cost,
     submodules_cost,
     uses_gpu,
 )
@@ -284,23 +285,25 @@ def evaluation_cost_of(wildcards, sizes):
 
 
 def submodule_activations_cost_of(wildcards, sizes):
-    """As extraction, but for what is kept: inputs and outputs of one or two norms a block."""
-    kept = replace(sizes, blocks=(4 if wildcards.part == "norms" else 2) * sizes.blocks)
-    larger = activations_cost_of(wildcards.corpus, "training", kept)
-    return activations_cost_of(wildcards.corpus, "training", sizes)._replace(
-        disk=larger.disk, memory=larger.memory
+    """Of one shard of one part."""
+    return submodule_activations_cost(
+        sizes,
+        wildcards.part,
+        STUDY.activations,
+        min(STUDY.activations.shard_sentences, STUDY.corpora[wildcards.corpus].training),
+        batch_tokens=STUDY.compute.batch_tokens,
+        tokens_per_sentence=STUDY.corpora[wildcards.corpus].max_characters / 4,
     )
 
 
 def submodule_maps_cost_of(wildcards, sizes):
-    """As a full-rank fit at as many levels as there are modules."""
-    return fit_cost(
-        replace(sizes, blocks=(2 if wildcards.part == "norms" else 1) * sizes.blocks),
-        "jtc",
-        {"solver": "exact"},
+    """Of one part."""
+    return submodule_maps_cost(
+        sizes,
+        wildcards.part,
         STUDY.activations.store,
-        samples=samples(wildcards.corpus, "training"),
-        shard=STUDY.activations.shard_sentences * STUDY.activations.positions,
+        samples(wildcards.corpus, "training"),
+        STUDY.activations.shard_sentences * STUDY.activations.positions,
     )
 
 
