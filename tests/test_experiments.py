@@ -94,7 +94,7 @@ def test_criteria_hold_what_the_jumps_give_when_used_everywhere(experiments: Pro
         of_jumps = table[(table["criterion"] == "jump") & (table["metric"] == metric)]["value"]
         assert values["random", metric] == pytest.approx(of_jumps.mean())
     jumps = table[table["criterion"] == "jump"].pivot(index="jump", columns="metric", values="value")
-    assert values["oracle precision@1", "precision@1"] == jumps["precision@1"].max()
+    assert values["oracle precision", "precision@1"] == jumps["precision@1"].max()
     assert values["oracle surprisal", "surprisal"] == jumps["surprisal"].min()
 
 

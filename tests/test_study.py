@@ -70,6 +70,31 @@ def test_every_study_of_the_project_is_valid_and_named_once(path: Path) -> None:
         ("activations/store/dtype", "int8", ["activations.store.dtype: 'int8' given", "'float32'"]),
         ("activations/store/keepbits", 24, ["activations.store.keepbits: 24 given", "23"]),
         ("compute/device", "gpu", ["compute", "cuda", "'gpu'"]),
+        ("shortcuts/n-njtc/rank", 1.5, ["shortcuts.n-njtc.rank: 1.5 given", "less than 1"]),
+        ("corpora/c/unit", "word", ["corpora.c.unit: 'word' given", "'paragraph'"]),
+        ("corpora/c/standard_library", True, ["corpora.c", "exactly one of", "path, standard_library"]),
+        ("figures/prediction", {}, ["figures.prediction.methods: 'identity' given", "jtc, n-njtc, ojfa"]),
+        ("experiments/level-pair", {}, ["experiments.level-pair: unknown key", "level-pairs"]),
+        (
+            "experiments/level-pairs",
+            {"methods": ["joint"]},
+            ["level-pairs.methods.0: 'joint' given", "'njtc'"],
+        ),
+        ("experiments/sub-modules", {"metrics": ["r2"]}, ["sub-modules.metrics.0: 'r2' given", "surprisal"]),
+        (
+            "experiments/early-exit",
+            {"methods": ["joint"]},
+            ["early-exit.methods: 'joint' given", "jtc, n-njtc"],
+        ),
+        ("experiments/early-exit", {"targets": [95]}, ["early-exit.targets.0: 95 given", "equal to 1"]),
+        ("experiments/transfer", {}, ["experiments.transfer", "another corpus"]),
+        ("experiments/rank-sweep", {"ranks": [0.01, 0]}, ["rank-sweep.ranks.1: 0 given", "greater than 0"]),
+        (
+            "experiments/rank-sweep",
+            {"metrics": ["precision@2"]},
+            ["experiments.rank-sweep.metrics", "[1, 5,"],
+        ),
+        ("experiments/rank-sweep", {}, ["rank-sweep.methods: 'one-jump' given", "jtc, n-njtc, ojfa"]),
     ],
 )
 def test_a_mistake_is_one_line_with_key_value_and_what_is_accepted(
@@ -96,6 +121,28 @@ def test_ranks_and_levels_are_held_against_the_model() -> None:
         parse_study(changed("shortcuts/n-njtc/rank", 9)).check_dimensions("m", blocks=2, hidden=8)
     with pytest.raises(StudyError, match=r"level 2 given, 0 to 1 accepted for m"):
         parse_study(changed("evaluation/arbitrary", [2])).check_dimensions("m", blocks=2, hidden=8)
+
+
+def test_ranks_of_experiments_are_held_against_the_model() -> None:
+    for key, value in (("level-pairs/rank", 9), ("rank-sweep", {"ranks": [0.5, 9], "methods": ["ojfa"]})):
+        study = parse_study(changed(f"experiments/{key}", value))
+        with pytest.raises(StudyError, match=r"experiments\..*: 9 given, 1 to H = 8 accepted for m"):
+            study.check_dimensions("m", blocks=2, hidden=8)
+
+
+def test_thresholds_need_shortcuts_that_were_not_fitted_to_the_documents() -> None:
+    gradient = changed("shortcuts/n-njtc", {"solver": "gradient"}) | {"experiments": {"early-exit": {}}}
+    with pytest.raises(StudyError, match=r"shortcuts\.n-njtc\.solver: 'gradient' given, but it refits"):
+        parse_study(gradient)
+    other = changed("shortcuts/one-jump", {"held_out": 0.2}) | {"experiments": {"early-exit": {}}}
+    with pytest.raises(StudyError, match=r"early-exit\.held_out: 0\.1 given, .* shortcuts\.one-jump: 0\.2"):
+        parse_study(other)
+    assert parse_study(other | {"experiments": {"early-exit": {"held_out": 0.2}}}).exiting() == (
+        "jtc",
+        "n-njtc",
+        "one-jump",
+        "ojfa",
+    )
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:

@@ -22,8 +22,6 @@ from onejump.maps import LowRank, ShortcutFolder
 from onejump.selection import logits_of_jumps
 from onejump.store import ActivationStore
 
-ORACLES = {"precision@1": max, "surprisal": min}
-"""Choices that saw the validation samples: by metric, and which end is best."""
 RANDOM = "random"
 """A jump drawn at random, on average over all draws."""
 
@@ -64,12 +62,14 @@ def metrics_of_jumps(
 
 
 def choices(by_metric: Mapping[str, int], means: Mapping[str, Tensor]) -> Iterator[tuple[str, int]]:
-    """What every criterion chooses: the scores on training samples, then the oracles."""
+    """What every criterion chooses: the scores on training samples, then oracles that saw the validation ones.
+
+    These are by the first precision and by surprisal.
+    """
     yield from by_metric.items()
-    for metric, best in ORACLES.items():
-        if metric in means:
-            values = means[metric].tolist()
-            yield f"oracle {metric}", values.index(best(values))
+    precision, surprisal = next(iter(means.values())), means["surprisal"]
+    yield "oracle precision", int(precision.argmax())
+    yield "oracle surprisal", int(surprisal.argmin())
 
 
 def compare_criteria(

@@ -218,7 +218,7 @@ _CRITERIA = {
     "cosine": ("#009E73", "s", "cosine"),
     "mse": ("#0072B2", "D", "mean squared error"),
     "surprisal": ("#332288", "^", "surprisal on held-out samples"),
-    "oracle precision@1": ("#000000", "*", "oracle by precision@1"),
+    "oracle precision": ("#000000", "*", "oracle by precision"),
     "oracle surprisal": ("#000000", "X", "oracle by surprisal"),
 }
 
@@ -226,7 +226,7 @@ _CRITERIA = {
 def _draw_criteria(inputs: Inputs, options: dict[str, Any]) -> Figure:
     """Every jump used at all levels, and which of them each criterion chooses."""
     table = inputs.table("criteria")
-    metrics = ["precision@1", "surprisal"]
+    metrics = [table["metric"].iloc[0], "surprisal"]
     subtitle = [
         about(table),
         f"n = {int(table['n'].iloc[0]):,} validation samples, mean over all levels",
@@ -278,7 +278,7 @@ def _choice_of(table: pd.DataFrame, criterion: str, name: str) -> str:
     rows = table[table["criterion"] == criterion].set_index("metric")
     jump = rows["jump"].iloc[0]
     which = "any jump, on average" if pd.isna(jump) else f"jump {int(jump)}"
-    values = [f"{metric} {rows['value'][metric]:.3f}" for metric in ("precision@1", "surprisal")]
+    values = [f"{metric} {rows['value'][metric]:.3f}" for metric in (rows.index[0], "surprisal")]
     return f"{name}: {which}, {', '.join(values)}"
 
 

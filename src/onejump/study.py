@@ -68,6 +68,7 @@ def _colormap(value: str) -> str:
 Name = Annotated[str, AfterValidator(_path_name)]
 Metric = Annotated[str, AfterValidator(_metric)]
 Precision = Annotated[str, Field(pattern=r"^precision@[1-9]\d*$")]
+Prediction = Annotated[str, Field(pattern=r"^(precision@[1-9]\d*|surprisal)$")]
 
 
 Rank = PositiveInt | Annotated[float, Field(gt=0, lt=1)]
@@ -475,7 +476,7 @@ class SubModules(_Section):
     """Every how many levels; each costs a pass through the blocks above it."""
     samples: PositiveInt = 600
     """Validation samples at most, evenly spread."""
-    metrics: Annotated[list[Metric], Field(min_length=1)] = ["precision@1", "surprisal"]
+    metrics: Annotated[list[Prediction], Field(min_length=1)] = ["precision@1", "surprisal"]
     """Metrics drawn, a panel each: precision@k or surprisal."""
 
 
