@@ -62,9 +62,9 @@ def metrics_of_jumps(
 
 
 def choices(by_metric: Mapping[str, int], means: Mapping[str, Tensor]) -> Iterator[tuple[str, int]]:
-    """What every criterion chooses: the scores on training samples, then oracles that saw the validation ones.
+    """What every criterion chooses on training samples, and oracles on the validation ones themselves.
 
-    These are by the first precision and by surprisal.
+    Oracles look at the first precision, or at surprisal.
     """
     yield from by_metric.items()
     precision, surprisal = next(iter(means.values())), means["surprisal"]
