@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from onejump import early_exit
+from onejump import evaluation
 from onejump.early_exit import (
     RULES,
     Calibration,
@@ -81,7 +81,7 @@ def test_confidences_are_those_of_the_head(
     levels_of_data: Data,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(early_exit._LOGITS, "cpu", part)
+    monkeypatch.setitem(evaluation._LOGITS, "cpu", part)
     head = make_head(H, V, norm, bias=True, softcap=5.0)
     store = make_store(levels_of_data(LEVELS + 1, SAMPLES, H), sizes=[80, 70], head=head)
     shortcuts = some_shortcuts(kind)

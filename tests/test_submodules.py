@@ -15,7 +15,7 @@ import transformers as hf
 from accelerate import dispatch_model
 from torch import nn
 
-from onejump import submodules
+from onejump import evaluation
 from onejump.activations import Prompt, make_prompts, pad, sample_positions
 from onejump.errors import ActivationError, ModelError, OneJumpError
 from onejump.files import read_json, read_table, write_json, write_table
@@ -363,7 +363,7 @@ def test_many_small_parts_of_a_batch_give_the_same(monkeypatch: pytest.MonkeyPat
     part = Part(transformer, "feed-forward")
     maps = random_maps(3)
     whole = evaluate(part, maps, transformer, some_prompts(), [0, 1])
-    monkeypatch.setitem(submodules._LOGITS, "cpu", 200)  # two samples at a time
+    monkeypatch.setitem(evaluation._LOGITS, "cpu", 200)  # two samples at a time
     pd.testing.assert_frame_equal(evaluate(part, maps, transformer, some_prompts(), [0, 1]), whole, rtol=1e-5)
 
 

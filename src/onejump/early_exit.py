@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from onejump.device import pick_device
 from onejump.errors import OneJumpError, StudyError
-from onejump.evaluation import Exits, ShortcutAt, methods_of
+from onejump.evaluation import Exits, ShortcutAt, methods_of, samples_together
 from onejump.exit_head import ExitHead
 from onejump.files import read_table, write_table
 from onejump.head import Head
@@ -43,8 +43,6 @@ Floats = NDArray[np.float64]
 
 RULES = ("fixed", "decaying", "per-level")
 
-# Elements of one samples x vocabulary matrix: on a CPU small enough that the allocator keeps the memory.
-_LOGITS = {"cpu": 2**22, "cuda": 2**27}
 # Thresholds of a curve.
 _SWEPT = 200
 # A float32 probability nearest to one has a logit nevertheless.
@@ -111,7 +109,7 @@ def _parts(
     store: ActivationStore, level: int, chosen: Tensor, head: Head, device: torch.device | str
 ) -> Iterator[Tensor]:
     """Chosen samples at a level, in parts whose logits fit into memory."""
-    rows = max(1, _LOGITS[torch.device(device).type] // head.vocabulary)
+    rows = samples_together(head, device)
     start = 0
     for (block,) in store.blocks([level]):
         kept = torch.from_numpy(block)[chosen[start : start + len(block)]]

@@ -27,6 +27,11 @@ ShortcutAt = Callable[[int], Shortcut]
 _LOGITS = {"cpu": 2**22, "cuda": 2**27}
 
 
+def samples_together(head: Head, device: torch.device | str) -> int:
+    """How many samples' logits are made at a time."""
+    return max(1, _LOGITS[torch.device(device).type] // head.vocabulary)
+
+
 class Teacher(NamedTuple):
     """The true final distribution of n samples."""
 
@@ -223,7 +228,7 @@ def _parts(
 ) -> Iterator[tuple[list[Tensor], Tensor, Teacher]]:
     """Samples in parts whose logits fit into memory: states of early-exit levels, of the last, teacher."""
     top_tokens = torch.from_numpy(store.of_samples("top_tokens")[:, :top_k].astype(np.int64))
-    rows = max(1, _LOGITS[torch.device(device).type] // head.vocabulary)
+    rows = samples_together(head, device)
     start = 0
     for block in store.blocks(range(store.levels)):
         for part in range(0, len(block[-1]), rows):

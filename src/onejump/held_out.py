@@ -37,8 +37,7 @@ def hold_out(documents: Sequence[str], fraction: float, seed: int) -> Tensor:
     every = sorted(set(documents))
     if len(every) < 2:
         raise StudyError(
-            f"distillation holds out documents to know when to stop: {len(every)} document given, at least 2 "
-            "accepted"
+            f"some documents are held out of the fits: {len(every)} document given, at least 2 accepted"
         )
     count = min(max(1, round(fraction * len(every))), len(every) - 1)
     chosen = np.random.default_rng(seed).permutation(len(every))[:count]

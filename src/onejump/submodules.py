@@ -18,19 +18,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from onejump.activations import Prompt, batches, make_prompts, pad, shard_sentences
+from onejump.activations import Prompt, batches, model_and_prompts, pad, shard_sentences
 from onejump.device import pick_device
 from onejump.errors import ActivationError, ModelError, OneJumpError
-from onejump.evaluation import Teacher, token_metrics
+from onejump.evaluation import Teacher, samples_together, token_metrics
 from onejump.exact import Moments, fit_jtc
 from onejump.files import read_json, read_table, replacing, write_table
 from onejump.held_out import some_of
 from onejump.maps import JTC, Shortcut, ShortcutFolder, save_shortcuts
-from onejump.model import Transformer, load_model, load_tokenizer
+from onejump.model import Transformer
 from onejump.store import ActivationStore, ShardWriter
-
-# Elements of one samples x vocabulary matrix, as in the evaluation of shortcuts.
-_LOGITS = {"cpu": 2**22, "cuda": 2**27}
 
 
 class Part:
@@ -421,7 +418,7 @@ def _metrics(
 ) -> Iterator[tuple[int, str, Tensor]]:
     """Level, metric and its values for some samples, of all samples in turn."""
     head = transformer.head
-    few = max(1, _LOGITS[head.gain.device.type] // head.vocabulary)
+    few = samples_together(head, head.gain.device)
     for start in range(0, len(last), few):
         teacher = _teacher(head.logits(last[start : start + few].to(head.gain)), max(precision_at))
         for level, states in zip(levels, finished, strict=True):
@@ -439,38 +436,6 @@ def _teacher(logits: Tensor, top_k: int) -> Teacher:
     logits -= logits.logsumexp(-1, keepdim=True)
     probabilities = logits.exp()
     return Teacher(probabilities, torch.linalg.vecdot(probabilities, logits), top_tokens)
-
-
-def _prepare(
-    sentences: pd.DataFrame,
-    *,
-    model: Path,
-    seed: int,
-    options: dict[str, Any],
-    compute: dict[str, Any],
-    weights: Path | None,
-) -> tuple[Transformer, list[Prompt], str]:
-    """The model, the prompts that the stage "activations" makes of sentences, and where the model is from."""
-    description = read_json(model)
-    origin = {key: description[key] for key in ("source", "revision", "trust_remote_code")}
-    if weights is not None:
-        origin["source"] = str(weights)
-    prompts = make_prompts(
-        sentences,
-        load_tokenizer(**origin),
-        seed=seed,
-        positions=options["positions"],
-        skip_first=options["skip_first"],
-        max_tokens=options["max_tokens"],
-    )
-    transformer = load_model(
-        **origin,
-        dtype=description["dtype"],
-        device=compute["device"],
-        device_map=compute["device_map"],
-    )
-    check_parts(transformer)
-    return transformer, prompts, description["source"]
 
 
 def extract_parts(
@@ -498,7 +463,7 @@ def extract_parts(
     part : str
         One of `onejump.model.PARTS`.
     """
-    transformer, prompts, source = _prepare(
+    transformer, prompts = model_and_prompts(
         shard_sentences(read_table(corpus), split, shard, shards),
         model=model,
         seed=seed,
@@ -506,6 +471,7 @@ def extract_parts(
         compute=compute,
         weights=weights,
     )
+    check_parts(transformer)
     extract(
         Part(transformer, part),
         transformer,
@@ -513,7 +479,13 @@ def extract_parts(
         output,
         batch_tokens=compute["batch_tokens"],
         store=options["store"],
-        attributes={"model": source, "part": part, "split": split, "shard": shard, "shards": shards},
+        attributes={
+            "model": read_json(model)["source"],
+            "part": part,
+            "split": split,
+            "shard": shard,
+            "shards": shards,
+        },
     )
 
 
@@ -574,7 +546,7 @@ def evaluate_parts(
         If there are not as many maps as the model's part has modules.
     """
     sentences = shard_sentences(read_table(corpus), "validation", 0, 1)
-    transformer, prompts, _ = _prepare(
+    transformer, prompts = model_and_prompts(
         sentences.iloc[some_of(torch.arange(len(sentences)), samples).numpy()],
         model=model,
         seed=seed,
@@ -582,6 +554,7 @@ def evaluate_parts(
         compute=compute,
         weights=weights,
     )
+    check_parts(transformer)
     tables = []
     for name, path in maps.items():
         part, folder = Part(transformer, name), ShortcutFolder(path)
