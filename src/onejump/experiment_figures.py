@@ -106,9 +106,11 @@ def _draw_early_exit(inputs: Inputs, options: dict[str, Any]) -> Figure:
         "below: blocks saved (and agreement found) by thresholds that reach the target on held-out training "
         "documents",
     ]
+    low, most = min(0.8, min(targets) - 0.1), float(curves["blocks"].max())
+    least = float(curves.loc[curves["agreement"] >= low, "blocks"].min())
     row = 0.21
     below = row * (len(methods) + 2) + 0.25
-    width = max(6.6, 3.7 * len(rules))
+    width = max(6.6, 4.0 * len(rules))
     figure = framed("Early exit by confidence", subtitle, width, 3.6 + below)
     axes = figure.subplots(
         2, len(rules), squeeze=False, sharey="row", height_ratios=[3.4, below], gridspec_kw={"hspace": 0.02}
@@ -124,9 +126,8 @@ def _draw_early_exit(inputs: Inputs, options: dict[str, Any]) -> Figure:
         ax.set(
             title=f"{rule} threshold", xlabel="blocks processed, mean", ylabel="agreement with the full model"
         )
-        ax.set_ylim(min(0.8, min(targets) - 0.1), 1.005)
-        most = float(curves["blocks"].max())
-        ax.set_xlim(0.45 * most, 1.01 * most)
+        ax.set_ylim(low, 1.005)
+        ax.set_xlim(least - 0.02 * most, 1.01 * most)
         if rule != rules[0]:
             ax.set_ylabel("")
         _savings_table(cells, savings[savings["rule"] == rule], methods, targets)
