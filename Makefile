@@ -36,7 +36,7 @@ test-slurm: .venv/installed-dev
 # Ratios in one run, each with the bar that it has to hold: about forty minutes on two cores.
 bench: .venv/installed-dev
 	$(BIN)/snakemake --cores all --configfile config.yaml
-	@for name in scores fits distillation extraction memory large workflow; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	@for name in scores fits level_pairs distillation extraction memory large workflow; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .
