@@ -41,7 +41,8 @@ def masked(fresh_project: Callable[[], Project], tiny_masked_folder: Callable[[s
         "one-jump": {"rank": 3} | brief,
         "affine": brief,
     }
-    study["figures"] = {name: {} for name in FIGURES}
+    others = dict.fromkeys(("one-jump", "alternatives", "parameters"))
+    study["figures"] = {name: {} for name in FIGURES} | others
     project.study = study
     project.snakemake()
     return project
