@@ -242,21 +242,11 @@ def _draw_criteria(inputs: Inputs, options: dict[str, Any]) -> Figure:
         random = float(of_metric.loc[of_metric["criterion"] == "random", "value"].iloc[0])
         ax.axhline(random, color=QUIET, linestyle=(0, (4, 2)), linewidth=1.0, zorder=1.8)
         for number, criterion in enumerate(present):
-            colour, marker, _ = _CRITERIA[criterion]
             chosen = of_metric[of_metric["criterion"] == criterion]
-            # Criteria that agree lie on one point: the first ones are larger.
-            size = 15 - 1.8 * number
-            ax.plot(
-                chosen["jump"],
-                chosen["value"],
-                linestyle="none",
-                marker=marker,
-                markersize=size,
-                color=colour,
-                markeredgecolor="white",
-                markeredgewidth=0.7,
-                zorder=3 + number,
-            )
+            # Criteria that agree lie on one point: rings around each other, oracles inside.
+            size = 7 if _is_oracle(criterion) else 17 - 3.5 * number
+            style = _mark(criterion) | {"markersize": size}
+            ax.plot(chosen["jump"], chosen["value"], zorder=3 + number, **style)
         ax.set(
             xlabel="jump m (fitted at level m), used at all levels", ylabel=AXIS_LABELS.get(metric, metric)
         )
@@ -264,15 +254,23 @@ def _draw_criteria(inputs: Inputs, options: dict[str, Any]) -> Figure:
         if metric == "surprisal" and jumps["value"].max() > 4 * jumps["value"].min():
             ax.set_yscale("log")
     handles = [
-        Line2D(
-            [], [], linestyle="none", marker=marker, color=colour, label=_choice_of(table, criterion, name)
-        )
-        for criterion, (colour, marker, name) in _CRITERIA.items()
-        if criterion in present
+        Line2D([], [], **_mark(criterion), label=_choice_of(table, criterion, _CRITERIA[criterion][2]))
+        for criterion in present
     ]
     dashed = Line2D([], [], color=QUIET, linestyle=(0, (4, 2)), label=_choice_of(table, "random", "random"))
     figure.legend(handles=[*handles, dashed], loc="outside lower center", ncols=1)
     return figure
+
+
+def _is_oracle(criterion: str) -> bool:
+    return criterion.startswith("oracle")
+
+
+def _mark(criterion: str) -> dict[str, Any]:
+    """Oracles are filled, the others open."""
+    colour, marker, _ = _CRITERIA[criterion]
+    inside = {"markerfacecolor": colour} if _is_oracle(criterion) else {"markerfacecolor": "none"}
+    return {"linestyle": "none", "marker": marker, "color": colour, "markeredgewidth": 1.6, **inside}
 
 
 def _choice_of(table: pd.DataFrame, criterion: str, name: str) -> str:
