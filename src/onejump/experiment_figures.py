@@ -172,7 +172,7 @@ def _draw_transfer(inputs: Inputs, options: dict[str, Any]) -> Figure:
     figure = framed(
         "Shortcuts on other corpora", subtitle, max(6.6, 3.4 * len(targets)), 3.3 * len(metrics) + 0.7
     )
-    axes = figure.subplots(len(metrics), len(targets), squeeze=False, sharex=True, sharey="row")
+    axes = figure.subplots(len(metrics), len(targets), squeeze=False, sharex=True)
     for row, metric in zip(axes, metrics, strict=True):
         for ax, target in zip(row, targets, strict=True):
             there = table[table["target"] == target]
@@ -189,6 +189,10 @@ def _draw_transfer(inputs: Inputs, options: dict[str, Any]) -> Figure:
                 f"on {target}{', its own' if target == corpus else ''}\n{_choice(there, corpus, target)}"
             )
             ax.label_outer()
+        # Each panel has chosen limits for its own curves: one scale that holds all of them.
+        limits = np.array([ax.get_ylim() for ax in row])
+        for ax in row:
+            ax.set_ylim(limits[:, 0].min(), limits[:, 1].max())
     handles = [_handle(method) for method in methods]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3 * len(targets)))
     return figure
