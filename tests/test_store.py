@@ -227,3 +227,14 @@ def test_some_rows_at_some_levels(
     for found, level in zip(store.rows(rows, [3, 1]), (3, 1), strict=True):
         np.testing.assert_array_equal(found, states[level, rows])
     np.testing.assert_array_equal(store.shard(1, [2, 0]), states[[2, 0], 90:])
+
+
+def test_blocks_of_some_samples_are_those_of_all_without_the_others(
+    make_store: MakeStore, levels_of_data: Data
+) -> None:
+    store = make_store(levels_of_data(3, 150, 4), sizes=[70, 80], chunk_samples=32)
+    kept = np.random.default_rng(0).random(150) < 0.3
+    kept[:40] = False  # of the first chunk, none
+    found = [np.concatenate(of_level) for of_level in zip(*store.blocks([2, 0], kept), strict=True)]
+    for level, states in zip([2, 0], found, strict=True):
+        np.testing.assert_array_equal(states, store.level(level)[kept])

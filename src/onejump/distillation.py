@@ -383,11 +383,8 @@ class Distiller:
         """Moments of a level's prepared states, and of what the head goes by of the last level's."""
         device = self.head.gain.device
         moments = Moments.empty(self.store.hidden, device)
-        start = 0
-        for states, last in self.store.blocks([level, self.store.levels - 1]):
-            rows = (~self.held_out[start : start + len(states)]).numpy()
-            start += len(states)
-            inputs, targets = (torch.from_numpy(part[rows]).to(device) for part in (states, last))
+        for block in self.store.blocks([level, self.store.levels - 1], (~self.held_out).numpy()):
+            inputs, targets = (torch.from_numpy(states).to(device) for states in block)
             moments.add(_prepared(inputs, self.norm, self.head), self.head.essence(targets))
         return standardise(moments)
 

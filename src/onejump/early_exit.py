@@ -110,10 +110,8 @@ def _parts(
 ) -> Iterator[Tensor]:
     """Chosen samples at a level, in parts whose logits fit into memory."""
     rows = samples_together(head, device)
-    start = 0
-    for (block,) in store.blocks([level]):
-        kept = torch.from_numpy(block)[chosen[start : start + len(block)]]
-        start += len(block)
+    for (block,) in store.blocks([level], chosen.numpy()):
+        kept = torch.from_numpy(block)
         for part in range(0, len(kept), rows):
             yield kept[part : part + rows].to(device)
 

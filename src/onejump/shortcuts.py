@@ -37,15 +37,10 @@ def gather_moments(
         Samples to leave out.
     """
     moments = Moments.empty(store.hidden, device)
+    kept = None if held_out is None else (~held_out).numpy()
     for level in levels:
-        start = 0
-        for block in store.blocks([level, store.levels - 1]):
-            states, targets = (torch.from_numpy(of_level) for of_level in block)
-            if held_out is not None:
-                kept = ~held_out[start : start + len(states)]
-                start += len(states)
-                states, targets = states[kept], targets[kept]
-            moments.add(states.to(device), targets.to(device))
+        for states, targets in store.blocks([level, store.levels - 1], kept):
+            moments.add(torch.from_numpy(states).to(device), torch.from_numpy(targets).to(device))
     return moments
 
 

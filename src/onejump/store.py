@@ -222,12 +222,14 @@ class ActivationStore:
         self.shard_samples: list[int] = [shape[1] for shape in shapes]
         self.samples = sum(self.shard_samples)
 
-    def blocks(self, levels: Sequence[int]) -> Iterator[tuple[Array, ...]]:
+    def blocks(self, levels: Sequence[int], kept: Array | None = None) -> Iterator[tuple[Array, ...]]:
         """Go through all samples, a chunk at a time.
 
         Parameters
         ----------
         levels : sequence of int
+        kept : ndarray of shape (samples,), bool, optional
+            Which samples; all unless given.
 
         Yields
         ------
@@ -239,8 +241,14 @@ class ActivationStore:
         CorruptStoreError
             If a chunk fails its checksum or is lost.
         """
+        passed = 0
         for shard, (start, stop) in self._chunks():
-            yield tuple(self._states(shard, level, start, stop) for level in levels)
+            states = tuple(self._states(shard, level, start, stop) for level in levels)
+            if kept is not None:
+                inside = kept[passed : passed + stop - start]
+                states = tuple(of_level[inside] for of_level in states)
+            passed += stop - start
+            yield states
 
     def level(self, level: int) -> Array:
         """All samples at one level: ndarray of shape (samples, H), float32."""
