@@ -231,8 +231,7 @@ def analyse(
     }
     rows: list[tuple[Any, ...]] = []
     for method, path in folders.items():
-        found = ShortcutFolder(path, on)
-        jumps = [jump for level in range(found.levels) if isinstance(jump := found.load(level), LowRank)]
+        jumps = ShortcutFolder(path, on).low_rank()
         if len(jumps) != store.levels - 1:
             raise OneJumpError(
                 f"{path}: a low-rank shortcut for each of {store.levels - 1} levels was expected, "

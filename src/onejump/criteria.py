@@ -103,8 +103,7 @@ def compare_criteria(
     precision_at : sequence of int
     """
     on = pick_device(device)
-    store, folder = ActivationStore(shards), ShortcutFolder(shortcuts)
-    jumps = [jump for level in range(folder.levels) if isinstance(jump := folder.load(level), LowRank)]
+    store, jumps = ActivationStore(shards), ShortcutFolder(shortcuts).low_rank()
     found = metrics_of_jumps(store, Head.load(head).to(on), jumps, precision_at)
     means = {metric: values.mean(1) for metric, values in found.items()}
     rows: list[tuple[str, int | None, str, float, float]] = []

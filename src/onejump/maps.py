@@ -491,6 +491,10 @@ class ShortcutFolder:
             return self._one.at(level)
         return load_shortcut(shortcut_path(self.folder, level)).to(self._device)
 
+    def low_rank(self) -> list[LowRank]:
+        """The low-rank ones of those that there is one of for each level."""
+        return [jump for level in range(self.levels) if isinstance(jump := self.load(level), LowRank)]
+
     def numbers(self) -> int:
         """Numbers that all of them together keep at inference."""
         if self._one is not None:

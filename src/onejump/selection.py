@@ -197,8 +197,7 @@ def score_jumps(
         As in their fit.
     """
     store = ActivationStore(shards)
-    folder = ShortcutFolder(shortcuts)
-    jumps = [jump for level in range(folder.levels) if isinstance(jump := folder.load(level), LowRank)]
+    jumps = ShortcutFolder(shortcuts).low_rank()
     if len(jumps) != store.levels - 1:
         raise OneJumpError(f"{shortcuts}: {store.levels - 1} low-rank jumps expected, {len(jumps)} found")
     on = pick_device(device)
