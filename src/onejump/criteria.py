@@ -119,6 +119,4 @@ def compare_criteria(
         rows.append((RANDOM, None, metric, float(of_jumps.mean()), spread))
     table = pd.DataFrame(rows, columns=["criterion", "jump", "metric", "value", "stderr"])
     table = table.astype({"jump": "Int64"}).assign(n=store.samples)
-    table.insert(0, "model", model)
-    table.insert(1, "corpus", corpus)
-    write_table(output, table)
+    write_table(output, table, model=model, corpus=corpus)

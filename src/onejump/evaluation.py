@@ -343,9 +343,7 @@ def evaluate_method(
         device=on,
     )
     table = evaluate(store, Head.load(head), methods, precision_at=precision_at, device=on)
-    table.insert(0, "model", model)
-    table.insert(1, "corpus", corpus)
-    write_table(output, table)
+    write_table(output, table, model=model, corpus=corpus)
 
 
 def _always(shortcut: Shortcut) -> ShortcutAt:

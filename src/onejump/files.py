@@ -91,8 +91,19 @@ def read_json(path: str | Path) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def write_table(path: str | Path, table: pd.DataFrame) -> None:
-    """Write a parquet table, atomically and without an index column."""
+def write_table(path: str | Path, table: pd.DataFrame, **first: str) -> None:
+    """Write a parquet table, atomically and without an index column.
+
+    Parameters
+    ----------
+    path : path
+    table : DataFrame
+    **first
+        Columns to put before the table's own, each of one value: what all its rows are of.
+    """
+    table = table.copy(deep=False)  # columns of its own
+    for place, (column, value) in enumerate(first.items()):
+        table.insert(place, column, value)
     with replacing(path) as fresh:
         table.to_parquet(fresh, index=False)
 

@@ -335,6 +335,4 @@ def measure_level_pairs(
         rank_for(fitted_to.hidden, rank),
         pick_device(device),
     )
-    table.insert(0, "model", model)
-    table.insert(1, "corpus", corpus)
-    write_table(output, table)
+    write_table(output, table, model=model, corpus=corpus)

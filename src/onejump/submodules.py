@@ -573,7 +573,4 @@ def evaluate_parts(
                 batch_tokens=compute["batch_tokens"],
             )
         )
-    table = pd.concat(tables, ignore_index=True)
-    table.insert(0, "model", model_name)
-    table.insert(1, "corpus", corpus_name)
-    write_table(output, table)
+    write_table(output, pd.concat(tables, ignore_index=True), model=model_name, corpus=corpus_name)
