@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from onejump.device import pick_device
+from onejump.evaluation import top_metrics
 from onejump.files import read_json, write_table
 from onejump.head import Head
 from onejump.maps import LowRank, ShortcutFolder
@@ -44,20 +45,15 @@ def metrics_of_jumps(
     Returns
     -------
     dict of metric -> Tensor of shape (M, samples), float64
-        precision@k and surprisal, as `onejump.evaluation.token_metrics` has them.
+        As of `onejump.evaluation.top_metrics`.
     """
     of_teacher = store.of_samples("top_tokens")[:, : max(precision_at)].astype(np.int64)
     likely = torch.from_numpy(of_teacher).to(head.gain.device)
     names = [*(f"precision@{k}" for k in precision_at), "surprisal"]
     found = {name: torch.zeros(len(jumps), store.samples, dtype=torch.float64) for name in names}
     for jump, _, part, logits in logits_of_jumps(store, head, jumps, torch.arange(store.samples)):
-        best, top = logits.max(-1)
-        hits = likely[part] == top[:, None]
-        for k in precision_at:
-            found[f"precision@{k}"][jump, part] += hits[:, :k].any(-1).double().cpu()
-        normaliser = best + (logits - best[:, None]).exp_().sum(-1).log_()
-        surprisal = normaliser - logits.gather(1, likely[part, :1])[:, 0]
-        found["surprisal"][jump, part] += surprisal.double().cpu()
+        for metric, values in top_metrics(logits, likely[part], precision_at)[0].items():
+            found[metric][jump, part] += values.double().cpu()
     return {name: values / (store.levels - 1) for name, values in found.items()}
 
 

@@ -46,19 +46,35 @@ class Teacher(NamedTuple):
 def token_metrics(logits: Tensor, teacher: Teacher, precision_at: Sequence[int]) -> dict[str, Tensor]:
     """Metrics of predicted logits (n, V) against the teacher, for each sample. The logits are used up.
 
-    - precision@k: 1 where the top token is among the k most likely tokens of the teacher (JTC, section 4).
-    - surprisal: -ln q(w*), w* the teacher's most likely token (JTC, section 4).
-    - kl: KL(p || q) = sum p ln p - sum p ln q.
+    Those of `top_metrics`, and kl: KL(p || q) = sum p ln p - sum p ln q.
     """
-    peak, top = logits.max(-1, keepdim=True)
-    best = logits.gather(-1, teacher.top_tokens[:, :1])[:, 0]
     expected = torch.einsum("nv,nv->n", teacher.probabilities, logits)
-    normaliser = logits.sub_(peak).exp_().sum(-1).log_() + peak[:, 0]
-    hits = teacher.top_tokens == top
-    metrics = {f"precision@{k}": hits[:, :k].any(-1).float() for k in precision_at}
-    metrics["surprisal"] = normaliser - best
+    metrics, normaliser = top_metrics(logits, teacher.top_tokens, precision_at)
     metrics["kl"] = teacher.negentropy - expected + normaliser
     return metrics
+
+
+def top_metrics(
+    logits: Tensor, top_tokens: Tensor, precision_at: Sequence[int]
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Metrics of predicted logits (n, V) against the teacher's top tokens (n, k). The logits are used up.
+
+    - precision@k: 1 where the top token is among the k most likely tokens of the teacher (JTC, section 4).
+    - surprisal: -ln q(w*), w* the teacher's most likely token (JTC, section 4).
+
+    Returns
+    -------
+    dict of metric -> Tensor of shape (n,)
+    Tensor of shape (n,)
+        Logarithm of the sum of the exponentiated logits.
+    """
+    peak, top = logits.max(-1, keepdim=True)
+    best = logits.gather(-1, top_tokens[:, :1])[:, 0]
+    normaliser = logits.sub_(peak).exp_().sum(-1).log_() + peak[:, 0]
+    hits = top_tokens == top
+    metrics = {f"precision@{k}": hits[:, :k].any(-1).float() for k in precision_at}
+    metrics["surprisal"] = normaliser - best
+    return metrics, normaliser
 
 
 class _Variation:
