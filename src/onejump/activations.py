@@ -5,7 +5,7 @@ A masked language model runs over whole sentences, in each of them one token mas
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -195,7 +195,13 @@ def pad(batch: Sequence[Prompt], padding: int = 0) -> tuple[Tensor, Tensor, Tens
     return tokens, rows, torch.from_numpy(np.concatenate([prompt.positions for prompt in batch]))
 
 
-@torch.inference_mode()
+Read = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Tokens, rows, positions as of `pad` -> float32 states to keep (levels, n, H), the last level's (n, H)."""
+
+Refuse = Callable[[Tensor, str, Array, Array], None]
+"""States (levels, n, H), the store's dtype, sentences and positions (n,); raises if they do not fit."""
+
+
 def extract(
     transformer: Transformer,
     prompts: Sequence[Prompt],
@@ -229,13 +235,56 @@ def extract(
     ActivationError
         If a value is not finite, or beyond what the store's dtype holds.
     """
+
+    def read(tokens: Tensor, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        states = transformer.states(tokens, rows, positions).float()
+        return states, states[-1]
+
+    write_shard(
+        output,
+        transformer,
+        prompts,
+        read,
+        _refuse_beyond,
+        levels=transformer.levels,
+        batch_tokens=batch_tokens,
+        top_k=top_k,
+        store=store,
+        attributes=attributes,
+    )
+
+
+@torch.inference_mode()
+def write_shard(
+    output: Path,
+    transformer: Transformer,
+    prompts: Sequence[Prompt],
+    read: Read,
+    refuse: Refuse,
+    *,
+    levels: int,
+    batch_tokens: int,
+    top_k: int,
+    store: dict[str, Any] | None,
+    attributes: dict[str, Any] | None,
+) -> None:
+    """Run prompts, batch after batch, and write what is read of their samples.
+
+    Parameters
+    ----------
+    output, transformer, prompts, batch_tokens, top_k, store, attributes
+        As of `extract`.
+    read : Read
+    refuse : Refuse
+    levels : int
+        Those that are read.
+    """
     options = {"dtype": "float32", **(store or {})}
-    limit = float(np.finfo(options["dtype"]).max)
     with (
         replacing(output) as fresh,
         ShardWriter(
             fresh,
-            levels=transformer.levels,
+            levels=levels,
             samples=sum(len(prompt.positions) for prompt in prompts),
             hidden=transformer.hidden,
             top_k=top_k,
@@ -246,10 +295,10 @@ def extract(
     ):
         for batch in batches(prompts, batch_tokens):
             tokens, rows, positions = pad(batch, transformer.padding)
-            states = transformer.states(tokens, rows, positions).float()
+            states, last = read(tokens, rows, positions)
             sentence = np.asarray([batch[row].sentence for row in rows.tolist()])
-            _refuse_beyond(states, limit, options["dtype"], sentence, positions.numpy())
-            logits = transformer.head.logits(states[-1].to(transformer.head.gain.device))
+            refuse(states, options["dtype"], sentence, positions.numpy())
+            logits = transformer.head.logits(last.to(transformer.head.gain))
             top_logits, top_tokens = logits.topk(top_k)
             writer.append(
                 states.cpu().numpy(),
@@ -263,7 +312,8 @@ def extract(
             progress.update(sum(len(prompt.tokens) for prompt in batch))
 
 
-def _refuse_beyond(states: Tensor, limit: float, dtype: str, sentence: Array, position: Array) -> None:
+def _refuse_beyond(states: Tensor, dtype: str, sentence: Array, position: Array) -> None:
+    limit = float(np.finfo(dtype).max)
     largest = torch.linalg.vector_norm(states, ord=torch.inf, dim=-1)
     beyond = ~(largest <= limit)  # true of NaN too
     if bool(beyond.any()):

@@ -18,16 +18,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from onejump.activations import Prompt, batches, model_and_prompts, pad, shard_sentences
+from onejump.activations import Prompt, batches, model_and_prompts, pad, shard_sentences, write_shard
 from onejump.device import pick_device
 from onejump.errors import ActivationError, ModelError, OneJumpError
 from onejump.evaluation import Teacher, samples_together, token_metrics
 from onejump.exact import Moments, fit_jtc
-from onejump.files import read_json, read_table, replacing, write_table
+from onejump.files import read_json, read_table, write_table
 from onejump.held_out import some_of
 from onejump.maps import JTC, Shortcut, ShortcutFolder, save_shortcuts
 from onejump.model import Transformer
-from onejump.store import ActivationStore, ShardWriter
+from onejump.store import ActivationStore
 
 
 class Part:
@@ -74,7 +74,7 @@ class Part:
 
         Returns
         -------
-        Tensor of shape (2 K, n, H)
+        Tensor of shape (2 K, n, H), float32
             All inputs, then all outputs, in the order of `modules`.
         Tensor of shape (n, H)
             States of the last level.
@@ -91,7 +91,8 @@ class Part:
 
         with self._watched(see), self._transformer.blocks[-1].register_forward_hook(see_last):
             self._transformer.body(tokens.to(self._transformer.device), use_cache=False)
-        return torch.stack([found[i].to(found[0].device) for i in range(2 * len(self.modules))]), last[0]
+        read = torch.stack([found[i].to(found[0].device) for i in range(2 * len(self.modules))])
+        return read.float(), last[0]
 
     @contextmanager
     def replaced(self, maps: Sequence[Shortcut]) -> Iterator[None]:
@@ -263,7 +264,6 @@ def _alike(states: Tensor, reference: Tensor) -> bool:
     return bool(off <= 1e-3 * reference.abs().max())
 
 
-@torch.inference_mode()
 def extract(
     part: Part,
     transformer: Transformer,
@@ -289,40 +289,21 @@ def extract(
     ActivationError
         If a value is not finite, or beyond what the store's dtype holds.
     """
-    options = {"dtype": "float32", **(store or {})}
-    with (
-        replacing(output) as fresh,
-        ShardWriter(
-            fresh,
-            levels=2 * len(part.modules),
-            samples=sum(len(prompt.positions) for prompt in prompts),
-            hidden=transformer.hidden,
-            top_k=1,
-            attributes=attributes,
-            **options,
-        ) as writer,
-        tqdm(total=sum(len(prompt.tokens) for prompt in prompts), unit="token", disable=None) as progress,
-    ):
-        for batch in batches(prompts, batch_tokens):
-            tokens, rows, positions = pad(batch)
-            states, last = part.read(tokens, rows, positions)
-            states = states.float()
-            _refuse_beyond(states, options["dtype"], part)
-            logits = transformer.head.logits(last.to(transformer.head.gain))
-            top_logits, top_tokens = logits.topk(1)
-            writer.append(
-                states.cpu().numpy(),
-                sentence=np.asarray([batch[row].sentence for row in rows.tolist()]),
-                position=positions.numpy(),
-                token=tokens[rows, positions].numpy(),
-                top_tokens=top_tokens.cpu().numpy(),
-                top_logits=top_logits.cpu().numpy(),
-                logsumexp=logits.logsumexp(-1).cpu().numpy(),
-            )
-            progress.update(sum(len(prompt.tokens) for prompt in batch))
+    write_shard(
+        output,
+        transformer,
+        prompts,
+        part.read,
+        lambda states, dtype, *_: _refuse_beyond(part, states, dtype),
+        levels=2 * len(part.modules),
+        batch_tokens=batch_tokens,
+        top_k=1,
+        store=store,
+        attributes=attributes,
+    )
 
 
-def _refuse_beyond(states: Tensor, dtype: str, part: Part) -> None:
+def _refuse_beyond(part: Part, states: Tensor, dtype: str) -> None:
     limit = float(np.finfo(dtype).max)
     largest = torch.linalg.vector_norm(states, ord=torch.inf, dim=(1, 2))
     beyond = (~(largest <= limit)).nonzero()[:, 0].tolist()  # NaN too
@@ -383,7 +364,7 @@ def evaluate(
     found: dict[tuple[int, str], list[Tensor]] = {}
     with tqdm(total=sum(len(prompt.tokens) for prompt in prompts), unit="token", disable=None) as progress:
         for batch in batches(prompts, batch_tokens):
-            tokens, rows, positions = pad(batch)
+            tokens, rows, positions = pad(batch, transformer.padding)
             run = Pass(transformer, tokens, levels)
             with part.replaced(maps):
                 finished = [_finish(run, level, rows, positions, part) for level in levels]
