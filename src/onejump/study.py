@@ -409,10 +409,25 @@ class RankFigure(_Section):
     """What the ranks of a jump are spent on."""
 
 
-class Figures(_Section):
-    """Figures to draw: leave one out and it is not drawn."""
+class _Switches(_Section):
+    """What a study may leave out: each member has its options, or is None where it is switched off."""
 
     model_config = ConfigDict(populate_by_name=True)
+
+    def names(self) -> tuple[str, ...]:
+        """Names of those switched on."""
+        return tuple(
+            name.replace("_", "-") for name in type(self).model_fields if getattr(self, name) is not None
+        )
+
+    def options(self, name: str) -> dict[str, Any]:
+        """Options of one of them, as plain values."""
+        options: dict[str, Any] = getattr(self, name.replace("-", "_")).model_dump()
+        return options
+
+
+class Figures(_Switches):
+    """Figures to draw: leave one out and it is not drawn."""
 
     methods: LevelFigure | None = LevelFigure()
     """Every method by exit level."""
@@ -434,17 +449,6 @@ class Figures(_Section):
     """How much of the spaces that they read and write the jumps of two levels share: n-njtc, distilled."""
     ranks: RankFigure | None = None
     """How much of the last level's variance each rank of these jumps holds, and what it is worth."""
-
-    def names(self) -> tuple[str, ...]:
-        """Names of the figures switched on."""
-        return tuple(
-            name.replace("_", "-") for name in type(self).model_fields if getattr(self, name) is not None
-        )
-
-    def options(self, figure: str) -> dict[str, Any]:
-        """Options of one figure, as plain values."""
-        options: dict[str, Any] = getattr(self, figure.replace("-", "_")).model_dump()
-        return options
 
 
 class LevelPairs(_Section):
@@ -533,10 +537,8 @@ class RankSweep(_Section):
     """Metrics drawn, a panel each."""
 
 
-class Experiments(_Section):
+class Experiments(_Switches):
     """Experiments of the papers besides: each is a table and a figure. Leave one out and it is not made."""
-
-    model_config = ConfigDict(populate_by_name=True)
 
     level_pairs: Annotated[LevelPairs | None, Field(alias="level-pairs")] = None
     """r2 from every level to every later one: heat maps."""
@@ -550,17 +552,6 @@ class Experiments(_Section):
     """What each selection criterion chooses."""
     rank_sweep: Annotated[RankSweep | None, Field(alias="rank-sweep")] = None
     """What more ranks give."""
-
-    def names(self) -> tuple[str, ...]:
-        """Names of the experiments switched on."""
-        return tuple(
-            name.replace("_", "-") for name in type(self).model_fields if getattr(self, name) is not None
-        )
-
-    def options(self, experiment: str) -> dict[str, Any]:
-        """Options of one experiment, as plain values."""
-        options: dict[str, Any] = getattr(self, experiment.replace("-", "_")).model_dump()
-        return options
 
 
 class Compute(_Section):
