@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from onejump.figure_parts import (
     AXIS_LABELS,
@@ -26,13 +26,8 @@ from onejump.figure_parts import (
     level_figure,
     measured_metrics,
     panel,
+    whole_numbers,
 )
-
-
-def _whole_numbers(ax: Axes) -> None:
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
 
 # Level to level
 
@@ -59,7 +54,7 @@ def _draw_level_pairs(inputs: Inputs, options: dict[str, Any]) -> Figure:
         ax.set_aspect("equal")
         ax.set(xlabel="from level n", ylabel="to level m")
         ax.label_outer()
-        _whole_numbers(ax)
+        whole_numbers(ax.xaxis, ax.yaxis)
     figure.colorbar(mesh, ax=axes, location="right", label="r²", extend="min", aspect=30, shrink=0.85)
     return figure
 
@@ -254,7 +249,7 @@ def _draw_criteria(inputs: Inputs, options: dict[str, Any]) -> Figure:
         ax.set(
             xlabel="jump m (fitted at level m), used at all levels", ylabel=AXIS_LABELS.get(metric, metric)
         )
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        whole_numbers(ax.xaxis)
         if metric == "surprisal" and jumps["value"].max() > 4 * jumps["value"].min():
             ax.set_yscale("log")
     handles = [

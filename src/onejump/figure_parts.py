@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
@@ -221,7 +222,7 @@ def panel(
     low, high = _scale(ax, metric, values) if limit is None else _share_scale(ax, values)
     ax.set_xlabel("exit level l")
     ax.set_ylabel(AXIS_LABELS.get(metric, metric) if limit is None else share_label(metric))
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    whole_numbers(ax.xaxis)
     levels = np.concatenate([curve.levels for curve in curves])
     pad = max(0.25, 0.02 * float(np.ptp(levels)))
     ax.set_xlim(levels.min() - pad, levels.max() + pad)
@@ -326,6 +327,12 @@ def _log_axis(ax: Axes, low: float, high: float) -> None:
     ax.yaxis.set_minor_locator(LogLocator(subs=range(1, 10), numticks=99))
     ax.yaxis.set_major_formatter(plain_numbers())
     ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def whole_numbers(*axes: Axis) -> None:
+    """Ticks of levels, jumps and ranks, even where there is a single one."""
+    for axis in axes:
+        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def plain_numbers() -> FuncFormatter:

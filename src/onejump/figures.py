@@ -47,6 +47,7 @@ from onejump.figure_parts import (
     measured_metrics,
     plain_numbers,
     share_label,
+    whole_numbers,
 )
 from onejump.files import replacing
 
@@ -463,8 +464,7 @@ def _draw_scores(inputs: Inputs, options: dict[str, Any]) -> Figure:
         color=LOOKS["ojfa"].colour,
         fontweight="bold",
     )
-    for axis in (heat.xaxis, heat.yaxis):
-        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    whole_numbers(heat.xaxis, heat.yaxis)
     heat.set_ylim(-0.5, len(means) - 0.5)
     return figure
 
@@ -512,8 +512,7 @@ def _draw_spaces(inputs: Inputs, options: dict[str, Any]) -> Figure:
             ax.set_aspect("equal")
             ax.set(xlabel="level of one jump", ylabel="level of the other")
             ax.label_outer()
-            for axis in (ax.xaxis, ax.yaxis):
-                axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            whole_numbers(ax.xaxis, ax.yaxis)
     label = "squared cosine of the principal angles, mean"
     figure.colorbar(mesh, ax=axes, location="right", label=label, aspect=40, shrink=0.8)
     return figure
@@ -543,7 +542,7 @@ def _draw_ranks(inputs: Inputs, options: dict[str, Any]) -> Figure:
     loss.set(ylabel="cross-entropy to the teacher (nats)")
     for ax in (variance, loss):
         ax.set_xlabel("ranks kept, those that vary most first (0: mean only)")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        whole_numbers(ax.xaxis)
     figure.legend(*variance.get_legend_handles_labels(), loc="outside lower center", ncols=len(methods))
     return figure
 
