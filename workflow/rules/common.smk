@@ -249,7 +249,7 @@ def asked_of_the_site(cost, stage, options=None):
     return asked | {"gres": gres}
 
 
-def cost_of_fit(wildcards, sizes):
+def fit_cost_of(wildcards, sizes):
     """Of one method's shortcuts, by whichever solver."""
     return fit_cost(
         sizes,
@@ -261,14 +261,21 @@ def cost_of_fit(wildcards, sizes):
     )
 
 
+def batches_of(corpus):
+    """What passes over the model are made of, if sentences are as long as they may be."""
+    return {
+        "batch_tokens": STUDY.compute.batch_tokens,
+        "tokens_per_sentence": STUDY.corpora[corpus].max_characters / 4,
+    }
+
+
 def activations_cost_of(corpus, split, sizes):
-    """Of one shard, if sentences are as long as they may be."""
+    """Of one shard."""
     return activations_cost(
         sizes,
         STUDY.activations,
         min(STUDY.activations.shard_sentences, getattr(STUDY.corpora[corpus], split)),
-        batch_tokens=STUDY.compute.batch_tokens,
-        tokens_per_sentence=STUDY.corpora[corpus].max_characters / 4,
+        **batches_of(corpus),
     )
 
 
@@ -291,8 +298,7 @@ def submodule_activations_cost_of(wildcards, sizes):
         wildcards.part,
         STUDY.activations,
         min(STUDY.activations.shard_sentences, STUDY.corpora[wildcards.corpus].training),
-        batch_tokens=STUDY.compute.batch_tokens,
-        tokens_per_sentence=STUDY.corpora[wildcards.corpus].max_characters / 4,
+        **batches_of(wildcards.corpus),
     )
 
 
@@ -315,8 +321,7 @@ def submodules_cost_of(wildcards, sizes):
         STUDY.activations,
         options,
         sentences=min(options.samples, STUDY.corpora[wildcards.corpus].validation),
-        batch_tokens=STUDY.compute.batch_tokens,
-        tokens_per_sentence=STUDY.corpora[wildcards.corpus].max_characters / 4,
+        **batches_of(wildcards.corpus),
     )
 
 

@@ -16,7 +16,7 @@ rule distillation:
         "../../envs/onejump.yaml"
     threads: 16
     resources:
-        **asked_of_the_site(cost_of_fit, "distillation"),
+        **asked_of_the_site(fit_cost_of, "distillation"),
     params:
         options=options_of,
         seed=STUDY.seed,

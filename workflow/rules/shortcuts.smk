@@ -15,7 +15,7 @@ rule shortcuts:
     threads: 16
     resources:
         **asked_of_the_site(
-            cost_of_fit,
+            fit_cost_of,
             "shortcuts",
             options=options_of,
         ),
