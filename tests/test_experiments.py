@@ -44,7 +44,7 @@ def experiments(fresh_project: Callable[[], Project]) -> Project:
         "early-exit": {"methods": ["identity", "ojfa"]},
         "transfer": {"methods": ["n-njtc", "ojfa"]},
         "criteria": {},
-        "rank-sweep": {"ranks": [2, 0.25], "methods": ["n-njtc", "ojfa"]},
+        "rank-sweep": {"ranks": [2, 3, 0.25]},
     }
     project.study = study
     project.snakemake("--", *FIGURES)
@@ -102,12 +102,18 @@ def test_a_sweep_is_the_pipeline_at_other_ranks(experiments: Project) -> None:
     pair = experiments.folder / PAIR
     table = pd.read_parquet(pair / "rank-sweep.parquet")
     assert set(zip(table["method"], table["rank"], strict=True)) == {
-        (method, rank) for method in ("n-njtc", "ojfa") for rank in (2, 8)
+        (method, rank) for method in ("n-njtc", "ojfa") for rank in (2, 3, 8)
     }
     numbers = table.groupby(["method", "rank"])["numbers"].first()
     # A: H r, B: r H, and 4 H of batch normalisation, at each of four levels.
     assert numbers["n-njtc", 8] == 4 * (2 * 32 * 8 + 4 * 32)
     assert numbers["ojfa", 2] == 2 * 32 * 2 + 4 * 32
+    # Of rank 3 the pipeline has them.
+    assert {folder.name for folder in (pair / "ranks").iterdir()} == {"2", "0.25"}
+    own = pd.read_parquet(pair / "evaluation.parquet")
+    for method in ("n-njtc", "ojfa"):
+        of_sweep = table[(table["method"] == method) & (table["rank"] == 3)]
+        assert of_sweep["value"].tolist() == own[own["method"] == method]["value"].tolist()
     # More ranks fit better.
     fit = table[table["metric"] == "r2"].groupby(["method", "rank"])["value"].mean()
     assert fit["n-njtc", 8] > fit["n-njtc", 2]

@@ -78,7 +78,7 @@ def test_the_plan_has_the_jobs_of_every_experiment() -> None:
             "early-exit": {},
             "transfer": {"methods": ["ojfa"]},
             "criteria": {},
-            "rank-sweep": {"ranks": [2, 0.5]},
+            "rank-sweep": {"ranks": [2, 0.01, 0.5]},
         },
     )
     rows = list(plan(asked, {"m": SIZES}, device=DEVICES["cpu"], host=DEVICES["cpu"]))
@@ -95,6 +95,7 @@ def test_the_plan_has_the_jobs_of_every_experiment() -> None:
         **{f"evaluate {method} (ranks)": 2 for method in ("n-njtc", "ojfa", "one-jump")},
         "evaluate ojfa (transfer)": 1,
     }
+    # Of rank 0.01 the pipeline has them.
     assert expected.items() <= jobs.items()
     disk = {row.stage: row.cost.disk for row in rows if row.corpus == "c"}
     # Two norms a block, one attention.

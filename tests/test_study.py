@@ -94,7 +94,11 @@ def test_every_study_of_the_project_is_valid_and_named_once(path: Path) -> None:
             {"metrics": ["precision@2"]},
             ["experiments.rank-sweep.metrics", "[1, 5,"],
         ),
-        ("experiments/rank-sweep", {}, ["rank-sweep.methods: 'one-jump' given", "jtc, n-njtc, ojfa"]),
+        (
+            "experiments/rank-sweep",
+            {"methods": ["one-jump"]},
+            ["rank-sweep.methods: 'one-jump' given", "jtc, n-njtc, ojfa"],
+        ),
     ],
 )
 def test_a_mistake_is_one_line_with_key_value_and_what_is_accepted(

@@ -522,11 +522,18 @@ def _experiments(
         chosen = study.shortcuts.options(study.selection.method)
         yield "criteria", [criteria_cost(sizes, chosen, samples=held_out)]
     if sweep := experiments.rank_sweep:
-        for method in dict.fromkeys(study.fitted_as(method) for method in sweep.methods):
+
+        def ranks_besides(method: str) -> list[float]:
+            return [rank for rank in sweep.ranks if not study.is_fitted_at(method, rank)]
+
+        for method in dict.fromkeys(study.fitted_as(method) for method in study.swept()):
             stage = "distillation" if method in DISTILLED_METHODS else "shortcuts"
-            yield f"{stage} {method} (ranks)", [fit(method, rank=rank) for rank in sweep.ranks]
-        for method in sweep.methods:
-            yield f"evaluate {method} (ranks)", [evaluate(method, held_out, rank) for rank in sweep.ranks]
+            yield f"{stage} {method} (ranks)", [fit(method, rank=rank) for rank in ranks_besides(method)]
+        for method in study.swept():
+            yield (
+                f"evaluate {method} (ranks)",
+                [evaluate(method, held_out, rank) for rank in ranks_besides(method)],
+            )
     if experiments.transfer:
         others = [corpus.validation * options.positions for corpus in study.corpora.values()]
         others.remove(held_out)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from onejump.errors import StudyError
 
+PAPERS_RANK = 0.01
+"""Part of H (OJFA, section 4; N-NJTC)."""
+
 
 def rank_for(hidden: int, rank: float | None = None) -> int:
     """r for a model of width H.
@@ -13,7 +16,7 @@ def rank_for(hidden: int, rank: float | None = None) -> int:
     hidden : int
         H.
     rank : int, float or None
-        r itself, or below 1 the part of H that r is; none is the papers' 0.01. Parts are rounded down, to at
+        r itself, or below 1 the part of H that r is; none is `PAPERS_RANK`. Parts are rounded down, to at
         least 1 (OJFA, section 4).
 
     Raises
@@ -22,7 +25,7 @@ def rank_for(hidden: int, rank: float | None = None) -> int:
         If it is not between 1 and H.
     """
     if rank is None:
-        rank = 0.01
+        rank = PAPERS_RANK
     if 0 < rank < 1:
         # 0.07 * 100 is a little more than 7, and 0.29 * 100 a little less than 29.
         return max(1, int(rank * hidden + 1e-9))

@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from onejump.errors import StudyError
+from onejump.rank import PAPERS_RANK
 
 METHODS = ("identity", "jtc", "njtc", "n-njtc", "joint", "residual", "distilled", "one-jump", "affine")
 LOW_RANK_METHODS = ("njtc", "n-njtc", "joint", "residual", "distilled", "one-jump")
@@ -35,6 +36,8 @@ DISTILLED_METHODS = ("distilled", "one-jump", "affine")
 ANALYSED_METHODS = ("n-njtc", "distilled")
 # What exits early unless the study says otherwise: what the papers and this project would use for it.
 EXITING_METHODS = ("identity", "jtc", "njtc", "n-njtc", "distilled", "one-jump", "ojfa", "ojfa-distilled")
+# What a sweep fits at every rank: the best kind of the papers, the one jump chosen from it, distilled ones.
+SWEPT_METHODS = ("n-njtc", "distilled", "one-jump", "ojfa")
 SCORE_METRICS = ("signed-squared-cosine", "cosine", "mse")
 
 # What may stand in a path, so that a name is its own folder.
@@ -525,14 +528,14 @@ class RankSweep(_Section):
 
     ranks: Annotated[list[Rank], Field(min_length=1)] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1]
     """r, or below 1 the parts of H that it is."""
-    methods: Annotated[
-        list[Literal["njtc", "n-njtc", "distilled", "one-jump", "ojfa"]], Field(min_length=1)
-    ] = [
-        "n-njtc",
-        "ojfa",
-        "one-jump",
-    ]
-    """Kinds fitted at each rank, with the study's other options of theirs."""
+    methods: (
+        Annotated[
+            list[Literal["njtc", "n-njtc", "distilled", "one-jump", "ojfa"]],
+            Field(min_length=1),
+        ]
+        | None
+    ) = None
+    """Kinds fitted at each rank, with the study's other options of theirs; null: the study's but njtc."""
     metrics: Annotated[list[Metric], Field(min_length=1)] = ["precision@1", "surprisal"]
     """Metrics drawn, a panel each."""
 
@@ -699,6 +702,18 @@ class Study(_Section):
         if options is None:
             return ()
         return tuple(options.methods or (method for method in self.evaluated() if method != "arbitrary"))
+
+    def swept(self) -> tuple[str, ...]:
+        """What is fitted and evaluated at every rank of the sweep."""
+        options = self.experiments.rank_sweep
+        if options is None:
+            return ()
+        return tuple(options.methods or (method for method in self.evaluated() if method in SWEPT_METHODS))
+
+    def is_fitted_at(self, method: str, rank: float) -> bool:
+        """Whether a rank of the sweep, as it is written, is that of the pipeline's own fit."""
+        own = self.shortcuts.options(self.fitted_as(method))["rank"]
+        return bool(rank == (PAPERS_RANK if own is None else own))
 
     def analysed(self) -> tuple[str, ...]:
         """Methods whose jumps are compared between levels."""

@@ -1,6 +1,11 @@
 # The pipeline's own jobs at other ranks.
 AT_RANK = f"{PAIR}/ranks/{{rank}}"
-SWEPT = STUDY.experiments.rank_sweep.methods if STUDY.experiments.rank_sweep else []
+SWEPT = STUDY.swept()
+
+
+def at_rank(rank, method, name):
+    """A file of a method at a rank: the pipeline's own where that is the rank of the study."""
+    return f"{PAIR}/{name}" if STUDY.is_fitted_at(method, RANKS[rank]) else f"{PAIR}/ranks/{rank}/{name}"
 
 
 use rule shortcuts as rank_shortcuts with:
@@ -70,11 +75,15 @@ use rule evaluate as rank_evaluate with:
 
 rule rank_sweep:
     input:
-        evaluations=[f"{PAIR}/ranks/{rank}/evaluation/{method}.parquet" for rank in RANKS for method in SWEPT],
-        shortcuts=[
-            f"{PAIR}/ranks/{rank}/shortcuts/{STUDY.fitted_as(method)}" for rank in RANKS for method in SWEPT
+        evaluations=[
+            at_rank(rank, method, f"evaluation/{method}.parquet") for rank in RANKS for method in SWEPT
         ],
-        selections=[f"{PAIR}/ranks/{rank}/selection.json" for rank in RANKS if "ojfa" in SWEPT],
+        shortcuts=[
+            at_rank(rank, method, f"shortcuts/{STUDY.fitted_as(method)}")
+            for rank in RANKS
+            for method in SWEPT
+        ],
+        selections=[at_rank(rank, "ojfa", "selection.json") for rank in RANKS if "ojfa" in SWEPT],
     output:
         f"{PAIR}/rank-sweep.parquet",
     log:
