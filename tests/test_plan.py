@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,13 @@ def test_forward_passes_are_two_flops_a_weight_and_token() -> None:
     cost = activations_cost(SIZES, Activations(), 100, batch_tokens=64, tokens_per_sentence=29)
     assert cost.tokens == 100 * 15
     assert cost.model_flops == pytest.approx(2 * (50_000 - 200 * 32) * 1500, rel=0.1)
+
+
+def test_a_masked_model_runs_over_whole_sentences_once_for_each_position() -> None:
+    options, masked = Activations(positions=3, max_tokens=20), replace(SIZES, causal=False)
+    for length, run in ((15, 15), (29, 20)):
+        cost = activations_cost(masked, options, 100, batch_tokens=64, tokens_per_sentence=length)
+        assert cost.tokens == 100 * 3 * run
 
 
 def test_exact_fits_are_two_products_of_the_states_a_level() -> None:

@@ -58,7 +58,7 @@ class Transformer:
     def __init__(self, model: Any) -> None:
         self.model = model.eval().requires_grad_(False)
         self.body: nn.Module = model.base_model
-        self.causal = not type(model).__name__.endswith(_MASKED)
+        self.causal = _is_causal(model)
         self.padding = 0 if self.causal else _padding_of(model)
         self.blocks = _find_blocks(self.body, _text_config(model))
         self.head = _find_head(model, self.body, self.blocks, lambda: self._run(model, self._probe()))
@@ -459,10 +459,14 @@ def convert_gguf(gguf: str | Path, output: str | Path) -> None:
         tokenizer.save_pretrained(fresh)
 
 
+def _is_causal(model: nn.Module) -> bool:
+    return not type(model).__name__.endswith(_MASKED)
+
+
 def sizes_from_configuration(
     source: str, *, revision: str | None = None, trust_remote_code: bool = False
-) -> dict[str, int]:
-    """Blocks, hidden, vocabulary and parameters of a hub name or a folder, from its configuration alone."""
+) -> dict[str, Any]:
+    """Sizes of a hub name or a folder, and whether it is causal, from its configuration alone."""
     from transformers import AutoConfig
 
     with _loading(source), torch.device("meta"):
@@ -473,11 +477,12 @@ def sizes_from_configuration(
         "hidden": _text_config(model).hidden_size,
         "vocabulary": model.get_output_embeddings().weight.shape[0],
         "parameters": model.num_parameters(),
+        "causal": _is_causal(model),
     }
 
 
 def sizes_from_gguf(path: str | Path) -> dict[str, int]:
-    """The same of a GGUF file, from its header."""
+    """Sizes of a GGUF file, from its header."""
     from gguf import GGUFReader
 
     with _loading(str(path)):

@@ -81,11 +81,12 @@ class Sizes:
     vocabulary: int
     parameters: int
     dtype: str = "float32"
+    causal: bool = True
 
     @classmethod
     def of(cls, description: Mapping[str, Any]) -> Sizes:
         """From what the model stage wrote (`model.json`)."""
-        return cls(**{key: description[key] for key in cls.__dataclass_fields__})
+        return cls(**{key: description[key] for key in cls.__dataclass_fields__ if key in description})
 
     @property
     def weights(self) -> float:
@@ -144,9 +145,13 @@ def activations_cost(
 ) -> Cost:
     """Extract one shard."""
     samples = sentences * options.positions
-    # The furthest of p positions drawn evenly from n tokens is the (n + 1) p / (p + 1)-th.
-    prefix = (tokens_per_sentence + 1) * options.positions / (options.positions + 1)
-    tokens = sentences * min(prefix, options.max_tokens)
+    if sizes.causal:
+        # The furthest of p positions drawn evenly from n tokens is the (n + 1) p / (p + 1)-th.
+        prefix = (tokens_per_sentence + 1) * options.positions / (options.positions + 1)
+        tokens = sentences * min(prefix, options.max_tokens)
+    else:
+        # Each position is masked in a sentence of its own.
+        tokens = samples * min(tokens_per_sentence, options.max_tokens)
     levels, width, chunk = sizes.blocks + 1, sizes.hidden, options.store.chunk_samples
     head = sizes.vocabulary * width
     together = min(batch_tokens / 8, sentences) * options.positions
@@ -541,7 +546,7 @@ def _experiments(
             yield f"evaluate {method} (transfer)", [evaluate(method, of) for of in others]
 
 
-def look_up_sizes(study: Study, results: Path, given: Mapping[str, Mapping[str, int]]) -> dict[str, Sizes]:
+def look_up_sizes(study: Study, results: Path, given: Mapping[str, Mapping[str, Any]]) -> dict[str, Sizes]:
     """Sizes of the study's models: as given, of an earlier run, or from the model's own configuration.
 
     Raises
@@ -567,7 +572,7 @@ def look_up_sizes(study: Study, results: Path, given: Mapping[str, Mapping[str, 
     return found
 
 
-def _read_sizes(model: Model) -> dict[str, int]:
+def _read_sizes(model: Model) -> dict[str, Any]:
     # Torch is loaded here, so that a workflow that only counts does not wait for it.
     from onejump.model import sizes_from_configuration, sizes_from_gguf
 
