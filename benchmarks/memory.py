@@ -64,11 +64,11 @@ def write_head_and_corpus(folder: Path) -> None:
     write_table(folder / "corpus.parquet", corpus)
 
 
-def extract(folder: Path, shards: list[Path]) -> None:
+def model_and_prompts(shards: list[Path]) -> tuple[Any, list[Any]]:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from onejump.activations import Prompt, extract
+    from onejump.activations import Prompt
     from onejump.model import Transformer
 
     torch.manual_seed(0)
@@ -80,7 +80,29 @@ def extract(folder: Path, shards: list[Path]) -> None:
         vocab_size=VOCABULARY,
     )
     prompts = [Prompt(i, [i % 7, i % 5], np.array([1])) for i in range(SHARD * len(shards))]
-    extract(Transformer(LlamaForCausalLM(config)), prompts, folder / "extracted.zarr", batch_tokens=1024)
+    return Transformer(LlamaForCausalLM(config)), prompts
+
+
+def extract(folder: Path, shards: list[Path]) -> None:
+    from onejump.activations import extract
+
+    extract(*model_and_prompts(shards), folder / "extracted.zarr", batch_tokens=1024)
+
+
+def extract_part(folder: Path, shards: list[Path]) -> None:
+    from onejump.submodules import Part, extract
+
+    transformer, prompts = model_and_prompts(shards)
+    extract(
+        Part(transformer, "attention"), transformer, prompts, folder / "attention.zarr", batch_tokens=1024
+    )
+
+
+def fit_part(folder: Path, shards: list[Path]) -> None:
+    from onejump.submodules import fit_part
+
+    # 15 maps, from levels standing for inputs to levels standing for outputs.
+    fit_part(folder / "attention", shards, part="attention")
 
 
 def fit(method: str, options: dict[str, Any]) -> Callable[[Path, list[Path]], None]:
@@ -141,6 +163,69 @@ def evaluate(method: str) -> Callable[[Path, list[Path]], None]:
     return run
 
 
+def score_distilled(folder: Path, shards: list[Path]) -> None:
+    from onejump.selection import score_jumps
+
+    score_jumps(
+        folder / "distilled-scores.parquet",
+        shards,
+        folder / "distilled",
+        head=folder / "head.safetensors",
+        table=folder / "corpus.parquet",
+        model="random",
+        corpus="random",
+    )
+
+
+def analyse(folder: Path, shards: list[Path]) -> None:
+    from onejump.analysis import analyse
+
+    analyse(
+        folder / "analysis.parquet",
+        shards,
+        folder / "head.safetensors",
+        {method: folder / method for method in ("n-njtc", "distilled")},
+        model="random",
+        corpus="random",
+    )
+
+
+def pair_levels(folder: Path, shards: list[Path]) -> None:
+    from onejump.level_pairs import measure_level_pairs
+
+    methods = ["identity", "jtc", "njtc", "n-njtc"]
+    output = folder / "level-pairs.parquet"
+    measure_level_pairs(output, shards, shards, methods=methods, rank=5, model="random", corpus="random")
+
+
+def measure_confidences(folder: Path, shards: list[Path]) -> None:
+    from onejump.early_exit import measure_confidences
+
+    measure_confidences(
+        folder / "confidences.parquet",
+        shards,
+        folder / "head.safetensors",
+        method="n-njtc",
+        shortcuts=folder / "n-njtc",
+        selection=None,
+    )
+
+
+def compare_criteria(folder: Path, shards: list[Path]) -> None:
+    from onejump.criteria import compare_criteria
+
+    compare_criteria(
+        folder / "criteria.parquet",
+        shards,
+        folder / "head.safetensors",
+        folder / "n-njtc",
+        folder / "selection.json",
+        precision_at=[1, 5, 10],
+        model="random",
+        corpus="random",
+    )
+
+
 STAGES: dict[str, Callable[[Path, list[Path]], None]] = {
     "activations": extract,
     "shortcuts jtc": fit("jtc", {"solver": "exact"}),
@@ -152,11 +237,18 @@ STAGES: dict[str, Callable[[Path, list[Path]], None]] = {
     "distillation one-jump": distil("one-jump"),
     "distillation affine": distil("affine"),
     "selection": score,
+    "distilled-scores": score_distilled,
+    "analysis": analyse,
     "evaluate identity": evaluate("identity"),
     "evaluate jtc": evaluate("jtc"),
     "evaluate n-njtc": evaluate("n-njtc"),
     "evaluate one-jump": evaluate("one-jump"),
     "evaluate arbitrary": evaluate("arbitrary"),
+    "level-pairs": pair_levels,
+    "submodules attention": extract_part,
+    "submodule-maps attention": fit_part,
+    "confidences": measure_confidences,
+    "criteria": compare_criteria,
 }
 
 

@@ -23,7 +23,7 @@ from onejump.plan import DEVICES, Sizes, plan
 from onejump.study import load_study
 
 MAIN = [sys.executable, "-m", "snakemake", "--cores", "all", "--nocolor"]
-# What a rule's script loads before its stage begins.
+# What the script of each rule of the default study loads before its stage begins; figures load theirs.
 MODULES = {
     "wheel": "fetch",
     "corpus": "corpus",
@@ -110,7 +110,7 @@ def main() -> None:
         }
         starting = 0.0
         for rule, count in jobs.items():
-            module = MODULES.get(rule, "figures")
+            module = "figures" if rule.startswith("figure_") else MODULES[rule]
             command = [sys.executable, "-c", f"import onejump.job, onejump.{module}"]
             starting += count * cpu_seconds(command, folder)[0]
         note = f"{sum(jobs.values())} jobs: {total:.0f} s of CPU in {whole:.0f} s, {starting:.0f} s importing"
