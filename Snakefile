@@ -75,7 +75,7 @@ rule all:
 
 onerror:
     print(
-        "\nA job failed: its log stands above, and in the file named there. Finished stages are kept: mend the "
-        "cause and run the same command again; it goes on from there.",
+        "\nThe run ended early. If a job failed, its log stands above, and in the file named there. Finished "
+        "stages are kept: once the cause is mended, the same command goes on from there.",
         file=sys.stderr,
     )
