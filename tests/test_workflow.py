@@ -237,7 +237,7 @@ def test_a_flipped_byte_stops_the_stage_that_reads_it(project: Project) -> None:
     chunk.write_bytes(damaged)
     output = project.snakemake("--forcerun", "scores", "--until", "scores", succeeds=False)
     assert "training-1.zarr: activations at level 2" in output
-    assert "run the same command again" in output
+    assert "the same command goes on from there" in output
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_a_failing_job_shows_its_log_and_how_to_go_on(
     project.study |= change
     output = project.snakemake("--until", "corpus", "model", succeeds=False)
     assert re.search(rf"ERROR.*{said}", output), output
-    assert "run the same command again" in output
+    assert "the same command goes on from there" in output
     assert "Traceback" not in output
 
 

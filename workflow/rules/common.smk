@@ -200,6 +200,11 @@ def selection_of(wildcards):
     return f"{PAIR}/{'distilled-' if wildcards.method == 'ojfa-distilled' else ''}selection.json"
 
 
+def at_rank(rank, method, name):
+    """A file of a method at a rank: the pipeline's own where that is the rank of the study."""
+    return f"{PAIR}/{name}" if STUDY.is_fitted_at(method, RANKS[rank]) else f"{PAIR}/ranks/{rank}/{name}"
+
+
 def arbitrary_of(wildcards):
     """The arbitrary choices are drawn by the seed; no other method depends on either."""
     if wildcards.method != "arbitrary":

@@ -3,11 +3,6 @@ AT_RANK = f"{PAIR}/ranks/{{rank}}"
 SWEPT = STUDY.swept()
 
 
-def at_rank(rank, method, name):
-    """A file of a method at a rank: the pipeline's own where that is the rank of the study."""
-    return f"{PAIR}/{name}" if STUDY.is_fitted_at(method, RANKS[rank]) else f"{PAIR}/ranks/{rank}/{name}"
-
-
 use rule shortcuts as rank_shortcuts with:
     output:
         directory(f"{AT_RANK}/shortcuts/{{method}}"),
