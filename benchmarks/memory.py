@@ -93,9 +93,8 @@ def extract_part(folder: Path, shards: list[Path]) -> None:
     from onejump.submodules import Part, extract
 
     transformer, prompts = model_and_prompts(shards)
-    extract(
-        Part(transformer, "attention"), transformer, prompts, folder / "attention.zarr", batch_tokens=1024
-    )
+    # Inputs and outputs: twice the levels of an extraction, so half the tokens a batch.
+    extract(Part(transformer, "attention"), transformer, prompts, folder / "attention.zarr", batch_tokens=512)
 
 
 def fit_part(folder: Path, shards: list[Path]) -> None:

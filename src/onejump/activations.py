@@ -309,6 +309,8 @@ def write_shard(
                 top_logits=top_logits.cpu().numpy(),
                 logsumexp=logits.logsumexp(-1).cpu().numpy(),
             )
+            # Not to be held while those of the next batch are read.
+            del states
             progress.update(sum(len(prompt.tokens) for prompt in batch))
 
 

@@ -79,20 +79,21 @@ class Part:
         Tensor of shape (n, H)
             States of the last level.
         """
-        found: dict[int, Tensor] = {}
+        count = len(self.modules)
+        shape = (2 * count, len(rows), self._transformer.hidden)
+        read = torch.empty(shape, dtype=torch.float32, device=self._transformer.device)
         last: list[Tensor] = []
 
         def see(module: int, received: Tensor, returned: Any) -> None:
-            found[module] = _at(received, rows, positions)
-            found[len(self.modules) + module] = _at(_first(returned), rows, positions)
+            read[module] = _at(received, rows, positions)
+            read[count + module] = _at(_first(returned), rows, positions)
 
         def see_last(_: nn.Module, __: Any, returned: Any) -> None:
             last.append(_at(_first(returned), rows, positions))
 
         with self._watched(see), self._transformer.blocks[-1].register_forward_hook(see_last):
             self._transformer.body(tokens.to(self._transformer.device), use_cache=False)
-        read = torch.stack([found[i].to(found[0].device) for i in range(2 * len(self.modules))])
-        return read.float(), last[0]
+        return read, last[0]
 
     @contextmanager
     def replaced(self, maps: Sequence[Shortcut]) -> Iterator[None]:
