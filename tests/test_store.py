@@ -238,3 +238,18 @@ def test_blocks_of_some_samples_are_those_of_all_without_the_others(
     found = [np.concatenate(of_level) for of_level in zip(*store.blocks([2, 0], kept), strict=True)]
     for level, states in zip([2, 0], found, strict=True):
         np.testing.assert_array_equal(states, store.level(level)[kept])
+
+
+@pytest.mark.parametrize("some", [False, True])
+def test_parts_are_small_and_say_where_they_belong(
+    some: bool, make_store: MakeStore, levels_of_data: Data
+) -> None:
+    states = levels_of_data(3, 150, 4)
+    store = make_store(states, sizes=[70, 80], chunk_samples=32)
+    kept = np.arange(150) % 3 > 0 if some else np.ones(150, dtype=bool)
+    found = np.full((kept.sum(), 4), np.nan, np.float32)
+    for part, of_part in store.parts(2, 7, kept if some else None):
+        assert len(of_part) <= 7
+        assert np.isnan(found[part]).all()
+        found[part] = of_part
+    np.testing.assert_array_equal(found, states[2, kept])

@@ -84,36 +84,27 @@ def confidences(
     chosen = torch.ones(store.samples, dtype=torch.bool) if samples is None else samples
     rows = chosen.nonzero()[:, 0].numpy()
     teacher = torch.from_numpy(store.of_samples("top_tokens")[rows, :1].astype(np.int64)).to(device)
+    levels = store.levels - 1
+    found = {method: torch.empty(levels, len(rows), 2) for method in methods}
+    together = samples_together(head, device)
+    for level in tqdm(range(levels), unit="level", disable=None):
+        at_level = {method: exits.at(method, level) for method in methods}
+        for part, of_level in store.parts(level, together, chosen.numpy()):
+            states, tokens = torch.from_numpy(of_level).to(device), teacher[part]
+            for method, (shortcut, exit_head) in at_level.items():
+                logits = _logits(states, shortcut, exit_head, head)
+                found[method][level, part] = _confidence(logits, tokens).cpu()
     of_samples = {
-        "sample": rows.astype(np.int32),
-        "position": store.of_samples("position")[rows].astype(np.int32),
+        "sample": np.tile(rows.astype(np.int32), levels),
+        "position": np.tile(store.of_samples("position")[rows].astype(np.int32), levels),
+        "level": np.repeat(np.arange(levels, dtype=np.int16), len(rows)),
     }
     tables = []
-    for level in tqdm(range(store.levels - 1), unit="level", disable=None):
-        at_level = {method: exits.at(method, level) for method in methods}
-        found: dict[str, list[Tensor]] = {method: [] for method in methods}
-        start = 0
-        for states in _parts(store, level, chosen, head, device):
-            tokens = teacher[start : start + len(states)]
-            start += len(states)
-            for method, (shortcut, exit_head) in at_level.items():
-                found[method].append(_confidence(_logits(states, shortcut, exit_head, head), tokens).cpu())
-        for method, parts in found.items():
-            probability, hit = torch.cat(parts).T.numpy()
-            columns = {"level": np.int16(level), "probability": probability, "hit": hit.astype(bool)}
-            tables.append(pd.DataFrame({"method": method, **of_samples, **columns}))
+    for method, at_levels in found.items():
+        probability, hit = at_levels.flatten(0, 1).T.numpy()
+        columns = {"probability": probability, "hit": hit.astype(bool)}
+        tables.append(pd.DataFrame({"method": method, **of_samples, **columns}))
     return pd.concat(tables, ignore_index=True)
-
-
-def _parts(
-    store: ActivationStore, level: int, chosen: Tensor, head: Head, device: torch.device | str
-) -> Iterator[Tensor]:
-    """Chosen samples at a level, in parts whose logits fit into memory."""
-    rows = samples_together(head, device)
-    for (block,) in store.blocks([level], chosen.numpy()):
-        kept = torch.from_numpy(block)
-        for part in range(0, len(kept), rows):
-            yield kept[part : part + rows].to(device)
 
 
 def _logits(states: Tensor, shortcut: Shortcut, exit_head: ExitHead | None, head: Head) -> Tensor:

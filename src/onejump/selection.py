@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -132,11 +133,11 @@ def logits_of_jumps(
     """
     device = head.gain.device
     exit_heads = [ExitHead(head, jump.to(device).up, jump.bias) for jump in jumps]
+    kept = np.zeros(store.samples, dtype=bool)
+    kept[rows.numpy()] = True
     for level in tqdm(range(store.levels - 1), unit="level", disable=None):
-        states = torch.from_numpy(store.rows(rows.numpy(), [level])[0])
-        for start in range(0, len(rows), _TOGETHER):
-            part = slice(start, start + _TOGETHER)
-            of_part = states[part].to(device)
+        for part, states in store.parts(level, _TOGETHER, kept):
+            of_part = torch.from_numpy(states).to(device)
             for number, (jump, exit_head) in enumerate(zip(jumps, exit_heads, strict=True)):
                 yield number, level, part, exit_head.logits(jump.reduce(of_part))
 

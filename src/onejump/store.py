@@ -250,6 +250,28 @@ class ActivationStore:
             passed += stop - start
             yield states
 
+    def parts(self, level: int, size: int, kept: Array | None = None) -> Iterator[tuple[slice, Array]]:
+        """Go through the samples of one level, at most so many at a time.
+
+        Parameters
+        ----------
+        level, size : int
+        kept : ndarray of shape (samples,), bool, optional
+            Which samples; all unless given.
+
+        Yields
+        ------
+        slice
+            Where these are among all that are kept.
+        ndarray of shape (n, H), float32
+        """
+        passed = 0
+        for (block,) in self.blocks([level], kept):
+            for start in range(0, len(block), size):
+                states = block[start : start + size]
+                yield slice(passed, passed + len(states)), states
+                passed += len(states)
+
     def level(self, level: int) -> Array:
         """All samples at one level: ndarray of shape (samples, H), float32."""
         return np.concatenate([states for (states,) in self.blocks([level])])
