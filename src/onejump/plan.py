@@ -297,7 +297,7 @@ def evaluation_cost(
     )
 
 
-def criteria_cost(sizes: Sizes, options: Mapping[str, Any], *, samples: int) -> Cost:
+def criteria_cost(sizes: Sizes, options: Mapping[str, Any], store: Store, *, samples: int) -> Cost:
     """Every jump at every level, on validation samples."""
     levels, width, vocabulary = sizes.blocks, sizes.hidden, sizes.vocabulary
     inner = rank_for(width, options.get("rank"))
@@ -309,7 +309,8 @@ def criteria_cost(sizes: Sizes, options: Mapping[str, Any], *, samples: int) -> 
         disk=20_000,
         memory=_LIBRARIES
         + 4 * vocabulary * (width + levels * inner)
-        + 4 * samples * (2 * width + 6 * levels)
+        + 8 * min(store.chunk_samples, samples) * width
+        + 48 * samples * levels
         + 16 * 64 * vocabulary,
     )
 
@@ -525,7 +526,7 @@ def _experiments(
             yield f"confidences {method}", [evaluate(method, held_out), evaluate(method, unseen)]
     if experiments.criteria:
         chosen = study.shortcuts.options(study.selection.method)
-        yield "criteria", [criteria_cost(sizes, chosen, samples=held_out)]
+        yield "criteria", [criteria_cost(sizes, chosen, store, samples=held_out)]
     if sweep := experiments.rank_sweep:
 
         def ranks_besides(method: str) -> list[float]:

@@ -16,7 +16,9 @@ rule criteria:
     threads: 16
     resources:
         **asked_of_the_site(
-            lambda w, sizes: criteria_cost(sizes, options_of(w), samples=samples(w.corpus, "validation")),
+            lambda w, sizes: criteria_cost(
+                sizes, options_of(w), STUDY.activations.store, samples=samples(w.corpus, "validation")
+            ),
             "criteria",
         ),
     params:
