@@ -217,7 +217,7 @@ def test_a_job_over_a_limit_is_named_with_its_log(
     assert state in {job["JobState"] for job in jobs_of(slow_project, "activations")}
     assert "Error in rule activations" in slow_project.said
     assert re.search(r"log: results/tiny/tiny-llama/stories/logs/activations/\w+-\d\.log", slow_project.said)
-    assert "run the same command again" in slow_project.said
+    assert "the same command goes on from there" in slow_project.said
 
 
 def test_a_submitter_killed_and_started_again_keeps_finished_shards(
