@@ -33,7 +33,7 @@ test-slurm: .venv/installed-dev
 	else echo "Missing:$$missing. As root on Debian or Ubuntu: apt-get install $(SLURM)"; exit 1; fi
 	$(BIN)/python -m pytest -m slurm tests/test_slurm.py
 
-# Ratios in one run, each with the bar that it has to hold: about forty minutes on two cores.
+# Ratios in one run, each with the bar that it has to hold: more than an hour on two cores.
 bench: .venv/installed-dev
 	$(BIN)/snakemake --cores all --configfile config.yaml
 	@for name in scores fits level_pairs distillation extraction memory large workflow; do $(BIN)/python benchmarks/$$name.py || exit 1; done
