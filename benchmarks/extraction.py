@@ -16,7 +16,8 @@ from measure import DEFAULT, at_least, at_most, ratio, seconds
 
 from onejump.activations import Prompt, batches, extract, make_prompts, pad, sample_positions
 from onejump.files import read_json
-from onejump.model import Transformer, load_model, load_tokenizer
+from onejump.loading import load_model, load_tokenizer
+from onejump.model import Transformer
 
 SENTENCES, PLAIN_SENTENCES, ROUNDS, BATCH_TOKENS, PLAIN_BATCH = 1536, 256, 3, 4096, 32
 

@@ -26,7 +26,8 @@ from onejump.activations import (
 )
 from onejump.errors import ActivationError, CorpusError, ModelError
 from onejump.files import write_json, write_table
-from onejump.model import Transformer, load_model, load_tokenizer
+from onejump.loading import load_model, load_tokenizer
+from onejump.model import Transformer
 from onejump.store import SAMPLE_ARRAYS, ActivationStore
 
 Only = Callable[[Path], list[str]]

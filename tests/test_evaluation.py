@@ -18,8 +18,9 @@ from onejump.activations import Prompt, extract
 from onejump.evaluation import arbitrary_jumps, count_parameters, evaluate, evaluate_method
 from onejump.files import write_json
 from onejump.head import Head
+from onejump.loading import load_model
 from onejump.maps import NJTC, Identity, Shortcut, ShortcutFolder, save_shortcut, shortcut_path
-from onejump.model import Transformer, load_model
+from onejump.model import Transformer
 from onejump.shortcuts import fit_exact, fit_shortcuts
 from onejump.store import ActivationStore
 

@@ -18,8 +18,8 @@ import torch
 from onejump.activations import Prompt, extract
 from onejump.errors import OneJumpError
 from onejump.files import read_json, read_table, replacing, write_json, write_table
+from onejump.loading import load_model
 from onejump.maps import JTC, save_shortcut
-from onejump.model import load_model
 from onejump.store import ActivationStore
 
 Only = Callable[[Path], list[str]]

@@ -14,8 +14,8 @@ from safetensors import safe_open
 
 from onejump.files import read_json
 from onejump.head import Head
+from onejump.loading import load_model, load_tokenizer
 from onejump.maps import ShortcutFolder
-from onejump.model import load_model, load_tokenizer
 from onejump.store import ActivationStore
 
 PAIR = Path("results/tiny/tiny-bert/stories")

@@ -17,14 +17,8 @@ from torch import nn
 
 from onejump.activations import Prompt, batches, pad
 from onejump.errors import ModelError
-from onejump.model import (
-    Transformer,
-    describe,
-    load_model,
-    load_tokenizer,
-    mask_token,
-    sizes_from_configuration,
-)
+from onejump.loading import describe, load_model, load_tokenizer, mask_token, sizes_from_configuration
+from onejump.model import Transformer
 
 SIZES: dict[str, Any] = {
     "num_hidden_layers": 3,

@@ -16,8 +16,9 @@ from onejump.activations import Prompt, extract, make_prompts
 from onejump.evaluation import evaluate
 from onejump.files import read_json, read_table
 from onejump.head import Head
+from onejump.loading import load_model, load_tokenizer
 from onejump.maps import Identity
-from onejump.model import Transformer, load_model, load_tokenizer
+from onejump.model import Transformer
 from onejump.store import ActivationStore
 
 DEFAULT = Path(__file__).parent.parent / "results" / "default"

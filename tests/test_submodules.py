@@ -17,10 +17,12 @@ from torch import nn
 
 from onejump import evaluation
 from onejump.activations import Prompt, make_prompts, pad, sample_positions
+from onejump.anatomy import PARTS, find_parts
 from onejump.errors import ActivationError, ModelError, OneJumpError
 from onejump.files import read_json, read_table, write_json, write_table
+from onejump.loading import load_model, load_tokenizer
 from onejump.maps import JTC, Identity, ShortcutFolder, save_shortcuts
-from onejump.model import PARTS, Transformer, find_parts, load_model, load_tokenizer
+from onejump.model import Transformer
 from onejump.store import ActivationStore
 from onejump.submodules import (
     Part,

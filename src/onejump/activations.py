@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from onejump.errors import ActivationError, CorpusError
 from onejump.files import read_json, read_table, replacing
-from onejump.model import Transformer, load_model, load_tokenizer, mask_token
+from onejump.loading import load_model, load_tokenizer, mask_token
+from onejump.model import Transformer
 from onejump.store import Array, ShardWriter
 
 if TYPE_CHECKING:

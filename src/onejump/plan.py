@@ -575,7 +575,7 @@ def look_up_sizes(study: Study, results: Path, given: Mapping[str, Mapping[str, 
 
 def _read_sizes(model: Model) -> dict[str, Any]:
     # Torch is loaded here, so that a workflow that only counts does not wait for it.
-    from onejump.model import sizes_from_configuration, sizes_from_gguf
+    from onejump.loading import sizes_from_configuration, sizes_from_gguf
 
     source = model.hub or model.folder
     if source:

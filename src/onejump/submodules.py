@@ -37,7 +37,7 @@ class Part:
     ----------
     transformer : Transformer
     name : str
-        One of `onejump.model.PARTS`.
+        One of `onejump.anatomy.PARTS`.
 
     Attributes
     ----------
@@ -443,7 +443,7 @@ def extract_parts(
     model, corpus, split, shard, shards, seed, options, compute, weights
         As of `onejump.activations.extract_shard`.
     part : str
-        One of `onejump.model.PARTS`.
+        One of `onejump.anatomy.PARTS`.
     """
     transformer, prompts = model_and_prompts(
         shard_sentences(read_table(corpus), split, shard, shards),

@@ -36,7 +36,7 @@ rule model:
         runtime=120,
     params:
         model=lambda w: STUDY.models[w.model].model_dump(),
-        code=fingerprint("model"),
+        code=fingerprint("loading"),
     message:
         "Checking {wildcards.model}: blocks, final norm, head"
     script:

@@ -3,7 +3,7 @@ from onejump.job import job
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.model import describe
+    from onejump.loading import describe
 
     model = snakemake.params.model
     describe(

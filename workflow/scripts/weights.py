@@ -3,6 +3,6 @@ from onejump.job import job
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.model import convert_gguf
+    from onejump.loading import convert_gguf
 
     convert_gguf(snakemake.input[0], Path(snakemake.output[0]))

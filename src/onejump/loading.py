@@ -1,0 +1,221 @@
+"""Load a model and its tokenizer from a hub name, a folder or a GGUF file, and describe them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onejump.anatomy import MASKED, is_causal, text_config
+from onejump.device import pick_device
+from onejump.errors import ModelError
+from onejump.files import replacing, write_json
+from onejump.model import Transformer
+
+
+def load_model(
+    source: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "float32",
+    device: str = "auto",
+    device_map: str | None = None,
+    trust_remote_code: bool = False,
+) -> Transformer:
+    """Load a model from a hub name or a local folder, and check its head.
+
+    It is loaded as a masked language model if its configuration names an architecture ...ForMaskedLM, and as
+    a causal one otherwise.
+
+    Parameters
+    ----------
+    source : str
+        Name on the Hugging Face hub, or a folder that `save_pretrained` wrote.
+    revision : str, optional
+        Commit of the hub model.
+    dtype : {"float32", "float16", "bfloat16"}
+    device, device_map : str
+        One device, or how to spread the model over several.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be loaded, or not be seen as embedding -> blocks -> final norm -> head.
+    """
+    from transformers import AutoConfig
+
+    placement = {"device_map": device_map} if device_map else {}
+    with _loading(source):
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+        model = _auto_model(config).from_pretrained(
+            source,
+            revision=revision,
+            dtype=getattr(torch, dtype),
+            trust_remote_code=trust_remote_code,
+            **placement,
+        )
+    if not device_map:
+        model = model.to(pick_device(device))
+    return Transformer(model)
+
+
+def _auto_model(config: Any) -> Any:
+    """The class that loads what a configuration is of."""
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+
+    masked = any(name.endswith(MASKED) for name in config.architectures or ())
+    return AutoModelForMaskedLM if masked else AutoModelForCausalLM
+
+
+def load_tokenizer(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """Load the tokenizer that belongs to a model."""
+    from transformers import AutoTokenizer
+
+    with _loading(source):
+        return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+
+
+def mask_token(tokenizer: Any) -> int:
+    """The token that stands for one to be predicted.
+
+    Raises
+    ------
+    ModelError
+        If the tokenizer has none.
+    """
+    token = tokenizer.mask_token_id
+    if token is None:
+        raise ModelError(
+            f"{tokenizer.name_or_path}: its tokenizer has no mask token, which a masked language model needs"
+        )
+    return int(token)
+
+
+def convert_gguf(gguf: str | Path, output: str | Path) -> None:
+    """Unpack a GGUF file into a folder of safetensors and tokenizer, once, as its unpacking is slow."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    gguf = Path(gguf)
+    if not gguf.is_file():
+        raise ModelError(f"{gguf}: no such GGUF file")
+    with _loading(str(gguf)):
+        model = AutoModelForCausalLM.from_pretrained(
+            str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32
+        )
+        tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    # The weights are plain float32 now; transformers would still refuse to save a model marked as quantized.
+    model.hf_quantizer = None
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    with replacing(output) as fresh:
+        model.save_pretrained(fresh)
+        tokenizer.save_pretrained(fresh)
+
+
+def sizes_from_configuration(
+    source: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> dict[str, Any]:
+    """Sizes of a hub name or a folder, and whether it is causal, from its configuration alone."""
+    from transformers import AutoConfig
+
+    with _loading(source), torch.device("meta"):
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+        model = _auto_model(config).from_config(config, trust_remote_code=trust_remote_code)
+    return {
+        "blocks": text_config(model).num_hidden_layers,
+        "hidden": text_config(model).hidden_size,
+        "vocabulary": model.get_output_embeddings().weight.shape[0],
+        "parameters": model.num_parameters(),
+        "causal": is_causal(model),
+    }
+
+
+def sizes_from_gguf(path: str | Path) -> dict[str, int]:
+    """Sizes of a GGUF file, from its header."""
+    from gguf import GGUFReader
+
+    with _loading(str(path)):
+        reader = GGUFReader(path)
+        architecture = reader.fields["general.architecture"].contents()
+        return {
+            "blocks": int(reader.fields[f"{architecture}.block_count"].contents()),
+            "hidden": int(reader.fields[f"{architecture}.embedding_length"].contents()),
+            "vocabulary": len(reader.fields["tokenizer.ggml.tokens"].contents()),
+            "parameters": int(sum(int(tensor.n_elements) for tensor in reader.tensors)),
+        }
+
+
+def resolve_hub(hub: str, revision: str | None) -> str:
+    """Fetch a hub model into the local cache and give back its commit."""
+    from huggingface_hub import snapshot_download
+
+    # A repository often holds the same weights in several formats.
+    unwanted = ["*.bin", "*.h5", "*.msgpack", "*.onnx", "*.ot", "*.tflite", "*.gguf", "original/*"]
+    with _loading(hub):
+        snapshot = snapshot_download(hub, revision=revision, ignore_patterns=unwanted)
+    return Path(snapshot).name
+
+
+@contextmanager
+def _loading(source: str) -> Iterator[None]:
+    from transformers.utils import logging
+
+    # Its bar counts tensors, hundreds a second: next to the stages' own bars that is noise.
+    logging.disable_progress_bar()
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{source}: the model could not be loaded: {reason[:500]}") from error
+
+
+def describe(
+    model_path: str | Path,
+    head_path: str | Path,
+    *,
+    source: str,
+    revision: str | None = None,
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+    device: str = "auto",
+    device_map: str | None = None,
+) -> None:
+    """The stage: load and check a model, then write its sizes (json) and its head (safetensors)."""
+    local = Path(source).is_dir()
+    commit = None if local else resolve_hub(source, revision)
+    transformer = load_model(
+        source,
+        revision=commit,
+        dtype=dtype,
+        device=device,
+        device_map=device_map,
+        trust_remote_code=trust_remote_code,
+    )
+    tokenizer = load_tokenizer(source, revision=commit, trust_remote_code=trust_remote_code)
+    if len(tokenizer) > transformer.model.get_input_embeddings().num_embeddings:
+        raise ModelError(
+            f"{source}: its tokenizer knows {len(tokenizer)} tokens, the model embeds "
+            f"{transformer.model.get_input_embeddings().num_embeddings}: they do not belong together"
+        )
+    if not transformer.causal:
+        mask_token(tokenizer)
+    transformer.head.save(head_path)
+    write_json(
+        model_path,
+        {
+            "source": source,
+            "revision": commit,
+            "architecture": type(transformer.model).__name__,
+            "causal": transformer.causal,
+            "blocks": len(transformer.blocks),
+            "hidden": transformer.hidden,
+            "vocabulary": transformer.head.vocabulary,
+            "parameters": transformer.model.num_parameters(),
+            "dtype": dtype,
+            "trust_remote_code": trust_remote_code,
+        },
+    )
