@@ -7,7 +7,7 @@ BIN := .venv/bin
 NAME = $(shell sed -n 's/^study:[[:space:]]*//p' $(STUDY))
 SNAKEMAKE = $(BIN)/snakemake --cores all --configfile $(STUDY)
 
-.PHONY: run report test test-slurm bench check clean
+.PHONY: run report test test-slurm bench check docs clean
 .DEFAULT_GOAL := run
 
 run: .venv/installed
@@ -38,15 +38,19 @@ bench: .venv/installed-dev
 	$(BIN)/snakemake --cores all --configfile config.yaml
 	@for name in scores fits level_pairs distillation extraction memory large workflow; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
-check: .venv/installed-dev
+check: .venv/installed-dev docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 
+# The pages of docs/ as a site: docs/_build/index.html. A warning, such as a link to nowhere, is an error.
+docs: .venv/installed-dev
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
+
 clean:
-	rm -rf .venv .snakemake results resources
+	rm -rf .venv .snakemake results resources docs/_build
 
 .venv/installed: envs/requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -110,6 +110,12 @@ def test_importing_any_module_needs_no_network_and_the_package_no_torch() -> Non
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_every_name_of_the_package_is_there() -> None:
+    assert dir(onejump) == sorted(onejump.__all__)
+    for name in onejump.__all__:
+        assert getattr(onejump, name).__module__.startswith("onejump.")
+
+
 def test_nothing_is_pickled_and_nothing_evaluated() -> None:
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text(encoding="utf-8")

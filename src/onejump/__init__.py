@@ -20,7 +20,7 @@ _HOME = {
     "Shortcut": "maps",
     "ShortcutFolder": "maps",
     "Transformer": "model",
-    "load_model": "model",
+    "load_model": "loading",
     "load_shortcut": "maps",
     "load_study": "study",
 }
@@ -32,3 +32,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'onejump' has no attribute {name!r}")
     return getattr(importlib.import_module(f"onejump.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,24 @@
+"""The documentation as a site: `make docs` builds it, warnings being errors."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
+
+project = "onejump"
+author = "The onejump authors"
+copyright = "The onejump authors, MIT licence"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+myst_enable_extensions = ["deflist"]
+myst_heading_anchors = 3
+html_theme = "furo"
+html_title = "onejump"
+# Types stand in the signatures; the docstrings say what types cannot (shapes, units).
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+napoleon_numpy_docstring, napoleon_google_docstring = True, False
+napoleon_use_rtype = False
+# A prompt or a comment is not copied with a command.
+copybutton_prompt_text = "$ "
