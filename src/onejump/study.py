@@ -60,8 +60,10 @@ def _metric(value: str) -> str:
 
 
 def _colormap(value: str) -> str:
-    from matplotlib import colormaps
-
+    try:
+        from matplotlib import colormaps
+    except ImportError:  # a figure cannot be drawn here either
+        return value
     if value not in colormaps:
         near = difflib.get_close_matches(value, colormaps, n=3, cutoff=0.5) or ["cividis", "viridis"]
         raise ValueError(f"a matplotlib colour map, such as {', '.join(near)}")
