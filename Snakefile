@@ -2,11 +2,6 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
-# A study given by --configfile stands alone: it is not mixed with the default one.
-if not workflow.overwrite_configfiles:
-
-    configfile: "config.yaml"
-
 
 report: "workflow/report/workflow.rst"
 

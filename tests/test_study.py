@@ -47,15 +47,19 @@ def test_every_study_of_the_project_is_valid_and_named_once(path: Path) -> None:
         ("models/m", None, ["models.m", "None given"]),
         ("models/a b", {"hub": "x"}, ["models.a b", "'a b' given", "letters, digits"]),
         ("models/corpora", {"hub": "x"}, ["models.corpora", "a name other than"]),
-        ("corpora/c/training", "10", ["corpora.c.training", "'10' given", "integer"]),
+        ("corpora/c/training", "10", ["corpora.c.training", "'10' given", "whole number"]),
         ("corpora/c/training", 0, ["corpora.c.training", "0 given", "greater than 0"]),
         ("corpora/c", {"path": "x"}, ["corpora.c.training: missing", "corpora.c.validation: missing"]),
-        ("shortcuts/n-njtc/rank", 0, ["shortcuts.n-njtc.rank", "0 given", "greater than 0"]),
-        ("shortcuts/n-njtc/rank", "five", ["shortcuts.n-njtc.rank", "'five' given", "integer"]),
+        ("shortcuts/n-njtc/rank", 0, ["shortcuts.n-njtc.rank", "0 given", "at least 1"]),
+        ("shortcuts/n-njtc/rank", "five", ["shortcuts.n-njtc.rank", "'five' given", "part of H"]),
         ("shortcuts/nnjtc", {}, ["shortcuts.nnjtc: unknown key", "identity, jtc, njtc, n-njtc, joint"]),
         ("shortcuts/jtc/solver", "gradient", ["shortcuts.jtc.solver", "'gradient' given", "'exact'"]),
-        ("shortcuts/n-njtc/gradient", {"epochs": 3}, ["shortcuts.n-njtc", "only with solver: gradient"]),
-        ("selection/method", "njtc", ["selection.method: 'njtc' given", "jtc, n-njtc"]),
+        (
+            "shortcuts/n-njtc/gradient",
+            {"epochs": 3},
+            ["n-njtc.gradient: it has no effect without solver: gradient"],
+        ),
+        ("selection/method", "njtc", ["selection.method: 'njtc' given", "own shortcuts: n-njtc"]),
         ("selection/metric", "cos", ["selection.metric: 'cos' given", "'cosine'"]),
         ("evaluation/arbitrary", ["first", -1], ["evaluation.arbitrary.1: -1 given"]),
         ("evaluation/arbitrary", ["frst"], ["evaluation.arbitrary.0: 'frst' given", "'first'"]),
@@ -70,10 +74,40 @@ def test_every_study_of_the_project_is_valid_and_named_once(path: Path) -> None:
         ("activations/store/dtype", "int8", ["activations.store.dtype: 'int8' given", "'float32'"]),
         ("activations/store/keepbits", 24, ["activations.store.keepbits: 24 given", "23"]),
         ("compute/device", "gpu", ["compute", "cuda", "'gpu'"]),
-        ("shortcuts/n-njtc/rank", 1.5, ["shortcuts.n-njtc.rank: 1.5 given", "less than 1"]),
+        ("shortcuts/n-njtc/rank", 1.5, ["shortcuts.n-njtc.rank: 1.5 given", "such as 5 or 0.01"]),
         ("corpora/c/unit", "word", ["corpora.c.unit: 'word' given", "'paragraph'"]),
         ("corpora/c/standard_library", True, ["corpora.c", "exactly one of", "path, standard_library"]),
-        ("figures/prediction", {}, ["figures.prediction.methods: 'identity' given", "jtc, n-njtc, ojfa"]),
+        ("figures/prediction", {}, ["figures.prediction.methods: the default has 'identity'", "jtc, n-njtc"]),
+        ("models/m/revision", "main", ["models.m.revision: 'main' given", "not from the hub"]),
+        ("models/m", {"gguf": "x", "trust_remote_code": True}, ["m.trust_remote_code: True given"]),
+        ("models/m/sha256", "0" * 64, ["models.m.sha256", "no effect without wheel"]),
+        ("models/m", {"wheel": "x==1"}, ["models.m.file", "missing; it names the file"]),
+        ("models/m", {"hub": "../m"}, ["models.m.hub: '../m' given", "a folder of this machine: folder"]),
+        ("models/m", {"hub": "a/b/c"}, ["models.m.hub: 'a/b/c' given", "openai-community/gpt2"]),
+        ("models/m", {"wheel": "x==1", "file": "../../evil.txt"}, ["models.m.file: '../../evil.txt' given"]),
+        ("models/m", {"wheel": "x==1", "file": "/etc/passwd"}, ["models.m.file: '/etc/passwd' given"]),
+        ("models/m", {"wheel": "x==1", "file": "a//b"}, ["models.m.file: 'a//b' given", "inside the wheel"]),
+        ("models/m", {"wheel": "x==1", "file": "{a}.gguf"}, ["models.m.file: '{a}.gguf' given", "braces"]),
+        ("models/m", {"wheel": "../../x==1.0", "file": "f"}, ["models.m.wheel: '../../x==1.0'", "pinned"]),
+        ("models/m", {"wheel": "x==1/../..", "file": "f"}, ["models.m.wheel: 'x==1/../..' given", "pinned"]),
+        ("models/m/folder", "a\nb", ["models.m.folder: 'a\\nb' given", "control characters"]),
+        ("models/m/folder", "a\ud800", ["models.m.folder: 'a\\ud800' given", "control characters"]),
+        ("models/..", {"hub": "x"}, ["models...: '..' given", "a name of"]),
+        ("corpora/weights", {"path": "x", "training": 1, "validation": 1}, ["corpora.weights", "other than"]),
+        ("study", "../mine", ["study: '../mine' given", "a name of"]),
+        ("study", "x" * 101, ["study: 'xxx", "at most 100"]),
+        ("corpora/c/subset", "x", ["corpora.c.subset: 'x' given", "no effect without dataset"]),
+        ("corpora/c/split", "train", ["corpora.c.split: 'train' given", "no effect without dataset"]),
+        ("corpora/c", {"path": "a.txt", "text": "x", "training": 1, "validation": 1}, ["c.text: 'x' given"]),
+        ("corpora/c/language", "English", ["corpora.c.language: 'English' given", "such as en, de or zh"]),
+        ("corpora/c/min_characters", 2000, ["c.min_characters: 2000 given", "max_characters = 1000"]),
+        ("activations/store", {"compressor": "none", "compression_level": 3}, ["store.compression_level: 3"]),
+        ("activations/store", {"dtype": "float16", "keepbits": 11}, ["store.keepbits: 11 given", "float16"]),
+        ("evaluation/precision_at", [1, 5, 1], ["evaluation.precision_at: 1 given twice"]),
+        ("shortcuts", {"jtc": {}}, ["selection.method: the default has 'n-njtc', but the study has none"]),
+        ("shortcuts/distilled", {"sharpness": float("nan")}, ["distilled.sharpness: nan given"]),
+        ("models/m/folder", 3, ["models.m.folder: 3 given", "text"]),
+        ("seed", "x" * 10_000, ["seed: 'xxx", "..."]),
         ("experiments/level-pair", {}, ["experiments.level-pair: unknown key", "level-pairs"]),
         (
             "experiments/level-pairs",
@@ -88,7 +122,7 @@ def test_every_study_of_the_project_is_valid_and_named_once(path: Path) -> None:
         ),
         ("experiments/early-exit", {"targets": [95]}, ["early-exit.targets.0: 95 given", "equal to 1"]),
         ("experiments/transfer", {}, ["experiments.transfer", "another corpus"]),
-        ("experiments/rank-sweep", {"ranks": [0.01, 0]}, ["rank-sweep.ranks.1: 0 given", "greater than 0"]),
+        ("experiments/rank-sweep", {"ranks": [0.01, 0]}, ["rank-sweep.ranks.1: 0 given", "at least 1"]),
         (
             "experiments/rank-sweep",
             {"metrics": ["precision@2"]},
@@ -108,8 +142,48 @@ def test_a_mistake_is_one_line_with_key_value_and_what_is_accepted(
         parse_study(changed(key, value))
     for words in said:
         assert words in str(error.value)
-    mistakes = 2 if "missing" in said[0] else 1
+    mistakes = 2 if ": missing" in said[0] else 1
     assert len(str(error.value).splitlines()) == mistakes
+
+
+@pytest.mark.parametrize("on", [None, True, {}], ids=str)
+def test_a_switch_that_is_named_is_on(on: Any) -> None:
+    study = changed("shortcuts/identity", on) | {"experiments": {"criteria": on}, "figures": {"pareto": on}}
+    found = parse_study(study)
+    assert found.shortcuts.methods() == ("identity", "jtc", "n-njtc")
+    assert found.experiments.names() == ("criteria",)
+    assert "pareto" in found.figures.names()
+
+
+def test_false_switches_off_what_is_on_by_itself() -> None:
+    found = parse_study(changed("figures", {"scores": False, "one-jump": None}))
+    assert "scores" not in found.figures.names()
+    assert "one-jump" in found.figures.names()
+
+
+def test_a_section_whose_keys_are_all_commented_out_is_the_default() -> None:
+    empty = dict.fromkeys(("activations", "selection", "evaluation", "figures", "experiments", "compute"))
+    assert parse_study(VALID | empty) == parse_study(VALID)
+
+
+def test_a_wheels_file_has_one_checksum() -> None:
+    source = {"wheel": "x==1", "file": "f.txt"}
+    corpus = source | {"sha256": "0" * 64, "training": 1, "validation": 1}
+    with pytest.raises(StudyError, match=r"corpora\.c\.sha256: .*another checksum, or none"):
+        parse_study(VALID | {"models": {"m": source}, "corpora": {"c": corpus}})
+
+
+def test_thousands_of_mistakes_are_counted_and_not_all_told() -> None:
+    with pytest.raises(StudyError) as error:
+        parse_study(VALID | {f"key{number}": 1 for number in range(10_000)})
+    lines = str(error.value).splitlines()
+    assert len(lines) == 21
+    assert lines[-1] == "and 9980 more mistakes"
+
+
+def test_a_misspelt_key_is_told_its_neighbour() -> None:
+    with pytest.raises(StudyError, match=r"^shortcut: unknown key; did you mean shortcuts\? accepted here: "):
+        parse_study(VALID | {"shortcut": {}})
 
 
 def test_every_mistake_is_told_at_once() -> None:
@@ -154,10 +228,12 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
         load_study(tmp_path / "absent.yaml")
     bad = tmp_path / "bad.yaml"
     bad.write_text("a: [1, 2", encoding="utf-8")
-    with pytest.raises(StudyError, match=r"bad\.yaml: not readable as YAML"):
+    with pytest.raises(StudyError, match=r"bad\.yaml, line 1: not readable as YAML"):
         load_study(bad)
     bad.write_text("- a list", encoding="utf-8")
-    with pytest.raises(StudyError, match="a mapping of keys was expected, list was given"):
+    with pytest.raises(
+        StudyError, match="a mapping of keys such as `study: mine` was expected, a list was found"
+    ):
         load_study(bad)
 
 

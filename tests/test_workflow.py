@@ -149,7 +149,7 @@ def test_distilled_kinds_are_kinds_like_any_other(project: Project) -> None:
 def test_figures_that_are_asked_for_bring_what_they_need(project: Project) -> None:
     study = project.study
     study["shortcuts"]["affine"] = {"steps": 10, "batch": 16}
-    others = dict.fromkeys(["methods", "one-jump", "alternatives", "scores", "parameters"])
+    others = dict.fromkeys(["methods", "one-jump", "alternatives", "scores", "parameters"], False)
     names = ("limit", "pareto", "spaces", "ranks")
     study["figures"] = others | {name: {} for name in names}
     project.study = study
@@ -263,8 +263,13 @@ def test_a_failing_job_shows_its_log_and_how_to_go_on(
 
 def test_a_bad_study_is_refused_before_anything_is_planned(project: Project) -> None:
     project.study |= {"selection": {"metric": "cosin"}}
-    output = project.snakemake(succeeds=False)
-    assert "selection.metric: 'cosin' given, accepted is 'signed-squared-cosine', 'cosine' or 'mse'" in output
+    output = project.snakemake("--config", "evaluation={random: -1}", succeeds=False)
+    line = 1 + (project.folder / "study.yaml").read_text().splitlines().index("  metric: cosin")
+    assert (
+        f"study.yaml, line {line}: selection.metric: 'cosin' given, accepted is 'signed-squared-cosine', "
+        "'cosine' or 'mse'"
+    ) in output
+    assert "--config: evaluation.random: -1 given" in output
     assert "Traceback" not in output
 
 

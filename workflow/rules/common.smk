@@ -27,17 +27,31 @@ from onejump.plan import (
     submodules_cost,
     uses_gpu,
 )
-from onejump.study import DISTILLED_METHODS, parse_study
+from onejump.study import DISTILLED_METHODS, load_study
+
+# The study is read here once more: Snakemake takes the last of repeated keys in silence, keeps no lines, and
+# understands what a value of --config holds as text. A study given by --configfile stands alone.
+STUDY_FILES = [os.path.relpath(file) for file in workflow.overwrite_configfiles] or ["config.yaml"]
+try:
+    STUDY = load_study(
+        *STUDY_FILES,
+        settings=[
+            setting
+            for setting in workflow.config_settings.config_args or ()
+            if not setting.startswith("gpu_request=")
+        ],
+    )
+except StudyError as error:
+    sys.exit(f"The study is not valid:\n{error}")
+if not workflow.overwrite_configfiles:
+
+    configfile: "config.yaml"
+
 
 # How this site asks for a GPU, a line of its profile and no part of a study: gpus, or gres:<name>.
 GPU_REQUEST = config.pop("gpu_request", "gpus")
 if not re.fullmatch(r"gpus|gres:\w+(:\w+)?", GPU_REQUEST):
     sys.exit(f"gpu_request: {GPU_REQUEST!r} given, accepted is 'gpus' or 'gres:<name>' such as 'gres:gpu'")
-
-try:
-    STUDY = parse_study(config)
-except StudyError as error:
-    sys.exit(f"The study is not valid:\n{error}")
 
 RESULTS = f"results/{STUDY.study}"
 PAIR = f"{RESULTS}/{{model}}/{{corpus}}"
