@@ -1,0 +1,325 @@
+"""What a GPU computes, held against the CPU, and what it takes: both in one run of about ten minutes.
+
+First, a model of SmolLM2-135M's shapes in float32 goes through every stage that uses a GPU, on the CPU and on
+the GPU, and the two have to agree. Then the GPU's stages are timed at Llama-2-7B's shapes in bfloat16. All
+weights are random: no model has to be fetched.
+
+    python benchmarks/gpu.py                                # on a machine with a GPU
+    python benchmarks/gpu.py --device cpu --shapes tiny     # to try the script itself
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measure import at_least, at_most
+from torch import Tensor
+
+from onejump.activations import Prompt, extract
+from onejump.distillation import Distiller
+from onejump.early_exit import confidences
+from onejump.evaluation import evaluate
+from onejump.exact import fit_jtc, fit_n_njtc
+from onejump.exit_head import ExitHead
+from onejump.gradient import fit_gradient
+from onejump.head import Head
+from onejump.maps import NNJTC, Shortcut
+from onejump.model import Transformer
+from onejump.selection import score_matrix, surprisal_matrix
+from onejump.shortcuts import gather_moments
+from onejump.store import ActivationStore
+
+SHAPES: dict[str, dict[str, int]] = {
+    "tiny": {"blocks": 4, "hidden": 64, "feed_forward": 128, "heads": 4, "key_heads": 2, "vocabulary": 512},
+    "smollm2-135m": {
+        "blocks": 30,
+        "hidden": 576,
+        "feed_forward": 1536,
+        "heads": 9,
+        "key_heads": 3,
+        "vocabulary": 49_152,
+    },
+    "llama-2-7b": {
+        "blocks": 32,
+        "hidden": 4096,
+        "feed_forward": 11_008,
+        "heads": 32,
+        "key_heads": 32,
+        "vocabulary": 32_000,
+    },
+}
+TOKENS, BATCH_TOKENS, TOP_K = 24, 16_384, 64
+
+
+RANK_PART, TOKENS, BATCH_TOKENS, TOP_K = 100, 24, 16_384, 64
+# Largest difference of two devices' results in float32, in units of the results' own size. Training repeats
+# rounding from step to step, and a sample whose two most likely tokens are equal counts for one or the other.
+SAME, SAME_TRAINED, SAME_SHARE = 1e-3, 1e-2, 0.1
+TRAINED = ("n-njtc by gradient", "one-jump", "affine")
+
+
+def random_model(shapes: dict[str, int], dtype: torch.dtype, device: torch.device) -> Transformer:
+    """A Llama of these shapes with random weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    configuration = LlamaConfig(
+        num_hidden_layers=shapes["blocks"],
+        hidden_size=shapes["hidden"],
+        intermediate_size=shapes["feed_forward"],
+        num_attention_heads=shapes["heads"],
+        num_key_value_heads=shapes["key_heads"],
+        vocab_size=shapes["vocabulary"],
+        max_position_embeddings=4096,
+        tie_word_embeddings=False,
+        dtype=dtype,
+    )
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with device:
+            model = LlamaForCausalLM(configuration)
+    finally:
+        torch.set_default_dtype(usual)
+    return Transformer(model)
+
+
+def random_prompts(count: int, vocabulary: int) -> list[Prompt]:
+    """Prompts of TOKENS tokens each, the last one kept."""
+    tokens = np.random.default_rng(0).integers(1, vocabulary, (count, TOKENS)).tolist()
+    return [Prompt(i, of_prompt, np.array([TOKENS - 1])) for i, of_prompt in enumerate(tokens)]
+
+
+def store_of(transformer: Transformer, samples: int, path: Path) -> ActivationStore:
+    prompts = random_prompts(samples, transformer.head.vocabulary)
+    extract(transformer, prompts, path, batch_tokens=BATCH_TOKENS, top_k=TOP_K)
+    return ActivationStore([path])
+
+
+def wait_for(device: torch.device) -> None:
+    """Until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def timed(device: torch.device, work: Callable[[], Any], rounds: int = 1) -> tuple[float, Any]:
+    """Seconds of one round, the best of all, and what the last round gave."""
+    best, made = float("inf"), None
+    for _ in range(rounds):
+        wait_for(device)
+        start = time.perf_counter()
+        made = work()
+        wait_for(device)
+        best = min(best, time.perf_counter() - start)
+    return best, made
+
+
+def difference(ours: Tensor, reference: Tensor) -> float:
+    """Largest difference, in units of the reference's own root mean square."""
+    reference = reference.double().cpu()
+    return float((ours.double().cpu() - reference).abs().max() / reference.square().mean().sqrt())
+
+
+def made_by(device: torch.device, store: ActivationStore, head: Head, states: Tensor) -> dict[str, Tensor]:
+    """What every stage that may run on a GPU gives for one store, as tensors to compare."""
+    head = head.to(device)
+    levels, rank = store.levels - 1, max(1, store.hidden // RANK_PART)
+    held_out = torch.arange(store.samples) % 10 == 0
+    found: dict[str, Tensor] = {}
+
+    def predictions(shortcut: Shortcut) -> Tensor:
+        predicted: Tensor = shortcut.cpu()(states[levels // 2])
+        return predicted
+
+    moments = gather_moments(store, [levels // 2], device)
+    found["jtc"] = predictions(fit_jtc(moments))
+    jumps = [fit_n_njtc(gather_moments(store, [level], device), rank) for level in range(levels)]
+    found["n-njtc"] = predictions(jumps[levels // 2])
+    by_adam = fit_gradient(
+        store,
+        rank,
+        normalised=True,
+        joint=False,
+        epochs=2,
+        batch=256,
+        learning_rate=0.02,
+        seed=0,
+        device=device,
+    )
+    found["n-njtc by gradient"] = predictions(by_adam[levels // 2])
+    distiller = Distiller(
+        store,
+        head,
+        held_out=held_out,
+        norm=head.config.norm,
+        steps=10,
+        batch=256,
+        learning_rate=0.01,
+        patience=5,
+        seed=0,
+    )
+    one_jump = distiller.one_jump(range(levels), rank)
+    found["one-jump"] = predictions(one_jump.at(levels // 2))
+    found["affine"] = predictions(distiller.affine(levels // 2))
+    found["scores"] = score_matrix(store, jumps, device)
+    found["surprisal of jumps"] = surprisal_matrix(store, head, jumps[:2], held_out.nonzero()[:, 0])
+    methods = {"n-njtc": lambda level: jumps[level], "one-jump": one_jump.at}
+    table = evaluate(store, head, methods, device=device).sort_values(["method", "metric", "level"])
+    for metric, of_metric in table.groupby("metric"):
+        found[f"evaluation, {metric}"] = torch.tensor(of_metric["value"].tolist())
+    sure = confidences(store, head, methods, device=device)
+    found["confidences"] = torch.tensor(sure["probability"].tolist())
+    return found
+
+
+def compare(shapes: dict[str, int], device: torch.device, samples: int, folder: Path) -> None:
+    """Hold all that a device makes against the CPU's, in float32."""
+    cpu = torch.device("cpu")
+    on_cpu, on_device = (random_model(shapes, torch.float32, cpu) for _ in range(2))
+    on_device = Transformer(on_device.model.to(device))
+    reference = store_of(on_cpu, samples, folder / "cpu.zarr")
+    store = store_of(on_device, samples, folder / "device.zarr")
+    states = torch.stack([torch.from_numpy(reference.level(level)) for level in range(reference.levels)])
+    off = max(
+        difference(torch.from_numpy(store.level(level)), states[level]) for level in range(store.levels)
+    )
+    # The store keeps 10 mantissa bits: two numbers at the edge of a bit end up one bit apart.
+    at_most("extraction, device against CPU", off, 2**-10 * 30)
+    expected = made_by(cpu, reference, on_cpu.head, states)
+    made = made_by(device, reference, on_cpu.head, states)
+    for name, tensor in expected.items():
+        bar = SAME_TRAINED if name in TRAINED or ", " in name or name == "confidences" else SAME
+        bar = SAME_SHARE if "precision" in name else bar
+        at_most(f"{name}, device against CPU", difference(made[name], tensor), bar)
+
+
+def time_extraction(
+    shapes: dict[str, int], device: torch.device, samples: int, folder: Path
+) -> tuple[ActivationStore, Head]:
+    """Time extraction from a model in bfloat16, and hold a check for exit against one of its blocks."""
+    size = 8192 if device.type == "cuda" else 512
+    matrix = torch.randn(size, size, dtype=torch.bfloat16, device=device)
+    took, _ = timed(device, lambda: matrix @ matrix, rounds=5)
+    reached = 2 * size**3 / took
+    print(f"matrix product in bfloat16: {reached / 1e12:.3g} TFLOPS", flush=True)
+
+    took, transformer = timed(device, lambda: random_model(shapes, torch.bfloat16, device))
+    parameters = transformer.model.num_parameters()
+    print(f"{parameters / 1e9:.3g} billion parameters made and checked in {took:.1f} s", flush=True)
+    prompts = random_prompts(samples, transformer.head.vocabulary)
+    store_of(transformer, min(samples, 64), folder / "warm-up.zarr")
+    took, store = timed(device, lambda: store_of(transformer, samples, folder / "timed.zarr"))
+    tokens = sum(len(prompt.tokens) for prompt in prompts)
+    used = 2 * parameters * tokens / took / reached
+    note = f"{tokens / took:.0f} tokens/s, {samples / took:.0f} samples/s into the store"
+    at_least("extraction, share of the matrix product's FLOPS", 100 * used, 40, note, unit="%")
+
+    check_for_exit(transformer, max(1, transformer.hidden // RANK_PART), device)
+    return store, transformer.head
+
+
+def time_fits(store: ActivationStore, head: Head, device: torch.device) -> None:
+    """Time the stages behind extraction, which do not hold the model."""
+    levels, samples, rank = store.levels - 1, store.samples, max(1, store.hidden // RANK_PART)
+    took, jump = timed(device, lambda: fit_n_njtc(gather_moments(store, [levels // 2], device), rank))
+    print(f"n-njtc, one level of {samples} samples: {took:.2f} s", flush=True)
+    took, _ = timed(device, lambda: fit_jtc(gather_moments(store, [levels // 2], device)))
+    print(f"jtc, one level: {took:.2f} s", flush=True)
+    options: dict[str, Any] = {"epochs": 1, "batch": 256, "learning_rate": 0.02, "seed": 0}
+    took, _ = timed(
+        device, lambda: fit_gradient(store, rank, normalised=True, joint=False, device=device, **options)
+    )
+    print(f"n-njtc by gradient, one epoch at all levels: {took:.2f} s", flush=True)
+    steps = 50
+    distiller = Distiller(
+        store,
+        head,
+        held_out=torch.arange(samples) % 10 == 0,
+        norm=head.config.norm,
+        steps=steps,
+        batch=512,
+        learning_rate=0.01,
+        patience=steps,
+        seed=0,
+    )
+    took, _ = timed(device, lambda: distiller.metric)
+    print(f"the head's own metric: {took:.2f} s", flush=True)
+    took, _ = timed(device, lambda: distiller.one_jump(range(levels), rank))
+    print(f"one-jump, closed form and {steps} steps of 512 samples: {took:.2f} s", flush=True)
+    took, _ = timed(device, lambda: score_matrix(store, [jump] * levels, device))
+    print(f"scores of {levels} jumps on {levels} levels: {took:.2f} s", flush=True)
+    took, _ = timed(device, lambda: evaluate(store, head, {"n-njtc": lambda _: jump}, device=device))
+    print(f"evaluation of one method at all levels: {took:.2f} s", flush=True)
+    if device.type == "cuda":
+        print(f"peak GPU memory: {torch.cuda.max_memory_allocated() / 1e9:.1f} GB", flush=True)
+
+
+@torch.inference_mode()
+def check_for_exit(transformer: Transformer, rank: int, device: torch.device) -> None:
+    """A check for exit (jump, exit head, most likely token) against one block, for 1 and 32 tokens."""
+    head, hidden = transformer.head, transformer.hidden
+    ones, zeros = torch.ones(hidden), torch.zeros(hidden)
+    jump = NNJTC(torch.randn(hidden, rank), torch.randn(rank, hidden), ones, zeros, zeros, ones).to(device)
+    exit_head = ExitHead(head, jump.up, jump.bias)
+    model = transformer.model
+    block = transformer.blocks[0]
+    repeated = 20
+    for tokens in (1, 32):
+        states = torch.randn(tokens, 1, hidden, dtype=model.dtype, device=device)
+        where = torch.zeros(tokens, 1, dtype=torch.long, device=device)
+        rotation = model.model.rotary_emb(states, where)
+
+        def through_block(states: Tensor = states, rotation: Any = rotation) -> None:
+            for _ in range(repeated):
+                block(states, position_embeddings=rotation, attention_mask=None)
+
+        def check(states: Tensor = states) -> None:
+            for _ in range(repeated):
+                exit_head.top(jump.reduce(states[:, 0].float()))
+
+        of_block, _ = timed(device, through_block, rounds=5)
+        of_check, _ = timed(device, check, rounds=5)
+        note = f"{1e6 * of_check / repeated:.0f} us and {1e6 * of_block / repeated:.0f} us"
+        at_most(
+            f"check for exit / one block, {tokens} tokens at once",
+            100 * of_check / of_block,
+            2,
+            note,
+            unit="%",
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--shapes", choices=SHAPES, help="of both parts, instead of each one's own")
+    parser.add_argument("--samples", type=int, help="of both parts, instead of each one's own")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        sys.exit("--device cuda: torch finds no GPU here; --device cpu --shapes tiny tries the script")
+    if device.type == "cuda":
+        print(torch.cuda.get_device_name(), f"torch {torch.__version__}", flush=True)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        shapes = SHAPES[arguments.shapes or "smollm2-135m"]
+        compare(shapes, device, arguments.samples or 1000, folder)
+        shapes = SHAPES[arguments.shapes or "llama-2-7b"]
+        store, head = time_extraction(shapes, device, arguments.samples or 2048, folder)
+        time_fits(store, head, device)
+    print(f"{time.perf_counter() - start:.0f} s in all", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""The script for a machine with a GPU, tried where there is none: its comparison has to hold of the CPU itself."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from projects import ROOT
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import gpu
+
+    return gpu
+
+
+def test_a_device_agrees_with_itself_in_every_stage(
+    benchmark, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["gpu.py", "--device", "cpu", "--shapes", "tiny", "--samples", "200"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    benchmark.main()
+    compared = [line for line in capsys.readouterr().out.splitlines() if "device against CPU" in line]
+    stages = ("extraction", "jtc", "n-njtc", "one-jump", "affine", "scores", "evaluation", "confidences")
+    assert all(any(stage in line for line in compared) for stage in stages)
+    assert [line for line in compared if not line.startswith("ok")] == []
+
+
+def test_a_missing_gpu_is_said_in_one_line(benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cuda"])
+    monkeypatch.setattr(benchmark.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="torch finds no GPU here"):
+        benchmark.main()
