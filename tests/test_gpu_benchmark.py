@@ -1,4 +1,4 @@
-"""The script for a machine with a GPU, tried where there is none: its comparison has to hold of the CPU itself."""
+"""The script for a machine with a GPU, tried where there is none: there it compares the CPU with itself."""
 
 from __future__ import annotations
 
