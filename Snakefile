@@ -33,7 +33,7 @@ localrules:
     evaluation,
     parameters,
     figure_methods,
-    figure_one_jump,
+    figure_selected,
     figure_prediction,
     figure_alternatives,
     figure_limit,

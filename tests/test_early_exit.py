@@ -329,7 +329,7 @@ def test_shortcuts_without_the_held_out_documents(method: str, study: dict[str, 
     assert kept.sum() == 240
     levels = [store.level(level).astype(np.float64)[kept] for level in range(LEVELS + 1)]
     x, y = (np.concatenate(levels[:-1]), np.concatenate([levels[-1]] * LEVELS))
-    name = "joint.safetensors"
+    name = "all-levels.safetensors"
     if method == "jtc":
         x, y, name = levels[1], levels[-1], "level-01.safetensors"
     reference = LinearRegression(fit_intercept=method == "joint").fit(x, y)
@@ -381,7 +381,7 @@ def test_the_stage(study: dict[str, Any], tmp_path: Path) -> None:
     tables = [pd.read_parquet(path) for path in pairs[0]]
     assert sorted(tables[0]["sample"].unique()) == held_out.tolist()
     assert tables[1]["sample"].nunique() == SAMPLES
-    # One jump at every level.
+    # The selected jump at every level.
     one = pd.read_parquet(pairs[1][1])
     expected = confidences(
         study["validation"], study["head"], {"m": lambda _: some_shortcuts("distilled")[2]}

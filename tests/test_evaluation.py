@@ -192,7 +192,7 @@ def run_stage(
     return pd.read_parquet(tmp_path / f"{method}.parquet")
 
 
-def test_the_one_jump_is_the_chosen_jump_at_every_level(
+def test_ojfa_is_the_selected_jump_at_every_level(
     transformer: Transformer, store: ActivationStore, fitted: dict[str, Path], tmp_path: Path
 ) -> None:
     transformer.head.save(tmp_path / "head.safetensors")
@@ -201,7 +201,7 @@ def test_the_one_jump_is_the_chosen_jump_at_every_level(
     at_chosen = own[own["level"] == 2].reset_index(drop=True)
     of_one = one[one["level"] == 2].reset_index(drop=True)
     pd.testing.assert_frame_equal(at_chosen.drop(columns="method"), of_one.drop(columns="method"))
-    # Elsewhere it is the chosen jump's matrix on that level's states, not that level's own jump.
+    # Elsewhere it is the selected jump's matrix on that level's states, not that level's own jump.
     jump = ShortcutFolder(fitted["n-njtc"]).load(2)
     for level in range(4):
         with torch.inference_mode():
@@ -262,6 +262,6 @@ def test_folders_are_as_the_stage_wrote_them(fitted: dict[str, Path], tmp_path: 
     assert sorted(path.name for path in fitted["njtc"].iterdir()) == [
         f"level-0{i}.safetensors" for i in range(4)
     ]
-    assert [path.name for path in fitted["joint"].iterdir()] == ["joint.safetensors"]
+    assert [path.name for path in fitted["joint"].iterdir()] == ["all-levels.safetensors"]
     save_shortcut(shortcut_path(tmp_path, 0), Identity(), {})
     assert ShortcutFolder(tmp_path).levels == 1

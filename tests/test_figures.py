@@ -25,7 +25,7 @@ from onejump.figures import LOOKS, _Kind, _pareto_front, draw
 from onejump.selection import METRICS, select_jump
 
 FIGURES = (
-    *("methods", "one-jump", "alternatives", "limit", "pareto"),
+    *("methods", "selected", "alternatives", "limit", "pareto"),
     *("scores", "parameters", "spaces", "ranks"),
 )
 PRECISIONS = ["precision@1", "precision@5", "precision@10"]
@@ -200,8 +200,8 @@ def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Figu
 
 EXPECTED = {
     "methods": [*EVERY, "ojfa (from level", "ojfa-normalised", "ojfa-distilled", "ojfa-distilled-surprisal"],
-    "one-jump": ["n-njtc, a jump per level (30 jumps)", "one jump (OJFA), from level", "identity"],
-    "alternatives": ["joint (one jump fitted to all levels)", "first jump (level 0)", "last jump (level 29)"],
+    "selected": ["n-njtc, a jump per level (30 jumps)", "selected jump (OJFA), from level", "identity"],
+    "alternatives": ["joint (one n-njtc for all levels)", "first jump (level 0)", "last jump (level 29)"],
     "limit": ["share of affine's precision@1", "identity", "one-jump", "ojfa (from level"],
     "pareto": ["share of affine's precision@1, mean over levels", "affine", "one-jump", "ojfa (from level"],
     "scores": ["jump m (fitted at level m)", "◀ jump ", "chosen: jump "],

@@ -41,7 +41,7 @@ def masked(fresh_project: Callable[[], Project], tiny_masked_folder: Callable[[s
         "one-jump": {"rank": 3} | brief,
         "affine": brief,
     }
-    others = dict.fromkeys(("one-jump", "alternatives", "parameters"))
+    others = dict.fromkeys(("selected", "alternatives", "parameters"))
     study["figures"] = {name: {} for name in FIGURES} | others
     project.study = study
     project.snakemake()

@@ -52,6 +52,7 @@ def test_every_study_of_the_project_is_valid_and_named_once(path: Path) -> None:
         ("corpora/c", {"path": "x"}, ["corpora.c.training: missing", "corpora.c.validation: missing"]),
         ("shortcuts/n-njtc/rank", 0, ["shortcuts.n-njtc.rank", "0 given", "at least 1"]),
         ("shortcuts/n-njtc/rank", "five", ["shortcuts.n-njtc.rank", "'five' given", "part of H"]),
+        ("figures/one-jump", {}, ["figures.one-jump: unknown key; it is called figures.selected now"]),
         ("shortcuts/nnjtc", {}, ["shortcuts.nnjtc: unknown key", "identity, jtc, njtc, n-njtc, joint"]),
         ("shortcuts/jtc/solver", "gradient", ["shortcuts.jtc.solver", "'gradient' given", "'exact'"]),
         (
@@ -156,9 +157,9 @@ def test_a_switch_that_is_named_is_on(on: Any) -> None:
 
 
 def test_false_switches_off_what_is_on_by_itself() -> None:
-    found = parse_study(changed("figures", {"scores": False, "one-jump": None}))
+    found = parse_study(changed("figures", {"scores": False, "selected": None}))
     assert "scores" not in found.figures.names()
-    assert "one-jump" in found.figures.names()
+    assert "selected" in found.figures.names()
 
 
 def test_a_section_whose_keys_are_all_commented_out_is_the_default() -> None:

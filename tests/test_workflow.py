@@ -18,7 +18,7 @@ from projects import PAIR, Project, Study
 
 FIGURES = {
     "figure_methods",
-    "figure_one_jump",
+    "figure_selected",
     "figure_alternatives",
     "figure_scores",
     "figure_parameters",
@@ -58,13 +58,13 @@ def test_a_run_leaves_what_is_promised(finished: Project) -> None:
     assert len(evaluation) == 9 * 4 * len(metrics)
     assert evaluation["value"].notna().all()
     drawn = {path.name for path in (pair / "figures").iterdir()}
-    names = ("methods", "one-jump", "alternatives", "scores", "parameters")
+    names = ("methods", "selected", "alternatives", "scores", "parameters")
     assert drawn == {f"{name}.{suffix}" for name in names for suffix in ("svg", "png")}
     scores = pd.read_parquet(pair / "scores.parquet")
     assert len(scores) == 3 * 4 * 4
 
 
-def test_the_one_jump_is_the_jump_it_names(finished: Project) -> None:
+def test_ojfa_is_the_jump_that_the_selection_names(finished: Project) -> None:
     pair = finished.folder / PAIR
     jump = json.loads((pair / "selection.json").read_text(encoding="utf-8"))["jump"]
     table = (
@@ -149,7 +149,7 @@ def test_distilled_kinds_are_kinds_like_any_other(project: Project) -> None:
 def test_figures_that_are_asked_for_bring_what_they_need(project: Project) -> None:
     study = project.study
     study["shortcuts"]["affine"] = {"steps": 10, "batch": 16}
-    others = dict.fromkeys(["methods", "one-jump", "alternatives", "scores", "parameters"], False)
+    others = dict.fromkeys(["methods", "selected", "alternatives", "scores", "parameters"], False)
     names = ("limit", "pareto", "spaces", "ranks")
     study["figures"] = others | {name: {} for name in names}
     project.study = study
@@ -284,7 +284,7 @@ def test_a_rank_over_the_width_is_refused_once_the_model_is_known(project: Proje
 def test_the_report_holds_every_figure(project: Project) -> None:
     project.snakemake("--report", "report.html")
     page = (project.folder / "report.html").read_text(encoding="utf-8")
-    for figure in ("methods", "one-jump", "alternatives", "scores", "parameters"):
+    for figure in ("methods", "selected", "alternatives", "scores", "parameters"):
         assert f"figures/{figure}.svg" in page
 
 

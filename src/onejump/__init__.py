@@ -1,10 +1,10 @@
-"""Shortcuts in transformers: fit, select and evaluate one jump from any level to the last.
+"""Shortcuts in transformers: maps from an early block's hidden state to the last block's.
 
 >>> import onejump
 >>> results = "results/default/smollm2-135m"
->>> jump = onejump.load_shortcut(f"{results}/wikipedia-en/shortcuts/n-njtc/level-13.safetensors")
+>>> jump = onejump.load_shortcuts(f"{results}/wikipedia-en", "ojfa").at(13)
 >>> head = onejump.Head.load(f"{results}/head.safetensors")
->>> logits = head.logits(jump(states))  # states of any level, of shape (..., H)
+>>> logits = head.logits(jump(states))  # states of level 13, of shape (..., H)
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ _HOME = {
     "OneJumpError": "errors",
     "Shortcut": "maps",
     "ShortcutFolder": "maps",
+    "Shortcuts": "results",
     "Transformer": "model",
     "load_model": "loading",
     "load_shortcut": "maps",
+    "load_shortcuts": "results",
     "load_study": "study",
 }
 __all__ = sorted(_HOME)

@@ -24,7 +24,7 @@ def _one_clear_error() -> Iterator[None]:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="onejump")
 def main() -> None:
-    """Shortcuts in transformers: one jump from any level to the last."""
+    """Shortcuts in transformers: from a level to the last block's output."""
 
 
 def _study_argument(command: Callable[..., None]) -> Callable[..., None]:

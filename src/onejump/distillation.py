@@ -328,7 +328,7 @@ class Distiller:
         )
 
     def one_jump(self, levels: Sequence[int], rank: int, statistics: str = "shared") -> OneJump:
-        """One jump for some levels, which are numbered as in `levels`.
+        """A one-jump for some levels, which are numbered as in `levels`.
 
         Parameters
         ----------

@@ -263,9 +263,9 @@ def _teacher(logits: Tensor, top_tokens: Tensor) -> Teacher:
 def arbitrary_jumps(
     choices: Sequence[str | int], random: int, *, levels: int, chosen: int, seed: int
 ) -> dict[str, int]:
-    """Jumps to hold against the chosen one: method name -> level the jump was fitted at.
+    """Jumps to hold against the selected one: method name -> level the jump was fitted at.
 
-    Random ones are drawn without repetition from the jumps that are neither chosen nor named.
+    Random ones are drawn without repetition from the jumps that are neither selected nor named.
     """
     places = {"first": 0, "middle": levels // 2, "last": levels - 1}
     jumps = {f"arbitrary-{c}": places[c] if isinstance(c, str) else c for c in choices}
@@ -339,7 +339,7 @@ def evaluate_method(
         Of the model stage.
     method : str
         A fitted method, or what is made of a selection: ojfa, arbitrary (several), ojfa-normalised (the
-        chosen jump with each level's own normalisation statistics), or ojfa-distilled (of distilled jumps,
+        selected jump with each level's own normalisation statistics), or ojfa-distilled (of distilled jumps,
         with the one that held-out surprisal chose besides).
     shortcuts : Path or None
         The method's folder; for the latter ones that of the method selected from; None for identity.
@@ -391,7 +391,7 @@ def count_parameters(
     ----------
     output : Path
         Table with columns model, corpus, method, shortcuts (how many are kept), numbers,
-        reduction (how many times fewer numbers than the set that the one jump was chosen from).
+        reduction (how many times fewer numbers than the set that the selected jump comes from).
     folders : mapping of method -> folder
     selection : Path
     """

@@ -61,7 +61,7 @@ LOOKS = {
 """Look of each method, in the order of legends and tables."""
 
 ARBITRARY = "#CC79A7"
-"""Colour of arbitrary choices of the one jump; among themselves they differ by line style."""
+"""Colour of arbitrary choices in place of the selected jump; among themselves they differ by line style."""
 GREY = "#8A8A8A"
 QUIET = "#555555"
 
@@ -378,7 +378,7 @@ def _short(value: float) -> str:
 
 
 def _mark_level(ax: Axes, curves: list[Curve], level: int) -> None:
-    """A line at the level that the one jump comes from, and a star where it crosses the jump's curve."""
+    """A line at the level that the selected jump comes from, and a star where it crosses the jump's curve."""
     colour = LOOKS["ojfa"].colour
     ax.axvline(level, color=colour, linewidth=0.8, linestyle=":", zorder=1.8)
     ax.annotate(

@@ -74,11 +74,11 @@ def draw(figure: str, outputs: Sequence[Path], *, options: dict[str, Any], **inp
     **inputs : Path
         What it is drawn from, by name:
 
-        - evaluation: table of `onejump.evaluation.collect`, for methods, one-jump, prediction, alternatives,
+        - evaluation: table of `onejump.evaluation.collect`, for methods, selected, prediction, alternatives,
           limit, pareto and sub-modules;
         - scores: table of `onejump.selection.score_jumps`, for scores;
         - parameters: table of `onejump.evaluation.count_parameters`, for parameters and pareto;
-        - selection: of `onejump.selection.select_jump`, for one-jump, alternatives and scores; where methods,
+        - selection: of `onejump.selection.select_jump`, for selected, alternatives and scores; where methods,
           limit, pareto and parameters get it too, they name the chosen level;
         - analysis: table of `onejump.analysis.analyse`, for spaces and ranks;
         - level_pairs, sub_modules, transfer, criteria, rank_sweep: table of the stage of that name, for the
@@ -154,14 +154,14 @@ def _share_of_limit(table: pd.DataFrame, metric: str, method: str, label: str) -
     return curve._replace(values=shares, errors=errors)
 
 
-def _draw_one_jump(inputs: Inputs, options: dict[str, Any]) -> Figure:
-    """OJFA Fig. 1: a jump for each level, the one jump, identity."""
+def _draw_selected(inputs: Inputs, options: dict[str, Any]) -> Figure:
+    """OJFA Fig. 1: a jump for each level, the selected jump, identity."""
     table, chosen = inputs.table("evaluation"), inputs.selection()
     jump, source = chosen["jump"], chosen["computed_from"]
     count = source["levels"]
     labels = {
         source["method"]: f"{source['method']}, a jump per level ({count} jump{'s' if count > 1 else ''})",
-        "ojfa": f"one jump (OJFA), from level {jump}",
+        "ojfa": f"selected jump (OJFA), from level {jump}",
         "identity": "identity",
     }
     panels = {
@@ -172,16 +172,16 @@ def _draw_one_jump(inputs: Inputs, options: dict[str, Any]) -> Figure:
         ]
         for metric in measured_metrics(table, inputs.figure, options)
     }
-    return level_figure("One jump in place of a jump per level", table, panels, mark=jump)
+    return level_figure("The selected jump in place of a jump per level", table, panels, mark=jump)
 
 
 def _draw_alternatives(inputs: Inputs, options: dict[str, Any]) -> Figure:
-    """OJFA Fig. 2: the one jump, the joint fit, and arbitrary choices."""
+    """OJFA Fig. 2: the selected jump, the joint fit, and arbitrary choices."""
     table, chosen = inputs.table("evaluation"), inputs.selection()
     levels = chosen["computed_from"]["levels"]
     labels = {
-        "ojfa": f"one jump (OJFA), from level {chosen['jump']}",
-        "joint": "joint (one jump fitted to all levels)",
+        "ojfa": f"selected jump (OJFA), from level {chosen['jump']}",
+        "joint": "joint (one n-njtc for all levels)",
     }
     present = list(dict.fromkeys(table["method"]))
     arbitrary = [method for method in present if method.startswith("arbitrary-")]
@@ -202,7 +202,7 @@ def _draw_alternatives(inputs: Inputs, options: dict[str, Any]) -> Figure:
             curve = curve_of(table, metric, method, f"random jumps ({len(random)})" if i == 0 else "")
             curves.append(curve._replace(name="arbitrary", errors=None, style=style))
         panels[metric] = curves
-    return level_figure("The one jump and its alternatives", table, panels, envelope="arbitrary")
+    return level_figure("The selected jump and its alternatives", table, panels, envelope="arbitrary")
 
 
 _FIRST_TO_LAST: dict[str, Callable[[int], int]] = {
@@ -568,7 +568,7 @@ def _draw_parameters(inputs: Inputs, options: dict[str, Any]) -> Figure:
     reduction = dict(zip(table["method"], table["reduction"].astype(float), strict=True))
     methods = [method for method in LOOKS if method in numbers]
     labels = dict(zip(methods, methods, strict=True))
-    # Reductions are relative to the set that the one jump was selected from: its own is 1.
+    # Reductions are relative to the set that the selected jump comes from: its own is 1.
     sets = [f"{method} set" for method in ("n-njtc", "njtc") if reduction.get(method) == 1]
     the_set = sets[0] if sets else "set of jumps"
     if inputs.has("selection"):
@@ -630,7 +630,7 @@ def _reduction(factor: float) -> str:
 
 _FIGURES: dict[str, Callable[[Inputs, dict[str, Any]], Figure]] = {
     "methods": _draw_methods,
-    "one-jump": _draw_one_jump,
+    "selected": _draw_selected,
     "prediction": _draw_prediction,
     "alternatives": _draw_alternatives,
     "limit": _draw_limit,

@@ -1,7 +1,7 @@
 """Shortcuts as modules: maps from a level's states to the last level's, and their files.
 
 A method's folder holds one safetensors file a shortcut: `level-07.safetensors` jumps from level 7 to the last
-one, `joint.safetensors` from any level. What the tensors do not say stands in the file's metadata.
+one, `all-levels.safetensors` from any level. What the tensors do not say stands in the file's metadata.
 
 | kind | map | paper |
 |---|---|---|
@@ -41,6 +41,10 @@ class Shortcut(nn.Module, ABC):
     kind: ClassVar[str]
     optional: ClassVar[tuple[str, ...]] = ()
     """Tensors that may be None."""
+    norm: str | None = None
+    """What it does to a state first: "rms" or "layer" (the model's own kind), "batch" or None."""
+    level: int | None = None
+    """The level that it was fitted at, if that is one level and known."""
 
     @abstractmethod
     def forward(self, states: Tensor) -> Tensor:
@@ -49,6 +53,15 @@ class Shortcut(nn.Module, ABC):
     def at(self, level: int) -> Shortcut:
         """The shortcut for states of a level: of most kinds, itself."""
         return self
+
+    def extra_repr(self) -> str:
+        """What `print` shows: the kind, its sizes, its norm, and the level that it was fitted at."""
+        return ", ".join(f"{name}={value}" for name, value in self._described().items() if value is not None)
+
+    def _described(self) -> dict[str, Any]:
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
+        hidden, rank = shapes.get("down", (*shapes.get("matrix", (None,))[:1], None))
+        return {"kind": self.kind, "hidden": hidden, "rank": rank, "norm": self.norm, "level": self.level}
 
     def numbers(self) -> int:
         """Numbers kept at inference."""
@@ -224,6 +237,7 @@ class NNJTC(NJTC):
     """
 
     kind = "n-njtc"
+    norm = "batch"
     gamma: Tensor
     beta: Tensor
     mean: Tensor
@@ -259,6 +273,7 @@ class Residual(Shortcut):
     """
 
     kind = "residual"
+    norm = "batch"
 
     def __init__(self, correction: NNJTC) -> None:
         super().__init__()
@@ -356,7 +371,12 @@ class OneJump(_Normalising):
             down = self.scale[level][:, None] * down
         if self.mix is not None:
             down = down @ self.mix[level]
-        return Distilled(down, self.offset[level], self.up, self.bias, self.norm, self.eps)
+        jump = Distilled(down, self.offset[level], self.up, self.bias, self.norm, self.eps)
+        jump.level = level
+        return jump
+
+    def _described(self) -> dict[str, Any]:
+        return super()._described() | {"level": f"0..{len(self.offset) - 1}"}
 
     def forward(self, states: Tensor) -> Tensor:
         """Approximate last-level states from states (L, ..., H) of all early-exit levels.
@@ -390,9 +410,13 @@ def _triangular(rows: Tensor) -> tuple[Tensor, Tensor]:
     return triangle.T, basis.T
 
 
+ALL_LEVELS = "all-levels.safetensors"
+"""File of the one shortcut of a method that has one for all levels (joint and one-jump)."""
+
+
 def shortcut_path(folder: str | Path, level: int | None) -> Path:
-    """File of the shortcut from a level, or of the one fitted to all levels (None)."""
-    return Path(folder) / ("joint.safetensors" if level is None else f"level-{level:02d}.safetensors")
+    """File of the shortcut from a level, or of the one for all levels (None)."""
+    return Path(folder) / (ALL_LEVELS if level is None else f"level-{level:02d}.safetensors")
 
 
 def save_shortcut(path: str | Path, shortcut: Shortcut, about: dict[str, Any]) -> None:
@@ -455,7 +479,9 @@ def load_shortcut(path: str | Path) -> Shortcut:
     if about is None:
         raise OneJumpError(f"{path}: no shortcut in it: its metadata lack the key 'shortcut'")
     described = json.loads(about)
-    return KINDS[described["kind"]].restore(tensors, described.get("config", {}))
+    shortcut = KINDS[described["kind"]].restore(tensors, described.get("config", {}))
+    shortcut.level = described.get("level")
+    return shortcut
 
 
 class ShortcutFolder:
@@ -479,7 +505,7 @@ class ShortcutFolder:
         self._one = load_shortcut(one).to(device) if one.is_file() else None
         self.levels = len(list(self.folder.glob("level-*.safetensors")))
         if self._one is None and not self.levels:
-            raise OneJumpError(f"{folder}: no shortcuts in it (level-*.safetensors or joint.safetensors)")
+            raise OneJumpError(f"{folder}: no shortcuts in it (level-*.safetensors or {ALL_LEVELS})")
 
     def __len__(self) -> int:
         """How many shortcuts there are."""

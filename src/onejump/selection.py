@@ -226,7 +226,7 @@ def rank_jumps(scores: pd.DataFrame, metric: str) -> pd.Series[float]:
 
 
 def select_jump(output: Path, scores: Path, *, method: str, metric: str) -> None:
-    """The stage's second half: write the chosen jump, its margin and the ranking (json).
+    """The stage's second half: write the selected jump, its margin and the ranking (json).
 
     Parameters
     ----------

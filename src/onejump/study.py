@@ -44,7 +44,7 @@ DISTILLED_METHODS = ("distilled", "one-jump", "affine")
 ANALYSED_METHODS = ("n-njtc", "distilled")
 # What exits early unless the study says otherwise: what the papers and this project would use for it.
 EXITING_METHODS = ("identity", "jtc", "njtc", "n-njtc", "distilled", "one-jump", "ojfa", "ojfa-distilled")
-# What a sweep fits at every rank: the best kind of the papers, the one jump chosen from it, distilled ones.
+# What a sweep fits at every rank: the best kind of the papers, the selected one of its jumps, distilled ones.
 SWEPT_METHODS = ("n-njtc", "distilled", "one-jump", "ojfa")
 # Kinds whose jumps can compete to be the selected one.
 SELECTED_METHODS = ("njtc", "n-njtc")
@@ -375,7 +375,7 @@ class Distilled(Distillation):
 
 
 class OneJump(Distillation):
-    """One distilled jump for all levels."""
+    """One distilled map for all levels: one B, and one A that a level only mixes or scales."""
 
     rank: Rank | None = None
     """r, or below 1 the part of H that it is; null means 0.01: floor(H / 100), at least 1."""
@@ -453,7 +453,7 @@ class Shortcuts(_Switches):
     distilled: Distilled | None = None
     """A low-rank jump for each level, trained on the teacher's distribution; one is also selected (OJFA)."""
     one_jump: Annotated[OneJump | None, Field(alias="one-jump")] = None
-    """One low-rank jump for all levels, trained on the teacher's distribution."""
+    """One low-rank map for all levels, trained on the teacher's distribution."""
     affine: Affine | None = None
     """What low rank is compared with: a full-rank affine map for each level, trained likewise."""
 
@@ -470,7 +470,7 @@ class Shortcuts(_Switches):
 
 
 class Selection(_Section):
-    """How the one jump is chosen."""
+    """How a jump is selected."""
 
     method: Literal["njtc", "n-njtc"] = "n-njtc"
     """The kind whose jumps compete."""
@@ -484,11 +484,11 @@ class Evaluation(_Section):
     precision_at: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 5, 10]
     """k of each precision@k."""
     arbitrary: list[Literal["first", "middle", "last"] | NonNegativeInt] = ["first", "middle", "last"]
-    """Jumps to compare the chosen one with: by place, or by level."""
+    """Jumps to compare the selected one with: by place, or by level."""
     random: NonNegativeInt = 5
     """Further jumps for that comparison, drawn by the study's seed."""
     normalised: bool = False
-    """The chosen jump with each level's own normalisation statistics besides: what normalisation explains."""
+    """Also the selected jump with each level's own normalisation statistics: what normalisation explains."""
 
 
 class LevelFigure(_Section):
@@ -546,12 +546,12 @@ class Figures(_Switches):
 
     methods: LevelFigure | None = LevelFigure()
     """Every method by exit level."""
-    one_jump: Annotated[LevelFigure | None, Field(alias="one-jump")] = LevelFigure()
-    """OJFA Fig. 1: a jump for each level, the one jump, identity."""
+    selected: LevelFigure | None = LevelFigure()
+    """OJFA Fig. 1: a jump for each level, the selected jump, identity."""
     prediction: PredictionFigure | None = None
     """JTC Fig. 3 and 4, N-NJTC Fig. 3: precision@k and surprisal of the papers' kinds."""
     alternatives: LevelFigure | None = LevelFigure()
-    """OJFA Fig. 2: the one jump, the joint fit, the band of arbitrary choices."""
+    """OJFA Fig. 2: the selected jump, the joint fit, the band of arbitrary choices."""
     limit: ShareFigure | None = None
     """What every method keeps of the precision of the affine limit, by exit level."""
     pareto: ShareFigure | None = None
@@ -564,6 +564,13 @@ class Figures(_Switches):
     """How much of the spaces that they read and write the jumps of two levels share: n-njtc, distilled."""
     ranks: RankFigure | None = None
     """How much of the last level's variance each rank of these jumps holds, and what it is worth."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_of_before(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and "one-jump" in given:
+            raise rule("unknown key; it is called figures.selected now", "one-jump")
+        return given
 
 
 class LevelPairs(_Section):
@@ -696,7 +703,7 @@ class Study(_Section):
     shortcuts: Annotated[Shortcuts, Empty]
     """What is fitted."""
     selection: Annotated[Selection, Empty] = Selection()
-    """How the one jump is chosen."""
+    """How a jump is selected."""
     evaluation: Annotated[Evaluation, Empty] = Evaluation()
     """What is measured."""
     figures: Annotated[Figures, Empty] = Figures()

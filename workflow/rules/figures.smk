@@ -21,22 +21,22 @@ rule figure_methods:
         "../scripts/figures.py"
 
 
-rule figure_one_jump:
+rule figure_selected:
     input:
         evaluation=f"{PAIR}/evaluation.parquet",
         selection=f"{PAIR}/selection.json",
     output:
-        figure_outputs("one-jump"),
+        figure_outputs("selected"),
     log:
-        f"{PAIR}/logs/figures/one-jump.log",
+        f"{PAIR}/logs/figures/selected.log",
     conda:
         "../../envs/onejump.yaml"
     params:
-        figure="one-jump",
-        options=figure_options("one-jump"),
+        figure="selected",
+        options=figure_options("selected"),
         code=FIGURE_CODE,
     message:
-        "Drawing the one jump of {wildcards.model} on {wildcards.corpus}"
+        "Drawing the selected jump of {wildcards.model} on {wildcards.corpus}"
     script:
         "../scripts/figures.py"
 
@@ -76,7 +76,7 @@ rule figure_alternatives:
         options=figure_options("alternatives"),
         code=FIGURE_CODE,
     message:
-        "Drawing the alternatives to the one jump of {wildcards.model} on {wildcards.corpus}"
+        "Drawing the alternatives to the selected jump of {wildcards.model} on {wildcards.corpus}"
     script:
         "../scripts/figures.py"
 

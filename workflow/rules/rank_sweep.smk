@@ -48,7 +48,7 @@ use rule selection as rank_selection with:
     log:
         f"{PAIR}/logs/ranks/{{rank}}/selection.log",
     message:
-        "Selecting the one jump of rank {wildcards.rank}, {wildcards.model} on {wildcards.corpus}"
+        "Selecting a jump of rank {wildcards.rank}, {wildcards.model} on {wildcards.corpus}"
 
 
 use rule evaluate as rank_evaluate with:

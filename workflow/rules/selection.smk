@@ -65,7 +65,7 @@ rule selection:
         metric=STUDY.selection.metric,
         code=fingerprint("selection"),
     message:
-        "Selecting the one jump of {wildcards.model} on {wildcards.corpus}"
+        "Selecting a jump of {wildcards.model} on {wildcards.corpus}"
     script:
         "../scripts/selection.py"
 
@@ -82,4 +82,4 @@ use rule selection as distilled_selection with:
         metric=STUDY.selection.metric,
         code=fingerprint("selection"),
     message:
-        "Selecting the one distilled jump of {wildcards.model} on {wildcards.corpus}"
+        "Selecting a distilled jump of {wildcards.model} on {wildcards.corpus}"

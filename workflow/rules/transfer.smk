@@ -32,7 +32,7 @@ use rule selection as transfer_selection with:
     log:
         f"{PAIR}/logs/transfer/{{target}}/selection.log",
     message:
-        "Selecting the one jump of {wildcards.corpus} for {wildcards.target}, {wildcards.model}"
+        "Selecting a jump of {wildcards.corpus} for {wildcards.target}, {wildcards.model}"
 
 
 rule transfer:
