@@ -19,7 +19,17 @@ from onejump.evaluation import arbitrary_jumps, count_parameters, evaluate, eval
 from onejump.files import write_json
 from onejump.head import Head
 from onejump.loading import load_model
-from onejump.maps import NJTC, Identity, Shortcut, ShortcutFolder, save_shortcut, shortcut_path
+from onejump.maps import (
+    NJTC,
+    Affine,
+    Distilled,
+    Identity,
+    OneJump,
+    Shortcut,
+    ShortcutFolder,
+    save_shortcut,
+    shortcut_path,
+)
 from onejump.model import Transformer
 from onejump.shortcuts import fit_exact, fit_shortcuts
 from onejump.store import ActivationStore
@@ -145,6 +155,28 @@ def test_standard_error_of_r2_is_the_linearised_ones_and_near_the_bootstraps(
         picks = [generator.integers(0, SAMPLES, SAMPLES) for _ in range(300)]
         spread = np.std([r2_score(last[pick], predicted[pick]) for pick in picks])
         assert found == pytest.approx(spread, rel=0.25)
+
+
+@pytest.mark.parametrize("kind", ["distilled", "one-jump", "affine"])
+def test_a_kind_that_predicts_no_state_has_no_r2(
+    kind: str, transformer: Transformer, store: ActivationStore
+) -> None:
+    """The same jump made longer predicts the same tokens, so that no score may depend on the length."""
+    normal = torch.randn(32, 32, generator=torch.Generator().manual_seed(0))
+    down, up, bias = normal[:, :3], normal[:3], normal[3]
+
+    def longer(factor: float) -> Callable[[int], Shortcut]:
+        if kind == "affine":
+            return lambda _: Affine(factor * normal, factor * bias, "rms", 1e-5)
+        if kind == "distilled":
+            return lambda _: Distilled(down, torch.zeros(3), factor * up, factor * bias, "rms", 1e-5)
+        return OneJump(down, torch.zeros(4, 3), factor * up, factor * bias, "rms", 1e-5).at
+
+    methods = {"once": longer(1.0), "twice": longer(2.0), "identity": lambda _: Identity()}
+    table = evaluate(store, transformer.head, methods, precision_at=(1,))
+    assert set(table.loc[table["metric"] == "r2", "method"]) == {"identity"}
+    once, twice = (table[table["method"] == name].reset_index(drop=True) for name in ("once", "twice"))
+    np.testing.assert_allclose(once["value"], twice["value"], rtol=1e-3)
 
 
 def test_arbitrary_jumps() -> None:

@@ -30,6 +30,7 @@ FIGURES = (
 )
 PRECISIONS = ["precision@1", "precision@5", "precision@10"]
 PAPERS = ("identity", "jtc", "njtc", "n-njtc", "joint")
+DISTILLED = ("distilled", "one-jump", "affine")
 EVERY = (*PAPERS, "residual", "distilled", "one-jump", "affine")
 
 
@@ -111,7 +112,9 @@ def tables(
     evaluation = []
     for method, at in jumps.items():
         for k in level:
-            for name in [*PRECISIONS, "surprisal", "kl", "r2"]:
+            # A distilled kind has no r2.
+            fit = [] if method in DISTILLED or method.startswith("ojfa-distilled") else ["r2"]
+            for name in [*PRECISIONS, "surprisal", "kl", *fit]:
                 value = _value(method, name, k / max(1, levels - 1), at / max(1, levels - 1))
                 value *= 1 + 0.02 * rng.normal()
                 value = min(value, 1.0) if name in PRECISIONS else value
@@ -279,6 +282,18 @@ def test_infinite_and_zero_values_are_drawn(tmp_path: Path) -> None:
     table.to_parquet(inputs["evaluation"], index=False)
     svg, _ = _draw("methods", tmp_path, inputs, metrics=["precision@1", "surprisal", "kl", "r2"])
     assert "identity (to inf)" in _texts(svg)
+
+
+def test_a_method_without_the_first_metric_is_in_the_legend(
+    full: dict[str, Path], drawn: Callable[..., Figure]
+) -> None:
+    result = drawn("methods", full, metrics=["r2", "precision@1"])
+    names = [text.get_text() for text in result.legends[0].get_texts()]
+    first, second = result.axes
+    assert "distilled" in names
+    assert names.index("residual") < names.index("distilled")
+    for ax, there in ((first, False), (second, True)):
+        assert (LOOKS["distilled"].colour in [line.get_color() for line in ax.lines]) is there
 
 
 def test_every_method_has_a_look_of_its_own() -> None:

@@ -203,6 +203,24 @@ def test_the_stage_writes_the_matrix_and_its_argmax(
     assert (table["n"] == 60).all()
 
 
+def test_jumps_that_predict_no_state_have_no_mse(
+    tmp_path: Path, make_store: MakeStore, levels_of_data: Data
+) -> None:
+    states = levels_of_data(3, 40, H)
+    jumps = some_jumps(2, "distilled")
+    for level, jump in enumerate(jumps):
+        save_shortcut(shortcut_path(tmp_path, level), jump, {})
+    scores = tmp_path / "scores.parquet"
+    score_jumps(scores, make_store(states).paths, tmp_path, model="m", corpus="c", device="cpu")
+    assert set(pd.read_parquet(scores)["metric"]) == {"signed-squared-cosine", "cosine"}
+    select_jump(tmp_path / "selection.json", scores, method="distilled", metric="cosine")
+    chosen = json.loads((tmp_path / "selection.json").read_text())
+    assert list(chosen["by_metric"]) == ["signed-squared-cosine", "cosine"]
+    with pytest.raises(OneJumpError, match="metric 'mse' given, but distilled jumps are scored by signed-"):
+        select_jump(tmp_path / "other.json", scores, method="distilled", metric="mse")
+    assert not (tmp_path / "other.json").exists()
+
+
 def test_only_low_rank_jumps_of_every_level_compete(
     tmp_path: Path, make_store: MakeStore, levels_of_data: Data
 ) -> None:

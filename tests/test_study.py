@@ -130,6 +130,11 @@ def test_every_study_of_the_project_is_valid_and_named_once(path: Path) -> None:
             ["experiments.rank-sweep.metrics", "[1, 5,"],
         ),
         (
+            "figures/prediction",
+            {"methods": ["distilled", "affine"], "metrics": ["r2"]},
+            ["figures.prediction.metrics: 'r2' given", "distilled, affine", "predict no state"],
+        ),
+        (
             "experiments/rank-sweep",
             {"methods": ["one-jump"]},
             ["rank-sweep.methods: 'one-jump' given", "jtc, n-njtc, ojfa"],

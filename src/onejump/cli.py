@@ -173,7 +173,13 @@ def _summarise(pair: Path, model: str, corpus: str) -> None:
     width = max(map(len, ("method", *means.index)))
     click.echo(f"    {'method':<{width}}" + "".join(f"{name:>14}" for name in metrics))
     for method in means.index:
-        shown = "".join(f"{means.loc[method, metric]:>14.3f}" for metric in metrics)
+        measured = means.loc[method]
+        # A distilled kind has no r2.
+        known = [metric in measured and measured[metric] == measured[metric] for metric in metrics]
+        shown = "".join(
+            f"{measured[metric]:>14.3f}" if there else f"{'-':>14}"
+            for metric, there in zip(metrics, known, strict=True)
+        )
         click.echo(f"    {method:<{width}}{shown}")
     for figure in sorted((pair / "figures").glob("*.svg")):
         click.echo(f"figure   {figure}")

@@ -172,13 +172,14 @@ def evaluate(
     Returns
     -------
     DataFrame
-        Columns method, level, metric, value, stderr, n.
+        Columns method, level, metric, value, stderr, n. r2 is there of methods that predict a state
+        (`Shortcut.predicts_state`).
     """
     head = head.to(device)
     sources = range(store.levels - 1)
     variation = _Variation(store, device)
     means: dict[tuple[str, int], dict[str, _Mean]] = {(m, level): {} for m in methods for level in sources}
-    r2 = {key: _R2(variation) for key in means}
+    r2: dict[tuple[str, int], _R2] = {}
     exits = Exits(head, methods, device)
     done = 0
     with tqdm(total=store.samples, unit="sample", disable=None) as progress:
@@ -188,16 +189,18 @@ def evaluate(
                 for method in methods:
                     shortcut, exit_head = exits.at(method, level)
                     logits, predicted = _predict(states[level], shortcut, exit_head, head)
+                    if shortcut.predicts_state:
+                        found = r2.setdefault((method, level), _R2(variation))
+                        found.add(predicted, last, deviations)
                     metrics = token_metrics(logits, teacher, precision_at)
                     for metric, values in metrics.items():
                         means[method, level].setdefault(metric, _Mean()).add(values)
-                    r2[method, level].add(predicted, last, deviations)
             done += len(last)
             progress.update(len(last))
     rows = [
         (*key, metric, *mean.result(done), done)
-        for key, found in means.items()
-        for metric, mean in found.items()
+        for key, of_metrics in means.items()
+        for metric, mean in of_metrics.items()
     ]
     rows += [(*key, "r2", *found.result(), done) for key, found in r2.items()]
     columns = ["method", "level", "metric", "value", "stderr", "n"]

@@ -169,6 +169,8 @@ def level_figure(
     ``mark`` is a level to mark on ojfa, ``envelope`` the name of the curves to put a band around, ``limit``
     the method that the curves are shares of.
     """
+    # A distilled kind has no r2.
+    panels = {metric: [curve for curve in curves if curve.levels.size] for metric, curves in panels.items()}
     columns = len(panels) if len(panels) <= 2 else 2 if len(panels) == 4 else 3
     rows = -(-len(panels) // columns)
     width = max(6.6, 4.7 * columns)
@@ -177,7 +179,7 @@ def level_figure(
         f"n = {int(table['n'].iloc[0]):,} validation samples",
         "shaded: ±1 standard error",
     ]
-    handles = _legend_entries(next(iter(panels.values())), envelope)
+    handles = _legend_entries(max(panels.values(), key=len), envelope)
     beside = max(1, min(len(handles), int(width / (0.75 + 0.075 * max(map(len, handles))))))
     figure = framed(title, subtitle, width, 3.6 * rows + 0.2 * -(-len(handles) // beside) + 0.4)
     axes = figure.subplots(rows, columns, squeeze=False)

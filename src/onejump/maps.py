@@ -39,6 +39,12 @@ class Shortcut(nn.Module, ABC):
     """A map from states (..., H) of a level to an approximation of the last level's states."""
 
     kind: ClassVar[str]
+    predicts_state: ClassVar[bool] = True
+    """Whether a prediction is a last-level state in its own length, which r2 and a squared error compare.
+
+    A distilled kind predicts the distribution behind the head's norm: only the direction of its prediction
+    means something.
+    """
     optional: ClassVar[tuple[str, ...]] = ()
     """Tensors that may be None."""
     norm: str | None = None
@@ -153,9 +159,10 @@ class JTC(Shortcut):
         return states @ self.matrix
 
 
-class _Normalising(Shortcut):
-    """Shortcuts that begin with the model's own kind of norm, or with none."""
+class _Trained(Shortcut):
+    """Distilled kinds: they begin with the model's own kind of norm, or with none."""
 
+    predicts_state = False
     norm: NormKind | None
     eps: float
 
@@ -167,7 +174,7 @@ class _Normalising(Shortcut):
         return {"norm": self.norm, "eps": self.eps}
 
 
-class Affine(_Normalising):
+class Affine(_Trained):
     """norm(h) A + b, of full rank.
 
     Parameters
@@ -284,7 +291,7 @@ class Residual(Shortcut):
         return states + corrections
 
 
-class Distilled(_Normalising, LowRank):
+class Distilled(_Trained, LowRank):
     """(norm(h) A + c) B + b, trained on the teacher's distribution instead of its last state.
 
     Parameters
@@ -325,7 +332,7 @@ class Distilled(_Normalising, LowRank):
         )
 
 
-class OneJump(_Normalising):
+class OneJump(_Trained):
     """One distilled jump for all levels: what a level has of its own only scales or mixes.
 
     Parameters

@@ -183,6 +183,8 @@ def score_jumps(
 ) -> None:
     """The stage's first half: the score matrices of a method's jumps on the training shards.
 
+    Of jumps that predict no state in its own length (`Shortcut.predicts_state`), there is no mse.
+
     Parameters
     ----------
     output : Path
@@ -205,6 +207,7 @@ def score_jumps(
     scores = {
         metric: (of_metric, store.samples)
         for metric, of_metric in zip(METRICS, score_matrix(store, jumps, on), strict=True)
+        if metric != MSE or jumps[0].predicts_state
     }
     if head is not None and table is not None:
         unseen = some_of(hold_out_samples(store, table, held_out, seed).nonzero()[:, 0], _SURPRISED)
@@ -236,8 +239,19 @@ def select_jump(output: Path, scores: Path, *, method: str, metric: str) -> None
     method : str
         The kind whose jumps were scored.
     metric : {"signed-squared-cosine", "cosine", "mse"}
+
+    Raises
+    ------
+    OneJumpError
+        If the jumps have no such score.
     """
     table = read_table(scores)
+    known = list(dict.fromkeys(table["metric"]))
+    if metric not in known:
+        raise OneJumpError(
+            f"metric {metric!r} given, but {method} jumps are scored by {', '.join(known)}, one of which is "
+            "accepted"
+        )
     totals = rank_jumps(table, metric)
     ranking = [{"jump": int(str(jump)), "score": float(score)} for jump, score in totals.items()]
     origin: dict[str, Any] = {
@@ -256,9 +270,7 @@ def select_jump(output: Path, scores: Path, *, method: str, metric: str) -> None
         "margin": abs(ranking[0]["score"] - ranking[1]["score"]) if len(ranking) > 1 else None,
         "ranking": ranking,
         # What every score of the table would have chosen.
-        "by_metric": {
-            str(name): int(str(rank_jumps(table, str(name)).index[0])) for name in table["metric"].unique()
-        },
+        "by_metric": {name: int(str(rank_jumps(table, name).index[0])) for name in known},
         "computed_from": origin,
     }
     write_json(output, content)

@@ -475,7 +475,8 @@ class Selection(_Section):
     method: Literal["njtc", "n-njtc"] = "n-njtc"
     """The kind whose jumps compete."""
     metric: Literal["signed-squared-cosine", "cosine", "mse"] = "signed-squared-cosine"
-    """Score of a jump, summed over all levels and training samples (the paper's: signed-squared-cosine)."""
+    """Score of a jump, summed over all levels and training samples (the paper's: signed-squared-cosine).
+    Distilled jumps have no mse: where the study says mse, theirs is signed-squared-cosine."""
 
 
 class Evaluation(_Section):
@@ -495,7 +496,7 @@ class LevelFigure(_Section):
     """A figure with the exit level on its x axis."""
 
     metrics: Annotated[list[Metric], Field(min_length=1)] = ["precision@1", "surprisal"]
-    """Metrics drawn, a panel each: precision@k, surprisal, r2 or kl."""
+    """Metrics drawn, a panel each: precision@k, surprisal, r2 or kl. Distilled kinds have no r2."""
 
 
 class PredictionFigure(_Section):
@@ -754,6 +755,7 @@ class Study(_Section):
                         f"{self.evaluation.precision_at}",
                         f"{path}/metrics",
                     )
+            self._check_r2_is_measured(path, section)
         checksums: dict[tuple[str | None, str | None], str | None] = {}
         for group, sources in (("models", self.models), ("corpora", self.corpora)):
             for name, source in sources.items():
@@ -765,6 +767,20 @@ class Study(_Section):
                         f"{group}/{name}/sha256",
                     )
         return self
+
+    def _check_r2_is_measured(self, path: str, section: _Section) -> None:
+        """Distilled kinds have no r2: a figure of r2 needs a kind that has."""
+        if "r2" not in getattr(section, "metrics", ()):
+            return
+        drawn = {"experiments/transfer": self.transferred(), "experiments/rank-sweep": self.swept()}.get(
+            path, getattr(section, "methods", None) or METHODS
+        )
+        if all(self.fitted_as(method) in DISTILLED_METHODS for method in drawn):
+            raise rule(
+                f"{section._said('metrics', 'r2')}, but the methods drawn are {', '.join(drawn)}: distilled "
+                "kinds predict no state that r2 could compare; accepted are the other metrics",
+                f"{path}/metrics",
+            )
 
     def _switched_on(self) -> Iterator[tuple[str, _Section]]:
         """Figures and experiments that are on, with the path of each."""
@@ -840,6 +856,11 @@ class Study(_Section):
         """Whether a rank of the sweep, as it is written, is that of the pipeline's own fit."""
         own = self.shortcuts.options(self.fitted_as(method))["rank"]
         return bool(rank == (PAPERS_RANK if own is None else own))
+
+    def distilled_metric(self) -> str:
+        """The score that the one distilled jump is chosen by: these predict no state to take mse of."""
+        metric = self.selection.metric
+        return SCORE_METRICS[0] if metric == "mse" else metric
 
     def analysed(self) -> tuple[str, ...]:
         """Methods whose jumps are compared between levels."""

@@ -79,7 +79,7 @@ use rule selection as distilled_selection with:
         f"{PAIR}/logs/distilled-selection.log",
     params:
         method="distilled",
-        metric=STUDY.selection.metric,
+        metric=STUDY.distilled_metric(),
         code=fingerprint("selection"),
     message:
         "Selecting a distilled jump of {wildcards.model} on {wildcards.corpus}"
