@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from onejump.anatomy import MASKED, is_causal, text_config
+from onejump.checkpoint import refuse_incomplete, refuse_unread_gguf
 from onejump.device import pick_device
 from onejump.errors import ModelError
 from onejump.files import replacing, write_json
@@ -50,13 +51,17 @@ def load_model(
     placement = {"device_map": device_map} if device_map else {}
     with _loading(source):
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
-        model = _auto_model(config).from_pretrained(
+        model, report = _auto_model(config).from_pretrained(
             source,
             revision=revision,
             dtype=getattr(torch, dtype),
             trust_remote_code=trust_remote_code,
+            # Weights of another shape are refused below, by name.
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
             **placement,
         )
+    refuse_incomplete(source, model, report)
     if not device_map:
         model = model.to(pick_device(device))
     return Transformer(model)
@@ -102,9 +107,15 @@ def convert_gguf(gguf: str | Path, output: str | Path) -> None:
     if not gguf.is_file():
         raise ModelError(f"{gguf}: no such GGUF file")
     with _loading(str(gguf)):
-        model = AutoModelForCausalLM.from_pretrained(
-            str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32
+        model, report = AutoModelForCausalLM.from_pretrained(
+            str(gguf.parent),
+            gguf_file=gguf.name,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
+        refuse_incomplete(str(gguf), model, report)
+        refuse_unread_gguf(gguf, model)
         tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
     # The weights are plain float32 now; transformers would still refuse to save a model marked as quantized.
     model.hf_quantizer = None
