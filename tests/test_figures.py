@@ -80,6 +80,7 @@ def tables(
     metric: str = "signed-squared-cosine",
     model: str = "SmolLM2-135M",
     hidden: int = 576,
+    samples: int = 3000,
 ) -> dict[str, Path]:
     """Tables shaped like the stages' own."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +94,7 @@ def tables(
     paths = {name: folder / f"{name}.parquet" for name in ("evaluation", "scores", "parameters")}
     paths["selection"] = folder / "selection.json"
     rows = [
-        (model, "wiki-en", name, m, k, float(9000 * matrix[m, k]), 9000)
+        (model, "wiki-en", name, m, k, float(matrix[m, k]), 9000)
         for name, matrix in by_metric.items()
         for m in level
         for k in level
@@ -118,7 +119,8 @@ def tables(
                 value = _value(method, name, k / max(1, levels - 1), at / max(1, levels - 1))
                 value *= 1 + 0.02 * rng.normal()
                 value = min(value, 1.0) if name in PRECISIONS else value
-                evaluation.append((model, "wiki-en", method, k, name, value, 0.02 * abs(value), 3000))
+                spread = (value * (1 - value)) ** 0.5 if name in PRECISIONS else abs(value)
+                evaluation.append((model, "wiki-en", method, k, name, value, spread / samples**0.5, samples))
     columns = ["model", "corpus", "method", "level", "metric", "value", "stderr", "n"]
     pd.DataFrame(evaluation, columns=columns).to_parquet(paths["evaluation"], index=False)
     rank = max(1, hidden // 100)
@@ -207,7 +209,7 @@ EXPECTED = {
     "alternatives": ["joint (one n-njtc for all levels)", "first jump (level 0)", "last jump (level 29)"],
     "limit": ["share of affine's precision@1", "identity", "one-jump", "ojfa (from level"],
     "pareto": ["share of affine's precision@1, mean over levels", "affine", "one-jump", "ojfa (from level"],
-    "scores": ["jump m (fitted at level m)", "◀ jump ", "chosen: jump "],
+    "scores": ["jump m (fitted at level m)", "◀ jump ", "selected: jump "],
     "parameters": ["jtc", "n-njtc", "9,953,280", "×30.0", "—", "ojfa (from level"],
     "spaces": ["n-njtc, read: columns of A", "distilled, written: rows of B", "0.0087: expected of random"],
     "ranks": ["share of the last level's variance", "cross-entropy to the teacher (nats)", "distilled"],
@@ -271,7 +273,7 @@ def test_scores_show_the_metric_that_chose(metric: str, tmp_path: Path) -> None:
     svg, _ = _draw("scores", tmp_path, inputs)
     texts = _texts(svg)
     assert {"mse": "mean squared error (less"}.get(metric, "cosine") in texts
-    assert f"chosen: jump {chosen['jump']}, D = {chosen['score'] / 9000:.4g}" in texts
+    assert f"selected: jump {chosen['jump']}, score {chosen['score']:.4g}" in texts
 
 
 def test_infinite_and_zero_values_are_drawn(tmp_path: Path) -> None:

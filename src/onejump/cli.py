@@ -187,10 +187,8 @@ def _summarise(pair: Path, model: str, corpus: str) -> None:
 
 def _score_line(chosen: dict[str, Any]) -> str:
     origin = chosen["computed_from"]
-    each = chosen["score"] / (origin["samples"] * origin["levels"])
-    line = f"{origin['metric']} {chosen['score']:.1f}"
-    line += f" over {origin['samples']} samples x {origin['levels']} levels"
-    line += f" ({each:.4f} each)"
+    line = f"{origin['metric']} {chosen['score']:.4f}"
+    line += f", mean over {origin['samples']} samples x {origin['levels']} levels"
     if chosen["margin"] is not None:
-        line += f", ahead of jump {chosen['ranking'][1]['jump']} by {chosen['margin']:.1f}"
+        line += f", ahead of jump {chosen['ranking'][1]['jump']} by {chosen['margin']:.4f}"
     return line

@@ -398,16 +398,16 @@ def _covered(box: Bbox, taken: Sequence[Bbox], inside: Bbox) -> float:
 
 
 def _draw_scores(inputs: Inputs, options: dict[str, Any]) -> Figure:
-    """The jump x level matrix of mean scores, and beside it D_m, its sum over levels."""
+    """The jump x level matrix of mean scores, and beside it the score of each jump, mean over levels."""
     colormap = matplotlib.colormaps[options["colormap"]]
     chosen = inputs.selection()
     table, metric, jump = inputs.table("scores"), chosen["computed_from"]["metric"], chosen["jump"]
     table = table[table["metric"] == metric]
     samples = int(table["n"].iloc[0])
-    matrix = table.pivot(index="jump", columns="level", values="score") / samples
+    matrix = table.pivot(index="jump", columns="level", values="score")
     means, levels = matrix.to_numpy(np.float64), len(matrix.columns)
-    totals = means.sum(1)
-    subtitle = [about(table), f"n = {samples:,} training samples", _verdict(chosen, samples)]
+    of_jumps = means.mean(1)
+    subtitle = [about(table), f"n = {samples:,} training samples", _verdict(chosen)]
     figure = framed("Every jump on every level", subtitle, 8.6, 5.6)
     heat, bars = figure.subplots(1, 2, sharey=True, width_ratios=[5, 2])
     norm: Normalize
@@ -442,18 +442,18 @@ def _draw_scores(inputs: Inputs, options: dict[str, Any]) -> Figure:
         colorbar.ax.xaxis.set_minor_formatter(NullFormatter())
     colours = [LOOKS["ojfa"].colour if m == jump else "#BBBBBB" for m in matrix.index]
     edge = ["black" if m == jump else "none" for m in matrix.index]
-    bars.barh(matrix.index.to_numpy(), totals, height=0.8, color=colours, edgecolor=edge)
+    bars.barh(matrix.index.to_numpy(), of_jumps, height=0.8, color=colours, edgecolor=edge)
     bars.grid(False, axis="y")
     bars.tick_params(labelleft=False, left=False)
-    if metric == "mse" and totals.min() > 0 and totals.max() > 10 * totals.min():
+    if metric == "mse" and of_jumps.min() > 0 and of_jumps.max() > 10 * of_jumps.min():
         bars.set_xscale("log")
         bars.xaxis.set_major_formatter(plain_numbers())
         bars.xaxis.set_minor_formatter(NullFormatter())
-        bars.set_xlim(totals.min() / 2, totals.max() * 1.3)
-        bars.set_xlabel("D(m), sum over levels\n(log scale)")
+        bars.set_xlim(of_jumps.min() / 2, of_jumps.max() * 1.3)
+        bars.set_xlabel("score of jump m, mean over levels\n(log scale)")
     else:
         bars.xaxis.set_major_locator(MaxNLocator(4))
-        bars.set_xlabel("D(m), sum over levels")
+        bars.set_xlabel("score of jump m, mean over levels")
     bars.annotate(
         f"◀ jump {jump}",
         (1, jump),
@@ -476,11 +476,11 @@ def _log_norm(means: Floats) -> Normalize:
     return LogNorm(float(positive.min()), float(positive.max()), clip=True)
 
 
-def _verdict(chosen: dict[str, Any], samples: int) -> str:
-    ranking = [(entry["jump"], entry["score"] / samples) for entry in chosen["ranking"]]
-    text = f"chosen: jump {ranking[0][0]}, D = {ranking[0][1]:.4g}"
+def _verdict(chosen: dict[str, Any]) -> str:
+    ranking = [(entry["jump"], entry["score"]) for entry in chosen["ranking"]]
+    text = f"selected: jump {ranking[0][0]}, score {ranking[0][1]:.4g}"
     if len(ranking) > 1:
-        text += f"; next: jump {ranking[1][0]}, D = {ranking[1][1]:.4g}"
+        text += f"; next: jump {ranking[1][0]}, score {ranking[1][1]:.4g}"
     return text
 
 

@@ -188,7 +188,7 @@ def score_jumps(
     Parameters
     ----------
     output : Path
-        Table with columns model, corpus, metric, jump, level, score (summed over samples), n (samples).
+        Table with columns model, corpus, metric, jump, level, score (mean over samples), n (samples).
     shards : sequence of Path
         Training shards.
     shortcuts : Path
@@ -213,7 +213,7 @@ def score_jumps(
         unseen = some_of(hold_out_samples(store, table, held_out, seed).nonzero()[:, 0], _SURPRISED)
         scores[SURPRISAL] = surprisal_matrix(store, Head.load(head).to(on), jumps, unseen), len(unseen)
     rows = [
-        (model, corpus, metric, jump, level, float(of_metric[jump, level]), samples)
+        (model, corpus, metric, jump, level, float(of_metric[jump, level]) / samples, samples)
         for metric, (of_metric, samples) in scores.items()
         for jump in range(of_metric.shape[0])
         for level in range(of_metric.shape[1])
@@ -223,9 +223,13 @@ def score_jumps(
 
 
 def rank_jumps(scores: pd.DataFrame, metric: str) -> pd.Series[float]:
-    """Total score of each jump over all levels, best first; ties go to the smaller jump."""
-    totals = scores[scores["metric"] == metric].groupby("jump")["score"].sum().sort_index()
-    return totals.sort_values(ascending=metric in _LESS_IS_BETTER, kind="stable")
+    """Score of each jump, mean over all levels, best first; ties go to the smaller jump.
+
+    Of the signed squared cosine this is D_m / (L n): OJFA's D_m is the sum over L levels and n samples. Its
+    mean ranks alike, lies in [-1, 1], and can be compared between studies.
+    """
+    means = scores[scores["metric"] == metric].groupby("jump")["score"].mean().sort_index()
+    return means.sort_values(ascending=metric in _LESS_IS_BETTER, kind="stable")
 
 
 def select_jump(output: Path, scores: Path, *, method: str, metric: str) -> None:
@@ -252,8 +256,8 @@ def select_jump(output: Path, scores: Path, *, method: str, metric: str) -> None
             f"metric {metric!r} given, but {method} jumps are scored by {', '.join(known)}, one of which is "
             "accepted"
         )
-    totals = rank_jumps(table, metric)
-    ranking = [{"jump": int(str(jump)), "score": float(score)} for jump, score in totals.items()]
+    means = rank_jumps(table, metric)
+    ranking = [{"jump": int(str(jump)), "score": float(score)} for jump, score in means.items()]
     origin: dict[str, Any] = {
         "model": table["model"].iloc[0],
         "corpus": table["corpus"].iloc[0],
@@ -265,6 +269,7 @@ def select_jump(output: Path, scores: Path, *, method: str, metric: str) -> None
     }
     content = {
         "jump": ranking[0]["jump"],
+        # Mean over levels and samples.
         "score": ranking[0]["score"],
         # How much better than the runner-up, whichever direction is better; none with a single jump.
         "margin": abs(ranking[0]["score"] - ranking[1]["score"]) if len(ranking) > 1 else None,

@@ -558,7 +558,7 @@ class Figures(_Switches):
     pareto: ShareFigure | None = None
     """The same, mean over levels (without affine: the precision itself), by numbers kept at inference."""
     scores: ScoreFigure | None = ScoreFigure()
-    """The score matrix with D_m beside it."""
+    """The score matrix, and beside it each jump's mean over levels."""
     parameters: ParameterFigure | None = ParameterFigure()
     """The parameter table."""
     spaces: SpaceFigure | None = None
