@@ -193,6 +193,18 @@ def test_a_norm_of_another_kind_is_named() -> None:
         Transformer(model)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_norm_with_gains_as_large_as_those_of_gemma_3(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    config = hf.Gemma3TextConfig(**GROUPED, head_dim=8, sliding_window=4)
+    model = hf.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        model.model.norm.weight.copy_(torch.linspace(-1, 300, 32))
+    head = Transformer(model.to(dtype)).head
+    # Gemma keeps the gain's distance from one; taking its weight for its gain would be off by 2% or less.
+    assert torch.equal(head.gain, 1 + model.model.norm.weight.float())
+
+
 def test_missing_blocks_are_named() -> None:
     model = tiny("llama")
     model.config.num_hidden_layers = 5

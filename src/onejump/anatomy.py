@@ -112,7 +112,7 @@ def find_head(model: Any, body: nn.Module, blocks: nn.ModuleList, run: Callable[
         for module in (norm, unembedding, dense):
             if module is not None:
                 stack.enter_context(align_module_device(module))
-        kind, eps, gain, bias = understand_norm(norm, _width(blocks, unembedding))
+        kind, eps, gain, bias = understand_norm(norm, _width(blocks, unembedding), unembedding.weight.device)
         device = gain.device
         return Head(
             HeadConfig(kind, eps, float(scale), softcap, activation),
