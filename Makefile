@@ -4,8 +4,7 @@
 STUDY ?= config.yaml
 PYTHON ?= python3
 BIN := .venv/bin
-NAME = $(shell sed -n 's/^study:[[:space:]]*//p' $(STUDY))
-SNAKEMAKE = $(BIN)/snakemake --cores all --configfile $(STUDY)
+SNAKEMAKE = $(BIN)/snakemake --configfile "$(STUDY)"
 
 .PHONY: run report test test-slurm bench check docs clean
 .DEFAULT_GOAL := run
@@ -13,10 +12,10 @@ SNAKEMAKE = $(BIN)/snakemake --cores all --configfile $(STUDY)
 run: .venv/installed
 	$(SNAKEMAKE)
 	@$(MAKE) --no-print-directory report
-	@$(BIN)/onejump summary $(STUDY)
+	@$(BIN)/onejump summary "$(STUDY)"
 
 report: .venv/installed
-	$(SNAKEMAKE) --report results/$(NAME)/report.html
+	@name=$$($(BIN)/onejump check --name "$(STUDY)") && set -x && $(SNAKEMAKE) --report "results/$$name/report.html"
 
 test: .venv/installed-dev check
 	$(SNAKEMAKE) --quiet all -- results/default/smollm2-135m/model.json results/default/corpora/wikipedia-en.parquet
@@ -35,7 +34,7 @@ test-slurm: .venv/installed-dev
 
 # Ratios in one run, each with the bar that it has to hold: more than an hour on two cores.
 bench: .venv/installed-dev
-	$(BIN)/snakemake --cores all --configfile config.yaml
+	$(BIN)/snakemake --configfile config.yaml
 	@for name in scores fits level_pairs distillation extraction memory large workflow; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 check: .venv/installed-dev docs

@@ -8,13 +8,15 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from projects import PAIR, Project, Study
+
+from onejump.cli import main
 
 FIGURES = {
     "figure_methods",
@@ -23,6 +25,8 @@ FIGURES = {
     "figure_scores",
     "figure_parameters",
 }
+
+MORE = "{path: text, training: 1, validation: 1}"
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
@@ -245,15 +249,16 @@ def test_a_flipped_byte_stops_the_stage_that_reads_it(project: Project) -> None:
     [
         ({"corpora": {"stories": {"path": "empty", "training": 5, "validation": 5}}}, "no "),
         ({"corpora": {"stories": {"path": "text", "training": 5000, "validation": 5}}}, "5000"),
-        ({"models": {"tiny-llama": {"folder": "text"}}}, "the model could not be loaded"),
-        ({"models": {"tiny-llama": {"folder": "nowhere"}}}, "nowhere"),
+        ({"models": {"tiny-llama": {"folder": "no-model"}}}, "the model could not be loaded"),
     ],
 )
 def test_a_failing_job_shows_its_log_and_how_to_go_on(
     fresh_project: Callable[[], Project], change: Study, said: str
 ) -> None:
     project = fresh_project()
-    (project.folder / "empty").mkdir()
+    for name in ("empty/nothing.txt", "no-model/config.json"):
+        (project.folder / name).parent.mkdir()
+        (project.folder / name).write_text("{}" if name.endswith(".json") else "\n")
     project.study |= change
     output = project.snakemake("--until", "corpus", "model", succeeds=False)
     assert re.search(rf"ERROR.*{said}", output), output
@@ -273,12 +278,15 @@ def test_a_bad_study_is_refused_before_anything_is_planned(project: Project) -> 
     assert "Traceback" not in output
 
 
-def test_a_rank_over_the_width_is_refused_once_the_model_is_known(project: Project) -> None:
+def test_what_a_study_reads_is_looked_at_before_anything_runs(project: Project) -> None:
     study = project.study
     study["shortcuts"]["n-njtc"]["rank"] = 33
+    study["corpora"]["more"] = study["corpora"]["stories"] | {"path": "nowhere"}
     project.study = study
     output = project.snakemake(succeeds=False)
     assert "shortcuts.n-njtc.rank: 33 given, 1 to H = 32 accepted for tiny-llama" in output
+    assert "corpora.more.path: 'nowhere' given, but there is no such file or folder" in output
+    assert "Traceback" not in output
 
 
 def test_the_report_holds_every_figure(project: Project) -> None:
@@ -288,9 +296,22 @@ def test_the_report_holds_every_figure(project: Project) -> None:
         assert f"figures/{figure}.svg" in page
 
 
-def test_the_summary_names_jump_figures_and_scores(project: Project) -> None:
-    command = [sys.executable, "-c", "from onejump.cli import main; main()", "summary", "study.yaml"]
-    run = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, check=True)
-    assert re.search(r"selected jump: from level \d of 0\.\.3", run.stdout)
+def test_the_summary_names_jump_figures_and_scores(
+    finished: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished.folder)
+    run = CliRunner().invoke(main, ["summary", "study.yaml"])
+    assert run.exit_code == 0
+    jump = json.loads((PAIR / "selection.json").read_text(encoding="utf-8"))["jump"]
+    first = f"tiny-llama on stories: selected jump from level {jump} of 0..3 (n-njtc); results are in {PAIR}/"
+    assert run.stdout.splitlines()[0] == first
     assert "figures/scores.svg" in run.stdout
-    assert "n-njtc" in run.stdout
+    value = pd.read_parquet(PAIR / "evaluation.parquet").query("method == 'jtc' and metric == 'surprisal'")
+    assert re.search(rf"^ +jtc .* {value['value'].mean():.3f} ", run.stdout, re.M)
+    # What is there is told even where another corpus has no results yet.
+    run = CliRunner().invoke(main, ["summary", "study.yaml", "-C", f"corpora.more={MORE}"])
+    assert run.exit_code == 1
+    assert run.stdout.splitlines()[0] == first
+    assert run.stderr.splitlines() == [
+        "Error: results/tiny/tiny-llama/more: not there yet; run the workflow of this study first"
+    ]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from onejump.errors import OneJumpError
+
+if TYPE_CHECKING:
+    from onejump.study import Study
 
 
 @contextmanager
@@ -21,30 +25,82 @@ def _one_clear_error() -> Iterator[None]:
         raise click.ClickException(str(error)) from None
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""
+\b
+Examples:
+  onejump check my-study.yaml
+  onejump check my-study.yaml -C seed=1 -C selection.metric=mse
+  onejump plan studies/full.yaml --nodes 4
+  snakemake --configfile my-study.yaml     run the study (snakemake alone: config.yaml)
+  onejump summary my-study.yaml
+""",
+)
 @click.version_option(package_name="onejump")
 def main() -> None:
     """Shortcuts in transformers: from a level to the last block's output."""
 
 
 def _study_argument(command: Callable[..., None]) -> Callable[..., None]:
-    kind = click.Path(path_type=Path)
-    return click.argument("study", type=kind, default=Path("config.yaml"))(command)
+    """STUDY, and values that win over the file's; the command gets both as one study, read and checked."""
+
+    @functools.wraps(command)
+    def with_study(study: Path, settings: tuple[str, ...], **others: Any) -> None:
+        from onejump.study import load_study
+
+        with _one_clear_error():
+            command(load_study(study, settings=settings), **others)
+
+    option = click.option(
+        "-C",
+        "--config",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="A value that wins over the file's, such as seed=1 or selection.metric=mse. May be repeated.",
+    )
+    argument = click.argument("study", type=click.Path(path_type=Path), default=Path("config.yaml"))
+    return argument(option(with_study))
+
+
+def _results_option(command: Callable[..., None]) -> Callable[..., None]:
+    return click.option(
+        "--results",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path("results"),
+        show_default=True,
+        help="Folder of all results.",
+    )(command)
 
 
 @main.command()
 @_study_argument
-def check(study: Path) -> None:
-    """Check a study file, as the workflow does before it plans a job."""
-    from onejump.study import load_study
+@_results_option
+@click.option("--name", is_flag=True, help="Print the study's name and nothing else.")
+def check(study: Study, results: Path, name: bool) -> None:
+    """Check a study file, as the workflow does before it plans a job.
 
-    with _one_clear_error():
-        found = load_study(study)
-    methods = ", ".join(found.shortcuts.methods())
-    click.echo(
-        f"{study}: valid. Study {found.study}: {len(found.models)} model(s), {len(found.corpora)} corpora,"
+    Besides keys and values it looks whether text and models of this machine are there, and holds ranks and
+    levels against the sizes of the models that are known here.
+    """
+    from onejump.sources import check_known_sizes, check_sources
+
+    check_sources(study)
+    check_known_sizes(study, results)
+    if name:
+        click.echo(study.study)
+        return
+    models, corpora = (
+        _count(len(study.models), "model", "models"),
+        _count(len(study.corpora), "corpus", "corpora"),
     )
-    click.echo(f"shortcuts {methods}.")
+    methods = ", ".join(study.shortcuts.methods())
+    click.echo(f"The study {study.study} is valid: {models}, {corpora}, shortcuts {methods}.")
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def _sizes_option(
@@ -99,11 +155,9 @@ def _sizes_option(
     metavar="MODEL=BLOCKS,HIDDEN,VOCABULARY,PARAMETERS",
     help="Sizes of a model that cannot be looked up from here.",
 )
-@click.option(
-    "--results", type=click.Path(path_type=Path), default=Path("results"), help="Folder of all results."
-)
+@_results_option
 def plan(
-    study: Path,
+    study: Study,
     device: str,
     tflops: float | None,
     nodes: int,
@@ -113,16 +167,13 @@ def plan(
 ) -> None:
     """Say what a study will cost before it runs: jobs, tokens, FLOPs, disk, memory, hours."""
     from onejump.plan import DEVICES, look_up_sizes, plan, show_plan
-    from onejump.study import load_study
 
-    with _one_clear_error():
-        found = load_study(study)
-        known = look_up_sizes(found, results, sizes)
-        where, host = DEVICES[device], DEVICES["cpu" if device == "cpu" else "node"]
-        if tflops is not None:
-            where = where.with_rate(tflops * 1e12)
-        rows = list(plan(found, known, device=where, host=host, tokens_per_sentence=tokens))
-        click.echo(show_plan(rows, device=where, host=host, nodes=nodes))
+    known = look_up_sizes(study, results, sizes)
+    where, host = DEVICES[device], DEVICES["cpu" if device == "cpu" else "node"]
+    if tflops is not None:
+        where = where.with_rate(tflops * 1e12)
+    rows = list(plan(study, known, device=where, host=host, tokens_per_sentence=tokens))
+    click.echo(show_plan(rows, device=where, host=host, nodes=nodes))
 
 
 @main.command()
@@ -135,60 +186,10 @@ def schema() -> None:
 
 @main.command()
 @_study_argument
-@click.option(
-    "--results", type=click.Path(path_type=Path), default=Path("results"), help="Folder of all results."
-)
-def summary(study: Path, results: Path) -> None:
+@_results_option
+def summary(study: Study, results: Path) -> None:
     """Name the selected jump of each model and corpus, its scores, the figures and the report."""
-    from onejump.study import load_study
+    from onejump.summary import summarise
 
-    with _one_clear_error():
-        found = load_study(study)
-        home = results / found.study
-        for model in found.models:
-            for corpus in found.corpora:
-                _summarise(home / model / corpus, model, corpus)
-    report = home / "report.html"
-    if report.is_file():
-        click.echo(f"\nreport   {report}")
-
-
-def _summarise(pair: Path, model: str, corpus: str) -> None:
-    from onejump.files import read_json, read_table
-
-    if not (pair / "selection.json").is_file() or not (pair / "evaluation.parquet").is_file():
-        raise OneJumpError(f"{pair}: not there yet; run the workflow of this study first")
-    chosen = read_json(pair / "selection.json")
-    origin = chosen["computed_from"]
-    click.echo(f"\n{model} on {corpus}")
-    click.echo(
-        f"selected jump: from level {chosen['jump']} of 0..{origin['levels'] - 1} ({origin['method']})"
-    )
-    click.echo(f"  {_score_line(chosen)}")
-    click.echo("  validation, mean over levels:")
-    table = read_table(pair / "evaluation.parquet")
-    table = table[~table["method"].str.startswith("arbitrary")]
-    means = table.groupby(["method", "metric"], sort=False)["value"].mean().unstack()
-    metrics = ("precision@1", "surprisal", "kl", "r2")
-    width = max(map(len, ("method", *means.index)))
-    click.echo(f"    {'method':<{width}}" + "".join(f"{name:>14}" for name in metrics))
-    for method in means.index:
-        measured = means.loc[method]
-        # A distilled kind has no r2.
-        known = [metric in measured and measured[metric] == measured[metric] for metric in metrics]
-        shown = "".join(
-            f"{measured[metric]:>14.3f}" if there else f"{'-':>14}"
-            for metric, there in zip(metrics, known, strict=True)
-        )
-        click.echo(f"    {method:<{width}}{shown}")
-    for figure in sorted((pair / "figures").glob("*.svg")):
-        click.echo(f"figure   {figure}")
-
-
-def _score_line(chosen: dict[str, Any]) -> str:
-    origin = chosen["computed_from"]
-    line = f"{origin['metric']} {chosen['score']:.4f}"
-    line += f", mean over {origin['samples']} samples x {origin['levels']} levels"
-    if chosen["margin"] is not None:
-        line += f", ahead of jump {chosen['ranking'][1]['jump']} by {chosen['margin']:.4f}"
-    return line
+    for line in summarise(study, results):
+        click.echo(line)

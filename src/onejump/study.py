@@ -880,25 +880,35 @@ class Study(_Section):
         StudyError
             If a rank is over H, or a level is no early-exit level of the model.
         """
-        for method in LOW_RANK_METHODS:
-            options = getattr(self.shortcuts, method.replace("-", "_"))
-            if options is not None and options.rank is not None and options.rank > hidden:
-                raise StudyError(
-                    f"shortcuts.{method}.rank: {options.rank} given, 1 to H = {hidden} accepted for {model}"
-                )
-        pairs, sweep = self.experiments.level_pairs, self.experiments.rank_sweep
-        swept = [("level-pairs.rank", pairs.rank)] if pairs else []
-        swept += [("rank-sweep.ranks", rank) for rank in sweep.ranks] if sweep else []
-        for key, rank in swept:
-            if rank is not None and rank > hidden:
-                raise StudyError(
-                    f"experiments.{key}: {rank} given, 1 to H = {hidden} accepted for {model}, or a part of H"
-                )
-        for level in self.evaluation.arbitrary:
-            if isinstance(level, int) and level >= blocks:
-                raise StudyError(
-                    f"evaluation.arbitrary: level {level} given, 0 to {blocks - 1} accepted for {model}"
-                )
+        mistakes = self.dimension_mistakes(model, blocks=blocks, hidden=hidden)
+        if mistakes:
+            raise StudyError("\n".join(mistakes))
+
+    def dimension_mistakes(self, model: str, *, blocks: int, hidden: int) -> list[str]:
+        """A line for each rank over H, and for each level that is no early-exit level of the model."""
+        ranks: list[tuple[str, Any]] = [
+            (f"shortcuts.{method}.rank", self.shortcuts.options(method)["rank"])
+            for method in self.shortcuts.methods()
+            if method in LOW_RANK_METHODS
+        ]
+        levels: list[tuple[str, Any]] = [
+            ("evaluation.arbitrary", level) for level in self.evaluation.arbitrary
+        ]
+        if self.experiments.level_pairs is not None:
+            ranks.append(("experiments.level-pairs.rank", self.experiments.level_pairs.rank))
+        if self.experiments.rank_sweep is not None:
+            ranks += [("experiments.rank-sweep.ranks", rank) for rank in self.experiments.rank_sweep.ranks]
+        if self.experiments.early_exit is not None:
+            levels.append(("experiments.early-exit.from_level", self.experiments.early_exit.from_level))
+        return [
+            f"{key}: {rank} given, 1 to H = {hidden} accepted for {model}, or a part of H below 1"
+            for key, rank in ranks
+            if rank is not None and rank > hidden
+        ] + [
+            f"{key}: level {level} given, 0 to {blocks - 1} accepted for {model}"
+            for key, level in levels
+            if isinstance(level, int) and level >= blocks
+        ]
 
 
 def parse_study(config: Mapping[str, Any], places: Mapping[KeyPath, str] | None = None) -> Study:

@@ -9,7 +9,7 @@ LIBRARY = Path(workflow.basedir) / "src"
 os.environ.update(PYTHONPATH=str(LIBRARY))
 sys.path.insert(0, str(LIBRARY))
 
-from onejump.errors import StudyError
+from onejump.errors import OneJumpError
 from onejump.files import read_json
 from onejump.fingerprint import fingerprint
 from onejump.plan import (
@@ -27,6 +27,7 @@ from onejump.plan import (
     submodules_cost,
     uses_gpu,
 )
+from onejump.sources import check_known_sizes, check_sources, wheel_path
 from onejump.study import DISTILLED_METHODS, load_study
 
 # The study is read here once more: Snakemake takes the last of repeated keys in silence, keeps no lines, and
@@ -41,12 +42,20 @@ try:
             if not setting.startswith("gpu_request=")
         ],
     )
-except StudyError as error:
+    if workflow.is_main_process:
+        check_sources(STUDY)
+        check_known_sizes(STUDY, Path("results"))
+except OneJumpError as error:
     sys.exit(f"The study is not valid:\n{error}")
 if not workflow.overwrite_configfiles:
 
     configfile: "config.yaml"
 
+
+# `cores: all` of the default profile means this machine's. Jobs of a cluster (--jobs) run on others, which may
+# have more, and Snakemake would cut their threads to it.
+if workflow.resource_settings.nodes is not None:
+    workflow.global_resources["_cores"] = max(workflow.cores, workflow.resource_settings.nodes)
 
 # How this site asks for a GPU, a line of its profile and no part of a study: gpus, or gres:<name>.
 GPU_REQUEST = config.pop("gpu_request", "gpus")
@@ -83,19 +92,9 @@ wildcard_constraints:
     shard=r"\d+",
 
 
-for known_model in STUDY.models:
-    description = Path(RESULTS, known_model, "model.json")
-    if description.is_file():
-        sizes = read_json(description)
-        try:
-            STUDY.check_dimensions(known_model, blocks=sizes["blocks"], hidden=sizes["hidden"])
-        except StudyError as error:
-            sys.exit(f"The study is not valid:\n{error}")
-
-
 def wheel_file(source):
     """Where a file of a wheel lies once it is fetched."""
-    return f"resources/{source.wheel}/{source.file}"
+    return wheel_path(source).as_posix()
 
 
 def shard_count(corpus, split):
