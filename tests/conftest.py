@@ -61,7 +61,8 @@ def write_documents() -> Callable[..., Path]:
 def make_head() -> Callable[..., Head]:
     """make_head(hidden, vocabulary, norm="rms", bias=False, softcap=None, scale=1.0, seed=0).
 
-    With activation="gelu", say, a transform comes first: a masked language model's head.
+    With activation="gelu", say, a transform comes first: a masked language model's head; with first="rms" or
+    "layer" besides, a norm comes before the transform.
     """
 
     def make(
@@ -74,6 +75,7 @@ def make_head() -> Callable[..., Head]:
         scale: float = 1.0,
         seed: int = 0,
         activation: str | None = None,
+        first: Any = None,
     ) -> Head:
         generator = torch.Generator().manual_seed(seed)
 
@@ -81,7 +83,7 @@ def make_head() -> Callable[..., Head]:
             return torch.randn(*shape, generator=generator)
 
         return Head(
-            HeadConfig(norm, 1e-5, scale, softcap, activation),
+            HeadConfig(norm, 1e-5, scale, softcap, activation, first, 1e-6 if first else 0.0),
             1 + 0.3 * normal(hidden),
             0.3 * normal(hidden) if norm == "layer" else torch.zeros(hidden),
             normal(vocabulary, hidden),

@@ -25,6 +25,7 @@ MakeHead = Callable[..., Head]
     scale=st.sampled_from([1.0, 0.25]),
     size=st.sampled_from([1e-3, 1.0, 1e3]),
     activation=st.sampled_from([None, None, "gelu", "tanh"]),
+    first=st.sampled_from([None, "rms", "layer"]),
 )
 def test_logits_are_those_of_the_whole_way(
     make_head: MakeHead,
@@ -37,10 +38,10 @@ def test_logits_are_those_of_the_whole_way(
     scale: float,
     size: float,
     activation: str | None,
+    first: str | None,
 ) -> None:
-    head = make_head(
-        12, 31, norm, bias=bias, softcap=softcap, scale=scale, seed=seed, activation=activation
-    ).double()
+    options = {"activation": activation, "first": first if activation else None}
+    head = make_head(12, 31, norm, bias=bias, softcap=softcap, scale=scale, seed=seed, **options).double()
     generator = torch.Generator().manual_seed(seed)
     basis = torch.randn(rank, 12, generator=generator).double()  # of any rows, orthonormal or not
     shift = torch.randn(12, generator=generator).double() if shifted else None

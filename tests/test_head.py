@@ -76,6 +76,14 @@ MASKED: dict[str, tuple[Callable[[], Any], str, int]] = {
         "relu",
         32,
     ),
+    "modernbert": (
+        lambda: transformers.ModernBertConfig(
+            **SIZES, **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0), norm_bias=True
+        ),
+        "gelu",
+        32,
+    ),
+    "roberta-prelayernorm": (lambda: transformers.RobertaPreLayerNormConfig(**SIZES), "gelu", 32),
     "electra": (lambda: transformers.ElectraConfig(**SIZES, embedding_size=16), "gelu", 16),
 }
 
@@ -93,8 +101,11 @@ def test_logits_behind_a_transform_are_the_models_own(case: str, tmp_path: Path)
     assert (head.hidden, head.vocabulary, len(head.gain)) == (32, 61, width)
     tokens = torch.randint(5, 61, (2, 9))
     with torch.inference_mode():
-        last = model.base_model(tokens).last_hidden_state
+        blocks: list[torch.Tensor] = []
+        hook = Transformer(model).blocks[-1].register_forward_hook(lambda _, __, out: blocks.append(out))
         expected = model(tokens).logits
+        hook.remove()
+        last = blocks[0][0] if isinstance(blocks[0], tuple) else blocks[0]
     found = head.logits(last)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.std()))
     head.save(tmp_path / "head.safetensors")
@@ -122,19 +133,22 @@ def test_a_transform_has_a_known_activation(make_head: Callable[..., Head]) -> N
         Head(HeadConfig("rms", 1e-5, activation="gelu"), ones, ones, torch.ones(5, 16))
 
 
-@pytest.mark.parametrize("activation", [None, *ACTIVATIONS])
+@pytest.mark.parametrize(
+    ("activation", "first"), [*((name, None) for name in (None, *ACTIVATIONS)), ("gelu", "rms")]
+)
 def test_no_logit_depends_on_more_than_the_essence(
-    activation: str | None, make_head: Callable[..., Head]
+    activation: str | None, first: str | None, make_head: Callable[..., Head]
 ) -> None:
-    """A length is seen behind a transform only."""
-    head = make_head(16, 5, "layer", activation=activation).double()
+    """A length is seen behind a transform only, and not if a norm comes before that."""
+    head = make_head(16, 5, "layer", activation=activation, first=first).double()
+    without_length = activation is None or first is not None
     states = 3 * torch.randn(7, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     essence = head.essence(states)
     torch.testing.assert_close(head.logits(essence), head.logits(states), rtol=1e-4, atol=1e-4)
     alike = torch.allclose(essence.square().mean(-1), torch.ones(7, dtype=torch.float64), rtol=1e-4)
-    assert alike == (activation is None)
+    assert alike == without_length
     same = torch.allclose(head.logits(2 * states), head.logits(states), rtol=1e-4, atol=1e-4)
-    assert same == (activation is None)
+    assert same == without_length
 
 
 @pytest.mark.parametrize("norm", ["rms", "layer"])

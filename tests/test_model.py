@@ -178,17 +178,24 @@ def test_reading_leaves_no_hooks_behind() -> None:
 
 def test_a_missing_norm_is_named() -> None:
     model = tiny("llama")
-    model.model.closing = model.model.norm
-    del model.model.norm
-    with pytest.raises(ModelError, match=r"final norm was not found.*norm, ln_f.*closing"):
+    model.model.norm = nn.Identity()
+    with pytest.raises(ModelError, match=r"final norm was not found: the unembedding takes the last block's"):
         Transformer(model)
+
+
+def test_a_norm_of_any_name_is_found() -> None:
+    model = tiny("llama")
+    expected = Transformer(model).head.gain
+    norm = model.model.norm
+    model.model.norm = nn.Sequential(nn.Dropout(), norm)
+    assert torch.equal(Transformer(model).head.gain, expected)
 
 
 def test_a_norm_of_another_kind_is_named() -> None:
     model = tiny("llama")
-    model.model.norm = nn.Linear(32, 32)
+    model.model.norm = nn.Softmax(-1)
     with pytest.raises(
-        ModelError, match=r"norm Linear was not understood: looked for an RMSNorm or LayerNorm"
+        ModelError, match=r"norm Softmax was not understood: looked for an RMSNorm or LayerNorm"
     ):
         Transformer(model)
 
@@ -208,7 +215,7 @@ def test_a_norm_with_gains_as_large_as_those_of_gemma_3(dtype: torch.dtype) -> N
 def test_missing_blocks_are_named() -> None:
     model = tiny("llama")
     model.config.num_hidden_layers = 5
-    with pytest.raises(ModelError, match=r"blocks were not found: looked for one ModuleList of.*= 5"):
+    with pytest.raises(ModelError, match=r"blocks were not found: looked for .*= 5 .*layers: 3"):
         Transformer(model)
 
 
@@ -291,8 +298,8 @@ def test_an_unknown_activation_is_refused() -> None:
 
 def test_a_second_norm_in_the_transform_is_refused() -> None:
     model = tiny("roberta")
-    model.lm_head.another_norm = nn.LayerNorm(32)
-    with pytest.raises(ModelError, match=r"norm was not found.*one Linear and one norm.*another_norm"):
+    model.lm_head.layer_norm = nn.Sequential(nn.LayerNorm(32), nn.LayerNorm(32))
+    with pytest.raises(ModelError, match=r"activation of the head's transform was not understood"):
         Transformer(model)
 
 

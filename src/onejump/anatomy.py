@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from onejump.errors import ModelError
-from onejump.head import Head, HeadConfig
+from onejump.head import Head, HeadConfig, NormKind
 from onejump.norms import understand_activation, understand_norm
+from onejump.seen import Way, calls
 
-NORM_NAMES = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f", "final_norm")
 # How the classes of masked language models are called, which see all of a sentence.
 MASKED = "ForMaskedLM"
+
+# How configurations call the soft cap of the logits.
+_SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 
 PARTS = ("attention", "feed-forward", "norms")
 
@@ -43,7 +47,7 @@ def padding_of(model: Any) -> int:
     ModelError
         If the configuration names none.
     """
-    padding = text_config(model).pad_token_id
+    padding = getattr(text_config(model), "pad_token_id", None)
     if padding is None:
         raise ModelError(
             f"{type(model).__name__}: no token for padding: looked for pad_token_id in its configuration"
@@ -51,113 +55,201 @@ def padding_of(model: Any) -> int:
     return int(padding)
 
 
-def find_blocks(body: nn.Module, config: Any) -> nn.ModuleList:
-    """The L blocks of a model's body.
+def find_blocks(body: nn.Module, config: Any, run: Callable[[], Any]) -> nn.ModuleList:
+    """The L blocks of a model's body, in the order in which they run.
 
-    Raises
-    ------
-    ModelError
-        If there is no list of num_hidden_layers modules, or more than one at the same depth.
-    """
-    wanted = config.num_hidden_layers
-    found = [
-        (name, module)
-        for name, module in body.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == wanted
-    ]
-    # Lists inside a block (experts, say) can be as long as the list of blocks, but lie deeper.
-    found.sort(key=lambda item: item[0].count("."))
-    if not found or (len(found) > 1 and found[0][0].count(".") == found[1][0].count(".")):
-        names = ", ".join(name for name, _ in found) or "none"
-        raise ModelError(
-            f"{type(body).__name__}: its blocks were not found: looked for one ModuleList of "
-            f"num_hidden_layers = {wanted} modules (found: {names})"
-        )
-    return found[0][1]
-
-
-def find_head(model: Any, body: nn.Module, blocks: nn.ModuleList, run: Callable[[], Any]) -> Head:
-    """The head of a model: transform if there is one, final norm and unembedding.
+    A block that runs several times (ALBERT's) is there as often.
 
     Parameters
     ----------
-    model : transformers.PreTrainedModel
     body : torch.nn.Module
-        What lies before the head.
-    blocks : torch.nn.ModuleList
+    config : transformers.PreTrainedConfig
     run : callable
         Runs the model once.
 
     Raises
     ------
     ModelError
-        If the unembedding or the norm is not found, or what they do is not understood.
+        If there is no list whose modules run as often as the configuration says that there are blocks, or
+        more than one at the same depth.
     """
-    from accelerate.utils import align_module_device
+    # Of a model that is a decoder in other models, num_hidden_layers is that of the encoder.
+    key = "decoder_layers" if hasattr(config, "decoder_layers") else "num_hidden_layers"
+    wanted = getattr(config, key, None)
+    lists = {name: module for name, module in body.named_modules() if isinstance(module, nn.ModuleList)}
+    called = calls((module for modules in lists.values() for module in modules), run)
+    run_by_list = {
+        name: [module for module in called if module in set(modules)] for name, modules in lists.items()
+    }
+    found = [name for name, modules in run_by_list.items() if len(modules) == wanted]
+    # Lists inside a block (experts, say) can run as often as the blocks, but lie deeper.
+    found.sort(key=lambda name: name.count("."))
+    if not found or (len(found) > 1 and found[0].count(".") == found[1].count(".")):
+        # Most lists lie in blocks: the first few are those outside.
+        run_at_all = sorted((name for name in lists if run_by_list[name]), key=lambda name: name.count("."))
+        there = ", ".join(f"{name}: {len(run_by_list[name])}" for name in run_at_all[:5])
+        raise ModelError(
+            f"{type(body).__name__}: its blocks were not found: looked for one ModuleList whose modules run "
+            f"{key} = {wanted} times in all (found: {there or 'none'}). The study's key `modules` can name "
+            "them"
+        )
+    return nn.ModuleList(run_by_list[found[0]])
 
-    unembedding = model.get_output_embeddings()
-    if unembedding is None or getattr(unembedding, "weight", None) is None:
+
+def find_unembedding(model: Any) -> nn.Module:
+    """The map from the final norm's output to the logits.
+
+    Raises
+    ------
+    ModelError
+        If the model has none.
+    """
+    found = model.get_output_embeddings()
+    if not isinstance(getattr(found, "weight", None), Tensor):
         raise ModelError(
             f"{type(model).__name__}: its head was not found: "
             "looked for get_output_embeddings() with a weight"
         )
-    norm, dense = _find_norm(model, body, blocks, unembedding)
-    activation = None if dense is None else understand_activation(dense, norm, run, model.dtype)
-    config = text_config(model)
-    scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1.0)
-    softcap = getattr(config, "final_logit_softcapping", None)
-    optional = ((unembedding, "bias"), (dense, "weight"), (dense, "bias"))
+    unembedding: nn.Module = found
+    return unembedding
+
+
+def find_head(model: Any, blocks: nn.ModuleList, unembedding: Any, run: Callable[[], Any]) -> Head:
+    """The head of a model: transform if there is one, final norm and unembedding.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+    blocks : torch.nn.ModuleList
+    unembedding : torch.nn.Module
+    run : callable
+        Runs the model once.
+
+    Raises
+    ------
+    ModelError
+        If the norm is not found, or what lies there is not understood.
+    """
+    from accelerate.utils import align_module_device
+
+    found = _follow(model, Way(model, blocks, run, model.dtype), unembedding)
+    activation = (
+        None if found.dense is None else understand_activation(found.dense, found.norm, run, model.dtype)
+    )
     with ExitStack() as stack:
         # With device_map: auto, weights that fit on no GPU are elsewhere until their module runs.
-        for module in (norm, unembedding, dense):
+        for module in (found.first, found.dense, found.norm, unembedding):
             if module is not None:
                 stack.enter_context(align_module_device(module))
-        kind, eps, gain, bias = understand_norm(norm, _width(blocks, unembedding), unembedding.weight.device)
+        width = unembedding.weight.shape[1]
+        kind, eps, gain, bias = understand_norm(found.norm, width, unembedding.weight.device)
         device = gain.device
+        first_kind, first_eps, dense, shift = _transform(found, device)
         return Head(
-            HeadConfig(kind, eps, float(scale), softcap, activation),
+            HeadConfig(kind, eps, *_scaling(text_config(model)), activation, first_kind, first_eps),
             gain,
             bias,
             unembedding.weight.detach().to(device),
-            *(_weight(module, name, device) for module, name in optional),
+            _logit_bias(model, unembedding, device),
+            dense,
+            shift,
         )
 
 
-def _weight(module: nn.Module | None, name: str, device: torch.device) -> Tensor | None:
-    weight: Tensor | None = None if module is None else getattr(module, name)
-    return None if weight is None else weight.detach().to(device)
+def _scaling(config: Any) -> tuple[float, float | None]:
+    """The factor on the logits, and their soft cap."""
+    scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1.0)
+    caps = (getattr(config, name, None) for name in _SOFT_CAPS)
+    return float(scale), next((float(cap) for cap in caps if cap is not None), None)
 
 
-def _find_norm(
-    model: Any, body: nn.Module, blocks: nn.ModuleList, unembedding: nn.Module
-) -> tuple[nn.Module, nn.Module | None]:
-    """The final norm beside the blocks; or that of a transform before the unembedding, and its dense map."""
-    owner = next(module for module in body.modules() if any(child is blocks for child in module.children()))
-    norm = next((found for name in NORM_NAMES if (found := getattr(owner, name, None)) is not None), None)
-    if norm is not None:
-        return norm, None
-    known = {unembedding, *body.modules()}
-    outside = [
-        (name, module)
-        for name, module in model.named_modules()
-        if module not in known and isinstance(getattr(module, "weight", None), Tensor)
-    ]
-    dense = [module for _, module in outside if isinstance(module, nn.Linear)]
-    norms = [module for _, module in outside if not isinstance(module, nn.Linear)]
-    if len(dense) == len(norms) == 1:
-        return norms[0], dense[0]
-    raise ModelError(
-        f"{type(body).__name__}: its final norm was not found: looked beside the blocks for "
-        f"{', '.join(NORM_NAMES)} (there: {', '.join(name for name, _ in owner.named_children())}), and "
-        "outside of the blocks' model for a transform, one Linear and one norm besides the unembedding "
-        f"(there: {', '.join(name for name, _ in outside) or 'none'})"
-    )
+def _weight(module: nn.Module, name: str, device: torch.device) -> Tensor | None:
+    weight = getattr(module, name, None)
+    return None if not isinstance(weight, Tensor) else weight.detach().float().to(device)
 
 
-def _width(blocks: nn.ModuleList, unembedding: nn.Module) -> int:
+@dataclass(frozen=True)
+class _Found:
+    """The modules between the last block and the unembedding, in the order in which they run."""
+
+    first: nn.Module | None
+    """The norm before the transform."""
+    dense: nn.Linear | None
+    """The transform's map."""
+    norm: nn.Module
+    """The norm before the unembedding."""
+
+
+def _transform(
+    found: _Found, device: torch.device
+) -> tuple[NormKind | None, float, Tensor | None, Tensor | None]:
+    """Kind and epsilon of the norm before the transform, and the transform's map, that norm's gain in it."""
+    if found.dense is None:
+        return None, 0.0, None, None
+    weight = found.dense.weight.detach().float().to(device)
+    shift = _weight(found.dense, "bias", device)
+    if found.first is None:
+        return None, 0.0, weight, shift
+    kind, eps, gain, bias = understand_norm(found.first, weight.shape[1], device)
+    constant = weight @ bias.to(device)
+    return kind, eps, weight * gain.to(device), constant if shift is None else shift + constant
+
+
+def _follow(model: nn.Module, way: Way, unembedding: nn.Module) -> _Found:
+    """What lies between the last block and the unembedding, seen in a run of the model."""
+    taking = way.after(way.last)
+    norms = [step for step in taking if not isinstance(step.module, nn.Linear)]
+    dense = [step for step in taking if isinstance(step.module, nn.Linear)]
+    if any(step.module is unembedding for step in dense):
+        raise ModelError(
+            f"{type(model).__name__}: its final norm was not found: the unembedding takes the last block's "
+            "output as it is, models with a norm between the two are accepted"
+        )
+    if len(norms) == 1 and not dense:
+        (norm,) = norms
+        following = [step for step in way.after(norm.made) if isinstance(step.module, nn.Linear)]
+        if any(step.module is unembedding for step in following) or len(following) != 1:
+            _expect_width(model, norm.made, unembedding)
+            return _Found(None, None, norm.module)
+        first, dense = norm.module, following
+    elif len(dense) == 1 and not norms:
+        first = None
+    else:
+        there = ", ".join(type(step.module).__name__ for step in taking) or "none"
+        raise ModelError(
+            f"{type(model).__name__}: its final norm was not found: looked for one norm, or one Linear of a "
+            f"transform, that takes the last block's output (there: {there}). The study's key `modules` can "
+            "name it"
+        )
+    last = way.of(unembedding)
+    final = None if last is None else way.making(last.given)
+    if final is None or final.given.shape != dense[0].made.shape:
+        raise ModelError(
+            f"{type(model).__name__}: its head was not understood: looked for a Linear, an activation, a "
+            "norm and the unembedding, one after the other"
+        )
+    assert isinstance(dense[0].module, nn.Linear)
+    return _Found(first, dense[0].module, final.module)
+
+
+def _expect_width(model: nn.Module, state: Tensor, unembedding: nn.Module) -> None:
     weight = unembedding.weight
     assert isinstance(weight, Tensor)
-    return weight.shape[1]
+    if weight.shape[1] != state.shape[-1]:
+        raise ModelError(
+            f"{type(model).__name__}: an unembedding of the final norm's width {state.shape[-1]} was "
+            f"expected, its width is {weight.shape[1]}"
+        )
+
+
+def _logit_bias(model: nn.Module, unembedding: Any, device: torch.device) -> Tensor | None:
+    """The bias of the unembedding, or of the module that it is a part of (ESM's)."""
+    owners = [module for module in model.modules() if unembedding in module.children()]
+    for module in (unembedding, *owners):
+        bias = _weight(module, "bias", device)
+        if bias is not None and bias.shape == unembedding.weight.shape[:1]:
+            return bias
+    return None
 
 
 def find_parts(block: nn.Module) -> dict[str, list[nn.Module]]:

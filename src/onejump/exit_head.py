@@ -1,6 +1,6 @@
 """The exit head: the model's head behind a low-rank shortcut, V r multiplications instead of V H.
 
-A masked language model's head begins with a transform that is not linear: r H instead of H H then, but V H.
+A masked language model's head has a transform that is not linear: r H instead of H H then, but V H.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class ExitHead:
     Behind a transform T(h) = activation(h D' + c) the states are z (B D') + (b D' + c) when they come to its
     activation. No product with B goes through that: the coordinates are then those of the normalised
     transformed states themselves, and a sample costs r E + V E multiplications, V E of them as without a
-    shortcut.
+    shortcut. If the head has a norm before its transform, z / rms stands for z.
 
     Parameters
     ----------
@@ -86,20 +86,23 @@ class ExitHead:
         self.offset = head.offset()
         self._gain = head.config.scale * head.gain
         self.has_bias = bias is not None
+        self._first_norm = head.first_norm
+        if self._first_norm is not None:
+            # The norm is taken of z alone: a bias is a coordinate of z that is always one.
+            kind, self._eps = self._first_norm
+            basis = basis if bias is None else torch.cat([basis, bias[None]])
+            basis = basis - basis.mean(1, keepdim=True) if kind == "layer" else basis
+            bias = None
+            self._quadratic = basis @ basis.T / head.hidden
         # What comes to a transform's activation: z times the first, plus the second.
         self._to_activation: tuple[Tensor, Tensor | None] | None = None
         dense, shift = head.dense_weight, head.dense_bias
-        if dense is not None:
+        if dense is None:
+            self.projection = _Projected.apply(self._gain * basis, head.unembedding)  # type: ignore[no-untyped-call]
+        else:
             shift = shift if bias is None else functional.linear(bias, dense, shift)
             self._to_activation = dense @ basis.T, shift
             self.projection = head.unembedding.T
-            return
-        if bias is not None:
-            basis = torch.cat([basis, bias[None]])
-        if head.config.norm == "layer":
-            basis = basis - basis.mean(1, keepdim=True)
-        self.projection = _Projected.apply(self._gain * basis, head.unembedding)  # type: ignore[no-untyped-call]
-        self._quadratic = basis @ basis.T / head.hidden
 
     def coordinates(self, reduced: Tensor) -> Tensor:
         """Coordinates of the normalised states in the rows of `projection`: z / rms, and 1 / rms for b.
@@ -114,13 +117,15 @@ class ExitHead:
         Tensor of shape (..., r), or (..., r + 1) with a bias; behind a transform (..., E), times the norm's
         gain and the head's scale
         """
-        if self._to_activation is not None:
-            transformed = self.head.activate(functional.linear(reduced, *self._to_activation))
-            return normalised(transformed, self.head.config.norm, self.head.config.eps) * self._gain
-        if self.has_bias:
-            reduced = torch.cat([reduced, torch.ones_like(reduced[..., :1])], -1)
-        mean_square = (reduced @ self._quadratic * reduced).sum(-1, keepdim=True).clamp_min(0)
-        return reduced * torch.rsqrt(mean_square + self.head.config.eps)
+        if self._first_norm is not None:
+            if self.has_bias:
+                reduced = torch.cat([reduced, torch.ones_like(reduced[..., :1])], -1)
+            mean_square = (reduced @ self._quadratic * reduced).sum(-1, keepdim=True).clamp_min(0)
+            reduced = reduced * torch.rsqrt(mean_square + self._eps)
+        if self._to_activation is None:
+            return reduced
+        transformed = self.head.activate(functional.linear(reduced, *self._to_activation))
+        return normalised(transformed, self.head.config.norm, self.head.config.eps) * self._gain
 
     def logits(self, reduced: Tensor) -> Tensor:
         """Logits (..., V) of reduced states z (..., r)."""

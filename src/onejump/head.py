@@ -1,4 +1,4 @@
-"""The head: final norm, then unembedding; of a masked language model, its transform before them.
+"""The head: final norm, then unembedding; of a masked language model, a transform before these.
 
 One small file a model, so that no later stage loads the model.
 """
@@ -47,6 +47,10 @@ class HeadConfig:
     """c in c tanh(logits / c) (Gemma 2's final_logit_softcapping)."""
     activation: str | None = None
     """Of the transform, one of `ACTIVATIONS`; None where there is no transform."""
+    first: NormKind | None = None
+    """The kind of the norm before the transform (ModernBERT's); None where there is none."""
+    first_eps: float = 0.0
+    """The epsilon of that norm."""
 
 
 def normalised(states: Tensor, kind: NormKind, eps: float) -> Tensor:
@@ -60,7 +64,9 @@ class Head(nn.Module):
     """logits = softcap(scale (W_U norm(T(h)) + b)), in float32.
 
     A causal model has no transform T. A masked language model (BERT, arXiv 1810.04805) has
-    T(h) = activation(h D' + c). E is H but for models whose embeddings are narrower than their states.
+    T(h) = activation(h D' + c), or activation(norm1(h) D' + c) (ModernBERT, arXiv 2412.13663), where D and
+    c hold the gain and the bias of norm1. E is H but for models whose embeddings are narrower than their
+    states.
 
     Parameters
     ----------
@@ -133,11 +139,18 @@ class Head(nn.Module):
         """The transform's activation, of h D' + c (..., E)."""
         return dense if self.config.activation is None else ACTIVATIONS[self.config.activation](dense)
 
+    @property
+    def first_norm(self) -> tuple[NormKind, float] | None:
+        """Kind and epsilon of the norm that the head begins with; None where it begins with a dense map."""
+        if self.dense_weight is None:
+            return self.config.norm, self.config.eps
+        return None if self.config.first is None else (self.config.first, self.config.first_eps)
+
     def transform(self, states: Tensor) -> Tensor:
         """T(h) (..., E) of states (..., H); where there is no transform, the states themselves."""
         if self.dense_weight is None:
             return states
-        return self.activate(functional.linear(states, self.dense_weight, self.dense_bias))
+        return self.activate(functional.linear(self.essence(states), self.dense_weight, self.dense_bias))
 
     def normalise(self, states: Tensor) -> Tensor:
         """Final norm of transformed states (..., E)."""
@@ -173,12 +186,11 @@ class Head(nn.Module):
     def essence(self, states: Tensor) -> Tensor:
         """Of last-level states (..., H), what the head goes by: what least squares should be fitted to.
 
-        A head that begins with its norm does not see a state's length, so these are normalised states; one
-        that begins with a transform does.
+        A head that begins with a norm does not see a state's length, so these are normalised states; a head
+        that begins with a dense map does.
         """
-        if self.dense_weight is None:
-            return normalised(states, self.config.norm, self.config.eps)
-        return states
+        norm = self.first_norm
+        return states if norm is None else normalised(states, *norm)
 
     def linear(self) -> Tensor:
         """W (V, H): the head's linear part, which small errors of what `essence` gives are multiplied with.

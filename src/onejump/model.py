@@ -9,9 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onejump.anatomy import MASKED, find_blocks, find_head, find_parts, is_causal, padding_of, text_config
+from onejump.anatomy import (
+    MASKED,
+    find_blocks,
+    find_head,
+    find_parts,
+    find_unembedding,
+    is_causal,
+    padding_of,
+    text_config,
+)
 from onejump.errors import ModelError
 from onejump.norms import TOLERANCE
+from onejump.seen import given_to, state_of
 
 
 class Transformer:
@@ -50,8 +60,14 @@ class Transformer:
         self.body: nn.Module = model.base_model
         self.causal = is_causal(model)
         self.padding = 0 if self.causal else padding_of(model)
-        self.blocks = find_blocks(self.body, text_config(model))
-        self.head = find_head(model, self.body, self.blocks, lambda: self._run(model, self._probe()))
+        if model.config.is_encoder_decoder:
+            raise ModelError(
+                f"{type(model).__name__}: an encoder-decoder was given, a model of one stack of blocks is "
+                "accepted"
+            )
+        unembedding = find_unembedding(model)
+        self.blocks = find_blocks(self.body, text_config(model), self._try)
+        self.head = find_head(model, self.blocks, unembedding, self._try)
         self.check()
 
     @property
@@ -102,6 +118,17 @@ class Transformer:
             return module(tokens, use_cache=False)
         return module(tokens, attention_mask=(tokens != self.padding).long())
 
+    def _try(self) -> None:
+        """One short run, to see what it does."""
+        try:
+            with torch.inference_mode():
+                self._run(self.model, self._probe())
+        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ModelError(
+                f"{type(self.model).__name__}: the model does not run on a short sequence of tokens: {reason}"
+            ) from error
+
     def _probe(self) -> Tensor:
         """A sequence (1, 8) without padding."""
         tokens = torch.arange(1, 10)
@@ -110,15 +137,18 @@ class Transformer:
 
     @contextmanager
     def _reading(self, levels: list[Tensor], rows: Tensor, positions: Tensor) -> Iterator[None]:
-        def keep(state: Any) -> None:
-            state = state[0] if isinstance(state, tuple) else state
+        def keep(state: Tensor) -> None:
             levels.append(state[rows.to(state.device), positions.to(state.device)])
 
-        def before_first(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-            keep(arguments[0] if arguments else named["hidden_states"])
+        def before_first(block: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+            if not levels:  # a block can run several times
+                keep(given_to(arguments, named, block))
+
+        def after(block: nn.Module, _: Any, returned: Any) -> None:
+            keep(state_of(returned, block))
 
         handles = [self.blocks[0].register_forward_pre_hook(before_first, with_kwargs=True)]
-        handles += [block.register_forward_hook(lambda _, __, out: keep(out)) for block in self.blocks]
+        handles += [block.register_forward_hook(after) for block in dict.fromkeys(self.blocks)]
         try:
             yield
         finally:
