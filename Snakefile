@@ -7,6 +7,7 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/sources.smk"
 include: "workflow/rules/corpus.smk"
 include: "workflow/rules/model.smk"
 include: "workflow/rules/activations.smk"
@@ -58,7 +59,7 @@ localrules:
 rule all:
     default_target: True
     input:
-        pairs("selection.json", "evaluation.parquet", "parameters.parquet"),
+        pairs(*TABLES),
         pairs(
             *(
                 f"figures/{figure}.{suffix}"

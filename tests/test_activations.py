@@ -28,6 +28,7 @@ from onejump.errors import ActivationError, CorpusError, ModelError
 from onejump.files import write_json, write_table
 from onejump.loading import load_model, load_tokenizer
 from onejump.model import Transformer
+from onejump.source_files import model_digest
 from onejump.store import SAMPLE_ARRAYS, ActivationStore
 
 Only = Callable[[Path], list[str]]
@@ -138,6 +139,7 @@ def test_the_same_samples_in_any_number_of_shards(
     tiny_model_folder: Path, corpus: pd.DataFrame, tmp_path: Path
 ) -> None:
     origin = {"source": str(tiny_model_folder), "revision": None, "trust_remote_code": False}
+    origin["source_digest"] = model_digest(tiny_model_folder)
     write_json(tmp_path / "model.json", origin | {"dtype": "float32"})
     write_table(tmp_path / "corpus.parquet", corpus)
     found = []
@@ -173,6 +175,7 @@ def test_bfloat16_on_a_device_map(tiny_model_folder: Path, corpus: pd.DataFrame,
     for dtype, device_map in (("float32", None), ("bfloat16", None), ("bfloat16", "auto")):
         # Where the model stage found the weights need not exist any more.
         origin = {"source": "elsewhere", "revision": None, "trust_remote_code": False, "dtype": dtype}
+        origin["source_digest"] = model_digest(tiny_model_folder)
         write_json(tmp_path / "model.json", origin)
         path = tmp_path / f"{dtype}-{device_map}.zarr"
         extract_shard(
@@ -328,6 +331,7 @@ def test_the_store_holds_what_a_plain_pass_over_each_masked_sentence_gives(
     folder = tiny_masked_folder(family)
     write_table(tmp_path / "corpus.parquet", corpus)
     origin = {"source": str(folder), "revision": None, "trust_remote_code": False, "dtype": "float32"}
+    origin["source_digest"] = model_digest(folder)
     write_json(tmp_path / "model.json", origin | {"causal": False})
     extract_shard(
         tmp_path / "s.zarr",

@@ -46,3 +46,10 @@ def test_studies_that_share_model_corpus_and_sampling_extract_once(
     project.study = study
     project.snakemake("--cache", "activations", "--until", "activations")
     assert len(list((project.folder / "cache").iterdir())) == 6, "another sampling is another extraction"
+
+    weights = project.folder / "tiny-llama/model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-2] ^= 1
+    weights.write_bytes(content)
+    project.snakemake("--cache", "activations", "--until", "activations")
+    assert len(list((project.folder / "cache").iterdir())) == 9, "other weights are another extraction"

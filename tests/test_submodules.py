@@ -23,6 +23,7 @@ from onejump.files import read_json, read_table, write_json, write_table
 from onejump.loading import load_model, load_tokenizer
 from onejump.maps import JTC, Identity, ShortcutFolder, save_shortcuts
 from onejump.model import Transformer
+from onejump.source_files import model_digest
 from onejump.store import ActivationStore
 from onejump.submodules import (
     Part,
@@ -456,6 +457,7 @@ def study(tiny_model_folder: Path, tmp_path: Path) -> dict[str, Any]:
         tmp_path / "model.json",
         {
             "source": str(tiny_model_folder),
+            "source_digest": model_digest(tiny_model_folder),
             "revision": None,
             "dtype": "float32",
             "trust_remote_code": False,

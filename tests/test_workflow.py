@@ -179,6 +179,27 @@ def test_another_model_is_run_alone(project: Project) -> None:
     assert "corpus" not in project.planned()
 
 
+def test_tables_that_were_deleted_are_made_again(project: Project) -> None:
+    for name in ("scores", "evaluation", "parameters"):
+        (project.folder / PAIR / f"{name}.parquet").unlink()
+    assert {"scores", "evaluation", "parameters"} <= set(project.planned())
+
+
+def test_of_a_folder_the_content_counts_and_no_date(project: Project) -> None:
+    weights = project.folder / "tiny-llama/model.safetensors"
+    weights.touch()
+    (project.folder / "text/document-003.txt").touch()
+    assert "Nothing to be done" in project.snakemake("-n"), "the same content with other dates"
+    date = weights.stat().st_mtime - 10000
+    content = bytearray(weights.read_bytes())
+    content[-2] ^= 1
+    weights.write_bytes(content)
+    # Another checkpoint that was moved here keeps its date, older than all results.
+    os.utime(weights, (date, date))
+    planned = project.planned()
+    assert (planned["model"], planned["activations"], planned["corpus"]) == (1, 3, 0)
+
+
 def test_compute_options_rerun_nothing(project: Project) -> None:
     project.study |= {"compute": {"device": "cpu", "batch_tokens": 128}}
     assert "Nothing to be done" in project.snakemake("-n")

@@ -18,6 +18,7 @@ from onejump.errors import ActivationError, CorpusError
 from onejump.files import read_json, read_table, replacing
 from onejump.loading import load_model, load_tokenizer, mask_token
 from onejump.model import Transformer
+from onejump.source_files import check_model_files
 from onejump.store import Array, ShardWriter
 
 if TYPE_CHECKING:
@@ -173,6 +174,7 @@ def model_and_prompts(
         device=compute["device"],
         device_map=compute["device_map"],
     )
+    check_model_files(description, origin["source"])
     return transformer, prompts
 
 

@@ -15,6 +15,7 @@ from onejump.device import pick_device
 from onejump.errors import ModelError
 from onejump.files import replacing, write_json
 from onejump.model import Transformer
+from onejump.source_files import check_model_files, model_digest
 
 
 def load_model(
@@ -198,6 +199,7 @@ def describe(
     """The stage: load and check a model, then write its sizes (json) and its head (safetensors)."""
     local = Path(source).is_dir()
     commit = None if local else resolve_hub(source, revision)
+    digest = model_digest(source) if local else f"commit:{commit}"
     transformer = load_model(
         source,
         revision=commit,
@@ -214,19 +216,20 @@ def describe(
         )
     if not transformer.causal:
         mask_token(tokenizer)
+    description = {
+        "source": source,
+        "revision": commit,
+        "source_digest": digest,
+        "architecture": type(transformer.model).__name__,
+        "causal": transformer.causal,
+        "blocks": len(transformer.blocks),
+        "hidden": transformer.hidden,
+        "vocabulary": transformer.head.vocabulary,
+        "parameters": transformer.model.num_parameters(),
+        "dtype": dtype,
+        "trust_remote_code": trust_remote_code,
+    }
+    # Files that changed while they were loaded would be described by the digest of others.
+    check_model_files(description, source)
     transformer.head.save(head_path)
-    write_json(
-        model_path,
-        {
-            "source": source,
-            "revision": commit,
-            "architecture": type(transformer.model).__name__,
-            "causal": transformer.causal,
-            "blocks": len(transformer.blocks),
-            "hidden": transformer.hidden,
-            "vocabulary": transformer.head.vocabulary,
-            "parameters": transformer.model.num_parameters(),
-            "dtype": dtype,
-            "trust_remote_code": trust_remote_code,
-        },
-    )
+    write_json(model_path, description)

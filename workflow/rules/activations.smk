@@ -1,7 +1,8 @@
 rule activations:
     input:
         model=f"{RESULTS}/{{model}}/model.json",
-        weights=unpacked,
+        # The digest in model.json tells whether they are other ones.
+        weights=ancient(unpacked),
         corpus=f"{RESULTS}/corpora/{{corpus}}.parquet",
     output:
         directory(f"{PAIR}/activations/{{split}}-{{shard}}.zarr"),
@@ -20,7 +21,10 @@ rule activations:
             "activations",
         ),
     params:
-        # The cache tells jobs apart by their parameters.
+        # The cache tells jobs apart by their parameters: by content, not by where it was found, as a branch on
+        # the hub moves.
+        model=lambda w, input: read_json(input.model)["source_digest"],
+        corpus=lambda w, input: file_digest(input.corpus),
         split=lambda w: w.split,
         shard=lambda w: int(w.shard),
         options=STUDY.activations.model_dump(exclude={"shard_sentences"}),

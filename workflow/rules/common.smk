@@ -27,7 +27,7 @@ from onejump.plan import (
     submodules_cost,
     uses_gpu,
 )
-from onejump.sources import check_known_sizes, check_sources, wheel_path
+from onejump.sources import check_known_sizes, check_sources
 from onejump.study import DISTILLED_METHODS, load_study
 
 # The study is read here once more: Snakemake takes the last of repeated keys in silence, keeps no lines, and
@@ -90,11 +90,6 @@ wildcard_constraints:
     part="attention|feed-forward|norms",
     split="training|validation",
     shard=r"\d+",
-
-
-def wheel_file(source):
-    """Where a file of a wheel lies once it is fetched."""
-    return wheel_path(source).as_posix()
 
 
 def shard_count(corpus, split):
@@ -164,33 +159,6 @@ def pairs(*names):
         for corpus in STUDY.corpora
         for name in names
     ]
-
-
-def corpus_files(wildcards):
-    """The text: of a folder every file, as a folder's own date does not change when a file in it does.
-
-    A user's own files stay where they are, even where results go to a storage of their own.
-    """
-    source = STUDY.corpora[wildcards.corpus]
-    if source.wheel:
-        return wheel_file(source)
-    path = Path(source.path or "")
-    if source.path and path.is_dir():
-        names = sorted(file.relative_to(path) for file in path.rglob("*") if file.is_file())
-        names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
-        return [local(str(path / name)) for name in names]
-    return local(source.path) if source.path else []
-
-
-def gguf_file(wildcards):
-    source = STUDY.models[wildcards.model]
-    return wheel_file(source) if source.wheel else local(source.gguf)
-
-
-def unpacked(wildcards):
-    """Weights that this workflow unpacks itself: those of GGUF files."""
-    source = STUDY.models[wildcards.model]
-    return f"{RESULTS}/{wildcards.model}/weights" if source.wheel or source.gguf else []
 
 
 def shortcuts_of(wildcards):
@@ -343,20 +311,6 @@ def submodules_cost_of(wildcards, sizes):
     )
 
 
-def loading_mb(wildcards, attempt):
-    """Memory to load a model of unknown sizes: what its files say, or room for 7 billion parameters."""
-    source = STUDY.models[wildcards.model]
-    if source.hub:
-        return 32_000 * attempt
-    if source.folder:
-        files = sum(file.stat().st_size for file in Path(source.folder).glob("*.safetensors"))
-    else:
-        gguf = Path(wheel_file(source) if source.wheel else source.gguf)
-        # Four bits become float32.
-        files = 8 * gguf.stat().st_size if gguf.is_file() else 1e9
-    return int((1500 + 2.5 * files / 1e6) * attempt)
-
-
 def figure_options(figure):
     """Of a figure, or of an experiment: its figure is drawn with what it says of colours and metrics."""
     if figure in EXPERIMENTS:
@@ -377,6 +331,23 @@ TABLES_OF_EXPERIMENTS = {
     "criteria": {"criteria": f"{PAIR}/criteria.parquet"},
     "rank-sweep": {"rank_sweep": f"{PAIR}/rank-sweep.parquet"},
 }
+
+
+# What a run leaves for each model and corpus besides figures. A table that was deleted is made again only if it is
+# named here, as the figure drawn from it may still be there.
+TABLES = [
+    *("scores.parquet", "selection.json", "evaluation.parquet", "parameters.parquet"),
+    *(["distilled-scores.parquet", "distilled-selection.json"] if "distilled" in METHODS else []),
+    *(["analysis.parquet"] if STUDY.figures.spaces or STUDY.figures.ranks else []),
+    *sorted(
+        {
+            table.removeprefix(f"{PAIR}/")
+            for experiment in EXPERIMENTS
+            for table in TABLES_OF_EXPERIMENTS[experiment].values()
+        }
+        - {"evaluation.parquet"}
+    ),
+]
 
 
 def figure_outputs(figure):

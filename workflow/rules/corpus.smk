@@ -34,6 +34,7 @@ rule corpus:
         runtime=120,
     params:
         corpus=lambda w: STUDY.corpora[w.corpus].model_dump(),
+        content=lambda w: content_of(*files_of_corpus(w.corpus)),
         seed=STUDY.seed,
         code=fingerprint("corpus"),
     message:

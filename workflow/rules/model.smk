@@ -1,26 +1,32 @@
 rule weights:
+    # Of no study in particular: all studies of one GGUF file share what is unpacked here.
     input:
-        gguf_file,
+        lambda w: GGUF_FILES[w.gguf],
     output:
-        directory(f"{RESULTS}/{{model}}/weights"),
+        directory("resources/weights/{gguf}"),
     log:
-        f"{RESULTS}/logs/weights/{{model}}.log",
+        "resources/logs/weights/{gguf}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/weights/{{model}}.tsv"
+        "resources/benchmarks/weights/{gguf}.tsv"
+    wildcard_constraints:
+        gguf="|".join(map(re.escape, GGUF_FILES)),
     conda:
         "../../envs/onejump.yaml"
     resources:
-        mem_mb=loading_mb,
+        mem_mb=unpacking_mb,
         runtime=60,
+    params:
+        code=fingerprint("loading"),
     message:
-        "Unpacking the GGUF file of {wildcards.model}"
+        "Unpacking the GGUF file {input}"
     script:
         "../scripts/weights.py"
 
 
 rule model:
     input:
-        unpacked,
+        weights=unpacked,
+        files=folder_of_model,
     output:
         model=f"{RESULTS}/{{model}}/model.json",
         head=f"{RESULTS}/{{model}}/head.safetensors",
@@ -36,6 +42,7 @@ rule model:
         runtime=120,
     params:
         model=lambda w: STUDY.models[w.model].model_dump(),
+        content=lambda w: content_of(*files_of_model(w.model)),
         code=fingerprint("loading"),
     message:
         "Checking {wildcards.model}: blocks, final norm, head"

@@ -5,7 +5,7 @@ OF_PARTS = f"{PAIR}/sub-modules"
 rule submodule_activations:
     input:
         model=f"{RESULTS}/{{model}}/model.json",
-        weights=unpacked,
+        weights=ancient(unpacked),
         corpus=f"{RESULTS}/corpora/{{corpus}}.parquet",
     output:
         # As large as the activations for each part, and of no use once its maps are fitted.
@@ -59,7 +59,7 @@ rule submodule_maps:
 rule submodules:
     input:
         model=f"{RESULTS}/{{model}}/model.json",
-        weights=unpacked,
+        weights=ancient(unpacked),
         corpus=f"{RESULTS}/corpora/{{corpus}}.parquet",
         maps=[f"{OF_PARTS}/maps/{part}" for part in PARTS],
     output:

@@ -5,11 +5,11 @@ with job(snakemake):
 
     from onejump.loading import describe
 
-    model = snakemake.params.model
+    model, weights = snakemake.params.model, snakemake.input.get("weights")
     describe(
         Path(snakemake.output.model),
         Path(snakemake.output.head),
-        source=snakemake.input[0] if len(snakemake.input) else model["folder"] or model["hub"],
+        source=weights or model["folder"] or model["hub"],
         revision=model["revision"],
         dtype=model["dtype"],
         trust_remote_code=model["trust_remote_code"],

