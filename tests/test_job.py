@@ -1,0 +1,60 @@
+"""What a job does around its stage."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from onejump.errors import OneJumpError
+from onejump.job import job
+
+
+@pytest.fixture
+def snakemake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """What a script gets of Snakemake; logging and the environment are put back afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers.clear()
+    for name in (
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "TQDM_DESC",
+        "TRANSFORMERS_VERBOSITY",
+    ):
+        monkeypatch.setenv(name, "")
+    with warnings.catch_warnings():
+        yield SimpleNamespace(
+            rule="corpus", wildcards=["stories"], threads=1, log=[tmp_path / "logs/corpus.log"]
+        )
+    logging.captureWarnings(False)
+    for handler in root.handlers:
+        handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said", "traced"),
+    [
+        (OneJumpError("no text"), 1, "corpus stories: no text", False),
+        (KeyboardInterrupt(), 130, "corpus stories: stopped by the user", False),
+        (MemoryError(), 1, "corpus stories: not enough memory", False),
+        (ZeroDivisionError("oops"), 1, "corpus stories: ZeroDivisionError: oops", True),
+    ],
+    ids=["expected", "ctrl-c", "memory", "unexpected"],
+)
+def test_a_job_that_ends_early_says_why_in_its_log(
+    snakemake: SimpleNamespace, error: BaseException, status: int, said: str, traced: bool
+) -> None:
+    with pytest.raises(SystemExit) as ended, job(snakemake):
+        raise error
+    assert ended.value.code == status
+    log = snakemake.log[0].read_text(encoding="utf-8")
+    assert f"ERROR {said}" in log
+    assert ("Traceback" in log) == traced
