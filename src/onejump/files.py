@@ -1,26 +1,27 @@
-"""Writing files so that a reader sees either the old one, or the whole new one, and never a part."""
+"""Files between the stages: whole, on the disk, and readable by whoever may read them.
+
+A reader sees either the old file, or the whole new one, and never a part.
+"""
 
 from __future__ import annotations
 
 import errno
-import glob
 import json
 import os
 import shutil
-import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onejump.errors import OneJumpError
+from onejump.scratch import remove_leftovers, scratch_path
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# A killed process leaves what it had begun. After so many seconds without a change nobody writes there.
-_ABANDONED = 24 * 3600
+_FLUSHED_AT_ONCE = 8
 
 
 @contextmanager
@@ -28,7 +29,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a fresh path beside ``path``; on success it becomes ``path``, on failure it is removed.
 
     The caller creates a file or a folder at the yielded path. It lies in the same folder as ``path``, so
-    that the final rename stays within one file system.
+    that the final rename stays within one file system. Before the rename all of it is flushed to the disk,
+    and gets the permissions that the umask gives.
 
     Raises
     ------
@@ -37,24 +39,20 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(path)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    remove_leftovers(path.parent)
+    scratch = scratch_path(path)
+    # The yielded name keeps the suffix: writers such as matplotlib choose the format by it.
+    fresh, replaced = scratch / path.name, scratch / "replaced"
     try:
-        # The yielded name keeps the suffix: writers such as matplotlib choose the format by it.
-        fresh = scratch / path.name
+        scratch.mkdir()
         yield fresh
-        if path.is_dir() and not path.is_symlink():
-            # A folder cannot be replaced by rename: the old one steps aside, and back if the new one fails.
-            os.rename(path, scratch / "replaced")
-            try:
-                os.replace(fresh, path)
-            except BaseException:
-                os.rename(scratch / "replaced", path)
-                raise
-        else:
-            if path.is_symlink() and fresh.is_dir():
-                path.unlink()  # a folder replaces files, but no link to a folder
-            os.replace(fresh, path)
+        _finish(fresh, scratch.stat().st_mode)
+        if path.is_symlink() and fresh.is_dir():
+            path.unlink()  # a folder replaces files, but no link to a folder
+        elif path.is_dir() and not path.is_symlink():
+            os.rename(path, replaced)  # a folder cannot be replaced by rename: the old one steps aside
+        os.replace(fresh, path)
+        _flush(path.parent)
     except Exception as error:
         if _disk_is_full(error):
             raise OneJumpError(
@@ -63,15 +61,36 @@ def replacing(path: str | Path) -> Iterator[Path]:
             ) from error
         raise
     finally:
+        if replaced.exists() and not path.exists():
+            os.rename(replaced, path)
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _remove_abandoned(path: Path) -> None:
-    for scratch in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        with suppress(OSError):  # its owner, or another job, may remove it at this moment
-            changed = max(entry.stat().st_mtime for entry in (scratch, *scratch.rglob("*")))
-            if changed < time.time() - _ABANDONED:
-                shutil.rmtree(scratch)
+def _finish(fresh: Path, permitted: int) -> None:
+    """Flush a file, or a folder and all that is in it, to the disk, with the permissions that are usual here.
+
+    Some writers (safetensors) let nobody else read their files. ``permitted`` is the mode of a folder
+    that was just made: what the umask leaves.
+    """
+    entries = [entry for entry in (fresh, *fresh.rglob("*")) if not entry.is_symlink()]
+    for entry in entries:
+        usual = permitted & (0o777 if entry.is_dir() else 0o666)
+        entry.chmod(entry.stat().st_mode & 0o7777 | usual)
+    # A disk flushes many files in little more time than one.
+    with ThreadPoolExecutor(_FLUSHED_AT_ONCE) as pool:
+        list(pool.map(_flush, entries))
+
+
+def _flush(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        # Some file systems cannot flush a folder by itself.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(opened)
 
 
 def _disk_is_full(error: Exception) -> bool:
