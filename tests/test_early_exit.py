@@ -364,7 +364,13 @@ def measured(study: dict[str, Any], tmp_path: Path, method: str, **options: Any)
 
 
 def test_the_stage(study: dict[str, Any], tmp_path: Path) -> None:
-    save_shortcuts(tmp_path / "distilled", some_shortcuts("distilled"), {}, one=False)
+    save_shortcuts(
+        tmp_path / "distilled",
+        some_shortcuts("distilled"),
+        {},
+        levels=len(some_shortcuts("distilled")),
+        one=False,
+    )
     write_json(tmp_path / "selection.json", {"jump": 2, "by_metric": {"surprisal": 0}})
     pairs = [
         measured(study, tmp_path, "identity", shortcuts=None),

@@ -22,6 +22,7 @@ from matplotlib.text import Annotation, Text
 
 from onejump.errors import OneJumpError
 from onejump.figures import LOOKS, _Kind, _pareto_front, draw
+from onejump.files import write_table
 from onejump.selection import METRICS, select_jump
 
 FIGURES = (
@@ -100,7 +101,7 @@ def tables(
         for k in level
     ]
     columns = ["model", "corpus", "metric", "jump", "level", "score", "n"]
-    pd.DataFrame(rows, columns=columns).to_parquet(paths["scores"], index=False)
+    write_table(paths["scores"], pd.DataFrame(rows, columns=columns))
     the_set = "n-njtc" if "n-njtc" in methods else "njtc"
     select_jump(paths["selection"], paths["scores"], method=the_set, metric=metric)
     jump = json.loads(paths["selection"].read_text())["jump"]
@@ -122,7 +123,7 @@ def tables(
                 spread = (value * (1 - value)) ** 0.5 if name in PRECISIONS else abs(value)
                 evaluation.append((model, "wiki-en", method, k, name, value, spread / samples**0.5, samples))
     columns = ["model", "corpus", "method", "level", "metric", "value", "stderr", "n"]
-    pd.DataFrame(evaluation, columns=columns).to_parquet(paths["evaluation"], index=False)
+    write_table(paths["evaluation"], pd.DataFrame(evaluation, columns=columns))
     rank = max(1, hidden // 100)
     low = 4 * hidden + 2 * hidden * rank
     numbers = {
@@ -147,7 +148,7 @@ def tables(
         if m in jumps or m == "identity"
     ]
     columns = ["model", "corpus", "method", "shortcuts", "numbers", "reduction"]
-    pd.DataFrame(counts, columns=columns).to_parquet(paths["parameters"], index=False)
+    write_table(paths["parameters"], pd.DataFrame(counts, columns=columns))
     paths["analysis"] = folder / "analysis.parquet"
     found: list[tuple[Any, ...]] = []
     for method in (method for method in ("n-njtc", "distilled") if method in methods):
@@ -164,7 +165,7 @@ def tables(
     analysis = pd.DataFrame(found, columns=columns).astype(dict.fromkeys(columns[2:5], "Int64"))
     analysis.insert(0, "model", model)
     analysis.insert(1, "corpus", "wiki-en")
-    analysis.to_parquet(paths["analysis"], index=False)
+    write_table(paths["analysis"], analysis)
     return paths
 
 
@@ -281,7 +282,7 @@ def test_infinite_and_zero_values_are_drawn(tmp_path: Path) -> None:
     table = pd.read_parquet(inputs["evaluation"])
     table.loc[(table["method"] == "identity") & (table["level"] == 0), ["value", "stderr"]] = np.inf
     table.loc[(table["method"] == "jtc") & (table["level"] == 2), ["value", "stderr"]] = 0.0
-    table.to_parquet(inputs["evaluation"], index=False)
+    write_table(inputs["evaluation"], table)
     svg, _ = _draw("methods", tmp_path, inputs, metrics=["precision@1", "surprisal", "kl", "r2"])
     assert "identity (to inf)" in _texts(svg)
 
@@ -346,7 +347,7 @@ def test_the_limit_needs_affine_and_leaves_a_gap_where_that_is_nothing(
     inputs = tables(tmp_path / "in", levels=3, methods=EVERY)
     table = pd.read_parquet(inputs["evaluation"])
     table.loc[(table["method"] == "affine") & (table["level"] == 1), "value"] = 0.0
-    table.to_parquet(inputs["evaluation"], index=False)
+    write_table(inputs["evaluation"], table)
     (ax,) = drawn("limit", inputs).axes
     line = next(line for line in ax.lines if line.get_color() == LOOKS["distilled"].colour)
     assert np.isnan(line.get_ydata()).tolist() == [False, True, False]

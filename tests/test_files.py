@@ -19,7 +19,8 @@ from onejump.activations import Prompt, extract
 from onejump.errors import OneJumpError
 from onejump.files import read_json, read_table, replacing, write_json, write_table
 from onejump.loading import load_model
-from onejump.maps import JTC, save_shortcut
+from onejump.maps import JTC, save_shortcut, save_shortcuts
+from onejump.scratch import scratch_path
 from onejump.store import ActivationStore
 
 Only = Callable[[Path], list[str]]
@@ -77,24 +78,76 @@ def test_folders_are_replaced_whole(tmp_path: Path, only: Only) -> None:
     assert only(path.parent) == ["folder"]
 
 
-def test_what_a_killed_process_began_is_removed_after_a_day(tmp_path: Path, only: Only) -> None:
-    path, hour = tmp_path / "shard[0].zarr", 3600
-    ages = {".shard[0].zarr.old.part": 25, ".shard[0].zarr.new.part": 1, ".shard[1].zarr.old.part": 25}
-    for name, age in ages.items():
-        begun = tmp_path / name / path.name
-        begun.mkdir(parents=True)
-        (begun / "chunk").write_text("half")
-        for entry in (begun / "chunk", begun, begun.parent):
-            os.utime(entry, times=(0, time.time() - age * hour))
-    still_written = tmp_path / ".shard[0].zarr.running.part"
-    still_written.mkdir()
-    (still_written / "chunk").write_text("half")
-    os.utime(still_written, times=(0, 0))
-    with replacing(path) as fresh:
+def begun(folder: Path, owner: str, hours: float = 0) -> Path:
+    """What a killed writer leaves, unchanged for some hours; its name as a shard's."""
+    scratch = folder / f".shard[0].zarr.{owner}.part"
+    (scratch / "shard[0].zarr").mkdir(parents=True)
+    chunk = scratch / "shard[0].zarr" / "chunk"
+    chunk.write_text("half")
+    for entry in (chunk, chunk.parent, scratch):
+        os.utime(entry, times=(0, time.time() - 3600 * hours))
+    return scratch
+
+
+def test_what_another_machine_began_is_removed_after_a_day(tmp_path: Path, only: Only) -> None:
+    new, old = begun(tmp_path, f"00000000-{os.getpid()}-1-00000000", 1), begun(tmp_path, "without", 1)
+    begun(tmp_path, "00000000-1-1-00000000", 25)
+    begun(tmp_path, "nobody", 25)
+    running = tmp_path / ".shard.zarr.00000000-2-1-00000000.part"
+    running.mkdir()
+    (running / "chunk").write_text("half")  # its folder is old, this is new
+    os.utime(running, times=(0, 0))
+    with replacing(tmp_path / "other.txt") as fresh:
         fresh.write_text("whole")
-    assert only(tmp_path) == sorted(
-        [still_written.name, ".shard[0].zarr.new.part", ".shard[1].zarr.old.part", path.name]
-    )
+    assert only(tmp_path) == sorted([new.name, old.name, running.name, "other.txt"])
+
+
+def test_what_a_dead_process_began_is_removed_at_once(tmp_path: Path, only: Only) -> None:
+    mine = scratch_path(tmp_path / "shard[0].zarr").name
+    place, process, started, number = mine.removeprefix(".shard[0].zarr.").removesuffix(".part").split("-")
+    child = os.fork()
+    if child == 0:
+        begun(tmp_path, scratch_path(tmp_path / "shard[0].zarr").name.split(".")[-2])
+        os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # dead, but its number is not given to another yet
+    alive = begun(tmp_path, f"{place}-{process}-{started}-{number}", 100)
+    begun(tmp_path, f"{place}-{process}-{int(started) - 1}-{number}")  # its number was given to this process
+    assert len(only(tmp_path)) == 3
+    with replacing(tmp_path / "other.txt") as fresh:
+        fresh.write_text("whole")
+    assert only(tmp_path) == sorted([alive.name, "other.txt"])
+    os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_files_are_readable_as_the_umask_says(umask: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        save_shortcut(tmp_path / "level.safetensors", JTC(torch.zeros(2, 2)), {})
+        write_json(tmp_path / "a.json", {})
+        save_shortcuts(tmp_path / "jtc", [JTC(torch.zeros(2, 2))], {}, levels=1, one=False)
+        write_table(tmp_path / "a.parquet", pd.DataFrame({"a": [1]}))
+    finally:
+        os.umask(before)
+    entries = list(tmp_path.rglob("*"))
+    assert len(entries) == 5
+    for entry in entries:
+        assert entry.stat().st_mode & 0o777 == (0o777 if entry.is_dir() else 0o666) & ~umask, entry
+
+
+def test_all_is_on_the_disk_before_it_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, flushed, real = tmp_path / "folder", set(), os.fsync
+
+    def fsync(opened: int) -> None:
+        flushed.add((os.stat(opened).st_ino, path.exists()))
+        real(opened)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with replacing(path) as fresh:
+        (fresh / "sub").mkdir(parents=True)
+        (fresh / "sub" / "file").write_text("text")
+    entries = [path, *path.rglob("*")]
+    assert flushed == {(entry.stat().st_ino, False) for entry in entries} | {(tmp_path.stat().st_ino, True)}
 
 
 def test_a_block_that_writes_nothing_keeps_the_old_folder(tmp_path: Path, only: Only) -> None:
@@ -161,12 +214,11 @@ def write_big_table(path: Path) -> None:
 
 
 def write_big_shortcut(path: Path) -> None:
-    with replacing(path) as fresh:
-        save_shortcut(fresh, JTC(torch.zeros(700, 700)), {})
+    save_shortcut(path, JTC(torch.zeros(700, 700)), {})
 
 
 def write_big_json(path: Path) -> None:
-    write_json(path, ["long" * 10] * 50_000)
+    write_json(path, {"values": ["long" * 10] * 50_000})
 
 
 @pytest.mark.parametrize("write", [write_big_table, write_big_shortcut, write_big_json])

@@ -29,6 +29,7 @@ from onejump.maps import (
     ShortcutFolder,
     load_shortcut,
     save_shortcut,
+    save_shortcuts,
     shortcut_path,
 )
 
@@ -195,10 +196,10 @@ def test_files_that_are_no_shortcuts(tmp_path: Path) -> None:
         load_shortcut(tmp_path / "gone.safetensors")
     plain = tmp_path / "plain.safetensors"
     save_file({"matrix": torch.zeros(2, 2)}, plain)
-    with pytest.raises(OneJumpError, match=r"plain\.safetensors.*metadata"):
+    with pytest.raises(OneJumpError, match=r"plain\.safetensors: no checksum"):
         load_shortcut(plain)
     save_file({"matrix": torch.zeros(2, 2)}, plain, metadata={"format": "pt"})
-    with pytest.raises(OneJumpError, match=r"plain\.safetensors.*metadata"):
+    with pytest.raises(OneJumpError, match=r"plain\.safetensors: no checksum"):
         load_shortcut(plain)
     text = tmp_path / "text.safetensors"
     text.write_text("this is no safetensors file")
@@ -221,8 +222,9 @@ def test_a_folder_loads_by_level(tmp_path: Path) -> None:
     for level in range(3):
         expected = shortcut_of("jtc", seed=level).state_dict()["matrix"]
         assert torch.equal(folder.load(level).state_dict()["matrix"], expected)
-    with pytest.raises(OneJumpError, match="level-07"):
-        folder.load(7)
+    for level in (-1, 3):
+        with pytest.raises(OneJumpError, match=f"level {level} given, 0 to 2 accepted"):
+            folder.load(level)
 
 
 def test_a_joint_folder_gives_one_shortcut_at_every_level(tmp_path: Path) -> None:
@@ -231,3 +233,24 @@ def test_a_joint_folder_gives_one_shortcut_at_every_level(tmp_path: Path) -> Non
     assert len(folder) == 1
     one, other = folder.load(0), folder.load(5)
     assert torch.equal(one.state_dict()["down"], other.state_dict()["down"])
+    assert folder.low_rank() == []
+    with pytest.raises(OneJumpError, match="level -1 given, 0 or more accepted"):
+        folder.load(-1)
+
+
+@pytest.mark.parametrize("kind", ["n-njtc", "one-jump"])
+def test_one_for_all_levels_knows_its_levels(kind: str, tmp_path: Path) -> None:
+    save_shortcuts(tmp_path / kind, [shortcut_of(kind)], {}, levels=LEVELS, one=True)
+    folder = ShortcutFolder(tmp_path / kind)
+    assert (len(folder), folder.levels) == (1, LEVELS)
+    folder.load(LEVELS - 1)
+    for level in (-1, LEVELS):
+        with pytest.raises(OneJumpError, match=f"level {level} given, 0 to {LEVELS - 1} accepted"):
+            folder.load(level)
+
+
+def test_one_jump_has_no_level_before_the_first() -> None:
+    jump = shortcut_of("one-jump")
+    for level in (-1, LEVELS):
+        with pytest.raises(OneJumpError, match=f"one-jump: level {level} given, 0 to {LEVELS - 1} accepted"):
+            jump.at(level)

@@ -39,7 +39,7 @@ def pair(
     for method in ("n-njtc", "joint"):
         options = {"solver": "exact", "rank": RANK}
         fit_shortcuts(shortcuts / method, store.paths, method=method, options=options, seed=0, device="cpu")
-    save_shortcuts(shortcuts / "distilled", map(_distilled, range(LEVELS)), {}, one=False)
+    save_shortcuts(shortcuts / "distilled", map(_distilled, range(LEVELS)), {}, levels=LEVELS, one=False)
     one = _distilled(9)
     mixed = OneJump(
         one.down,
@@ -50,7 +50,7 @@ def pair(
         1e-5,
         mix=torch.randn(LEVELS, RANK, RANK),
     )
-    save_shortcuts(shortcuts / "one-jump", [mixed], {}, one=True)
+    save_shortcuts(shortcuts / "one-jump", [mixed], {}, levels=LEVELS, one=True)
     score_jumps(
         folder / "scores.parquet", store.paths, shortcuts / "n-njtc", model="m", corpus="c", device="cpu"
     )

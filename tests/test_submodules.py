@@ -513,7 +513,7 @@ def test_the_weights_may_lie_elsewhere(
 
 
 def test_maps_of_another_model_are_refused(study: dict[str, Any], tmp_path: Path) -> None:
-    save_shortcuts(tmp_path / "maps", random_maps(3), {}, one=False)
+    save_shortcuts(tmp_path / "maps", random_maps(3), {}, levels=3, one=False)
     named: dict[str, Any] = {"model_name": "tiny", "corpus_name": "stories", "precision_at": [1]}
     with pytest.raises(OneJumpError, match="a map for each of 4 modules was expected, 3 found"):
         evaluate_parts(tmp_path / "out.parquet", {"attention": tmp_path / "maps"}, **named, **study)

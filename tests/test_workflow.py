@@ -265,6 +265,15 @@ def test_a_flipped_byte_stops_the_stage_that_reads_it(project: Project) -> None:
     assert "the same command goes on from there" in output
 
 
+def test_a_halved_description_of_the_model_is_one_line(project: Project) -> None:
+    description = project.folder / PAIR / "../model.json"
+    description.write_bytes(description.read_bytes()[:100])
+    output = project.snakemake("-n", succeeds=False)
+    assert "Traceback" not in output
+    assert "tiny-llama/model.json: no checksum in it" in output
+    assert "delete it and run snakemake again" in output
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

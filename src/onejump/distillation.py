@@ -562,4 +562,4 @@ def distil(
             yield distiller.affine(level) if method == "affine" else distiller.one_jump([level], rank).at(0)
 
     about = {"method": method, "solver": "distillation", "samples": store.samples}
-    save_shortcuts(output, fitted(), about, one=method == "one-jump")
+    save_shortcuts(output, fitted(), about, levels=len(levels), one=method == "one-jump")

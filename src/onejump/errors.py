@@ -21,5 +21,9 @@ class ActivationError(OneJumpError):
     """An activation is not finite, or not representable in the store."""
 
 
-class CorruptStoreError(OneJumpError):
+class DamagedFileError(OneJumpError):
+    """A file that onejump wrote is damaged: it fails its checksum, or a part of it is missing."""
+
+
+class CorruptStoreError(DamagedFileError):
     """A stored activation shard fails its checksum, or a part of it is missing."""

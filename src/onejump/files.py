@@ -1,6 +1,7 @@
-"""Files between the stages: whole, on the disk, and readable by whoever may read them.
+"""Files between the stages: whole, on the disk, checked, and readable by whoever may read them.
 
-A reader sees either the old file, or the whole new one, and never a part.
+A reader sees either the old file, or the whole new one, and never a part. JSON and parquet files carry a
+checksum (`onejump.checksum`).
 """
 
 from __future__ import annotations
@@ -9,18 +10,20 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onejump.checksum import PLACEHOLDER, stamp, verify
 from onejump.errors import OneJumpError
 from onejump.scratch import remove_leftovers, scratch_path
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_CHECKSUM = "checksum"
 _FLUSHED_AT_ONCE = 8
 
 
@@ -99,19 +102,32 @@ def _disk_is_full(error: Exception) -> bool:
     return getattr(error, "errno", None) in full or any(f"(os error {code})" in str(error) for code in full)
 
 
-def write_json(path: str | Path, content: Any) -> None:
-    """Write ``content`` as indented JSON, atomically."""
+def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write ``content`` as an indented JSON object, atomically, with a checksum as its last entry."""
     with replacing(path) as fresh:
-        fresh.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        text = json.dumps({**content, _CHECKSUM: PLACEHOLDER}, indent=2, allow_nan=False)
+        fresh.write_text(text + "\n", encoding="utf-8")
+        stamp(fresh)
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Read what `write_json` wrote, without its checksum.
+
+    Raises
+    ------
+    DamagedFileError
+        If the file is damaged, or an older onejump wrote it.
+    OneJumpError
+        If it is missing or not readable.
+    """
+    verify(path)
+    content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    del content[_CHECKSUM]
+    return content
 
 
 def write_table(path: str | Path, table: pd.DataFrame, **first: str) -> None:
-    """Write a parquet table, atomically and without an index column.
+    """Write a parquet table, atomically, without an index column and with a checksum in its metadata.
 
     Parameters
     ----------
@@ -120,15 +136,31 @@ def write_table(path: str | Path, table: pd.DataFrame, **first: str) -> None:
     **first
         Columns to put before the table's own, each of one value: what all its rows are of.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     table = table.copy(deep=False)  # columns of its own
     for place, (column, value) in enumerate(first.items()):
         table.insert(place, column, value)
+    content = pa.Table.from_pandas(table, preserve_index=False)
     with replacing(path) as fresh:
-        table.to_parquet(fresh, index=False)
+        with pq.ParquetWriter(fresh, content.schema) as writer:
+            writer.write_table(content)
+            writer.add_key_value_metadata({_CHECKSUM: PLACEHOLDER})
+        stamp(fresh)
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """Read a parquet table."""
+    """Read what `write_table` wrote.
+
+    Raises
+    ------
+    DamagedFileError
+        If the file is damaged, or an older onejump wrote it.
+    OneJumpError
+        If it is missing or not readable.
+    """
     import pandas as pd
 
+    verify(path)
     return pd.read_parquet(path)

@@ -5,7 +5,6 @@ One small file a model, so that no later stage loads the model.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,13 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from onejump.errors import ModelError
 from onejump.files import replacing
+from onejump.tensors import not_finite, read_tensors, write_tensors
 
 NormKind = Literal["rms", "layer"]
 
@@ -208,19 +206,29 @@ class Head(nn.Module):
         return logits
 
     def save(self, path: str | Path) -> None:
-        """Write the head as safetensors."""
-        tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        """Write the head as safetensors.
+
+        Raises
+        ------
+        ModelError
+            If a number in it is not finite.
+        """
+        tensors = self.state_dict()
+        if wrong := not_finite(tensors):
+            raise ModelError(f"the model's head: {', '.join(wrong)}: not all numbers are finite")
         with replacing(path) as fresh:
-            save_file(tensors, fresh, metadata={"head": json.dumps(asdict(self.config))})
+            write_tensors(fresh, "head", tensors, asdict(self.config))
 
     @classmethod
     def load(cls, path: str | Path) -> Head:
-        """Read a head that `save` wrote."""
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if "head" not in metadata:
-                raise ModelError(
-                    f"{path}: a head file of onejump was expected; it has no 'head' in its metadata"
-                )
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return cls(HeadConfig(**json.loads(metadata["head"])), **tensors)
+        """Read a head that `save` wrote.
+
+        Raises
+        ------
+        DamagedFileError
+            If the file is damaged, an older onejump wrote it, or a number in it is not finite.
+        OneJumpError
+            If the file is missing, not readable, or holds no head.
+        """
+        tensors, config = read_tensors(path, "head")
+        return cls(HeadConfig(**config), **tensors)

@@ -17,20 +17,19 @@ one, `all-levels.safetensors` from any level. What the tensors do not say stands
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from onejump.errors import OneJumpError
+from onejump.errors import DamagedFileError, OneJumpError
 from onejump.files import replacing
 from onejump.head import NormKind, normalised
+from onejump.levels import check_level
+from onejump.tensors import not_finite, read_tensors, write_tensors
 
 BATCH_NORM_EPS = 1e-5
 
@@ -373,6 +372,14 @@ class OneJump(_Trained):
         self.norm, self.eps = norm, eps
 
     def at(self, level: int) -> Distilled:
+        """The shortcut for states of a level.
+
+        Raises
+        ------
+        OneJumpError
+            If the jump was not trained for that level.
+        """
+        check_level(level, len(self.offset), self.kind)
         down = self.down
         if self.scale is not None:
             down = self.scale[level][:, None] * down
@@ -427,12 +434,19 @@ def shortcut_path(folder: str | Path, level: int | None) -> Path:
 
 
 def save_shortcut(path: str | Path, shortcut: Shortcut, about: dict[str, Any]) -> None:
-    """Write a shortcut; `about` (how it was fitted) is kept beside its kind."""
-    metadata = {"shortcut": json.dumps({"kind": shortcut.kind, "config": shortcut.config(), **about})}
-    save_file(shortcut.state_dict(), path, metadata=metadata)
+    """Write a shortcut, atomically; `about` (how it was fitted) is kept beside its kind."""
+    with replacing(path) as fresh:
+        _write_shortcut(fresh, shortcut, about)
 
 
-def save_shortcuts(output: Path, fitted: Iterable[Shortcut], about: dict[str, Any], *, one: bool) -> None:
+def _write_shortcut(path: Path, shortcut: Shortcut, about: dict[str, Any]) -> None:
+    kept = {"kind": shortcut.kind, "config": shortcut.config(), **about}
+    write_tensors(path, "shortcut", shortcut.state_dict(), kept)
+
+
+def save_shortcuts(
+    output: Path, fitted: Iterable[Shortcut], about: dict[str, Any], *, levels: int, one: bool
+) -> None:
     """Write a method's folder, whole or not at all.
 
     Parameters
@@ -442,6 +456,8 @@ def save_shortcuts(output: Path, fitted: Iterable[Shortcut], about: dict[str, An
         One a level, from level 0 on, or a single one for all.
     about : dict
         How they were fitted.
+    levels : int
+        How many levels there are shortcuts from. Each file says so, and a lost file is noticed.
     one : bool
         Whether it is a single one for all levels.
 
@@ -449,15 +465,24 @@ def save_shortcuts(output: Path, fitted: Iterable[Shortcut], about: dict[str, An
     ------
     OneJumpError
         If a number of them is not finite.
+    ValueError
+        If there are not as many as announced.
     """
     with replacing(output) as fresh:
         fresh.mkdir()
+        written = 0
         for level, shortcut in enumerate(fitted):
             source = None if one else level
-            if not all(bool(torch.isfinite(tensor).all()) for tensor in shortcut.state_dict().values()):
+            if not_finite(shortcut.state_dict()):
                 where = "all levels" if one else f"level {level}"
                 raise OneJumpError(f"the fit of {output.name} from {where} is not finite ({about})")
-            save_shortcut(shortcut_path(fresh, source), shortcut, {**about, "level": source})
+            kept = {**about, "level": source, "levels": levels}
+            _write_shortcut(shortcut_path(fresh, source), shortcut, kept)
+            written += 1
+        if written != (1 if one else levels):
+            raise ValueError(
+                f"{output}: {1 if one else levels} shortcuts were announced, {written} were made"
+            )
 
 
 def load_shortcut(path: str | Path) -> Shortcut:
@@ -474,21 +499,22 @@ def load_shortcut(path: str | Path) -> Shortcut:
 
     Raises
     ------
+    DamagedFileError
+        If the file is damaged, an older onejump wrote it, or a number in it is not finite.
     OneJumpError
-        If the file is missing or holds no shortcut.
+        If the file is missing, not readable, or holds no shortcut.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = (file.metadata() or {}).get("shortcut")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise OneJumpError(f"{path}: not a readable shortcut file ({error})") from error
-    if about is None:
-        raise OneJumpError(f"{path}: no shortcut in it: its metadata lack the key 'shortcut'")
-    described = json.loads(about)
-    shortcut = KINDS[described["kind"]].restore(tensors, described.get("config", {}))
-    shortcut.level = described.get("level")
-    return shortcut
+    remedy = "if a study wrote it, delete the folder of its method and run snakemake again"
+    return _read_shortcut(path, remedy)[0]
+
+
+def _read_shortcut(path: str | Path, remedy: str) -> tuple[Shortcut, dict[str, Any]]:
+    tensors, about = read_tensors(path, "shortcut", remedy)
+    if about["kind"] not in KINDS:
+        raise OneJumpError(f"{path}: a shortcut of kind {about['kind']!r}; known are {', '.join(KINDS)}")
+    shortcut = KINDS[about["kind"]].restore(tensors, about["config"])
+    shortcut.level = about.get("level")
+    return shortcut, about
 
 
 class ShortcutFolder:
@@ -500,36 +526,78 @@ class ShortcutFolder:
         What the stage "shortcuts" wrote for a method.
     device : torch.device
 
+    Attributes
+    ----------
+    levels : int or None
+        How many levels there are shortcuts from; None if one for all levels does not say.
+
     Raises
     ------
+    DamagedFileError
+        If a file is damaged, or one is missing or too many.
     OneJumpError
-        If there are none in it.
+        If there are no shortcuts in it.
     """
+
+    levels: int | None
 
     def __init__(self, folder: str | Path, device: torch.device | str = "cpu") -> None:
         self.folder, self._device = Path(folder), device
+        self._remedy = f"delete the folder {folder} and run snakemake again"
         one = shortcut_path(self.folder, None)
-        self._one = load_shortcut(one).to(device) if one.is_file() else None
-        self.levels = len(list(self.folder.glob("level-*.safetensors")))
-        if self._one is None and not self.levels:
+        self._one: Shortcut | None = None
+        if one.is_file():
+            self._one, about = _read_shortcut(one, self._remedy)
+            self._one.to(device)
+            self.levels = about.get("levels")
+            return
+        found = {path.name for path in self.folder.glob("level-*.safetensors")}
+        if not found:
             raise OneJumpError(f"{folder}: no shortcuts in it (level-*.safetensors or {ALL_LEVELS})")
+        _, about = _read_shortcut(self.folder / min(found), self._remedy)
+        self.levels = about.get("levels", len(found))  # one made by hand does not say
+        expected = {shortcut_path(self.folder, level).name for level in range(self.levels)}
+        for names, reason in ((expected - found, "missing"), (found - expected, "too many")):
+            if names:
+                raise DamagedFileError(
+                    f"{folder}: {', '.join(sorted(names))}: {reason} (shortcuts from {self.levels} levels "
+                    f"were expected): {self._remedy}"
+                )
 
     def __len__(self) -> int:
         """How many shortcuts there are."""
-        return self.levels if self._one is None else 1
+        return self.levels if self._one is None and self.levels else 1
 
     def load(self, level: int) -> Shortcut:
-        """The shortcut for states of a level."""
+        """The shortcut for states of a level.
+
+        Raises
+        ------
+        DamagedFileError
+            If its file is damaged, missing, or holds another level's.
+        OneJumpError
+            If there is no such level.
+        """
+        check_level(level, self.levels, str(self.folder))
         if self._one is not None:
             return self._one.at(level)
-        return load_shortcut(shortcut_path(self.folder, level)).to(self._device)
+        path = shortcut_path(self.folder, level)
+        shortcut, about = _read_shortcut(path, self._remedy)
+        if about.get("level", level) != level or about.get("levels", self.levels) != self.levels:
+            raise DamagedFileError(
+                f"{path}: the shortcut from level {about.get('level')} of {about.get('levels')} is in it, "
+                f"that from level {level} of {self.levels} was expected: {self._remedy}"
+            )
+        return shortcut.to(self._device)
 
     def low_rank(self) -> list[LowRank]:
         """The low-rank ones of those that there is one of for each level."""
-        return [jump for level in range(self.levels) if isinstance(jump := self.load(level), LowRank)]
+        if self._one is not None:
+            return []
+        return [jump for level in range(len(self)) if isinstance(jump := self.load(level), LowRank)]
 
     def numbers(self) -> int:
         """Numbers that all of them together keep at inference."""
         if self._one is not None:
             return self._one.numbers()
-        return sum(self.load(level).numbers() for level in range(self.levels))
+        return sum(self.load(level).numbers() for level in range(len(self)))

@@ -9,6 +9,7 @@ import torch
 from onejump.errors import OneJumpError
 from onejump.evaluation import ShortcutAt, methods_of
 from onejump.files import read_json
+from onejump.levels import check_level
 from onejump.maps import Shortcut
 
 # Methods that have no folder of their own: the selection that names their jump, and the kind it comes from
@@ -49,8 +50,7 @@ class Shortcuts:
         OneJumpError
             If the level is not in 0..L-1.
         """
-        if not 0 <= level < self.levels:
-            raise OneJumpError(f"{self.method}: level {level} given, 0 to {self.levels - 1} accepted")
+        check_level(level, self.levels, self.method)
         return self._shortcut_at(level)
 
     def __repr__(self) -> str:

@@ -131,4 +131,4 @@ def fit_shortcuts(
         )
     else:
         fitted = fit_exact(store, method, rank, on, unseen)
-    save_shortcuts(output, fitted, about, one=method == "joint")
+    save_shortcuts(output, fitted, about, levels=store.levels - 1, one=method == "joint")

@@ -485,7 +485,7 @@ def fit_part(output: Path, shards: Sequence[Path], *, part: str, device: str = "
     """
     store = ActivationStore(shards)
     about = {"method": "jtc", "part": part, "samples": store.samples}
-    save_shortcuts(output, fit(store, pick_device(device)), about, one=False)
+    save_shortcuts(output, fit(store, pick_device(device)), about, levels=store.levels // 2, one=False)
 
 
 def evaluate_parts(

@@ -9,7 +9,7 @@ LIBRARY = Path(workflow.basedir) / "src"
 os.environ.update(PYTHONPATH=str(LIBRARY))
 sys.path.insert(0, str(LIBRARY))
 
-from onejump.errors import OneJumpError
+from onejump.errors import DamagedFileError, OneJumpError
 from onejump.files import read_json
 from onejump.fingerprint import fingerprint
 from onejump.plan import (
@@ -45,6 +45,8 @@ try:
     if workflow.is_main_process:
         check_sources(STUDY)
         check_known_sizes(STUDY, Path("results"))
+except DamagedFileError as error:
+    sys.exit(str(error))
 except OneJumpError as error:
     sys.exit(f"The study is not valid:\n{error}")
 if not workflow.overwrite_configfiles:
