@@ -281,7 +281,7 @@ def fresh_project(
     def make() -> Project:
         project = Project(tmp_path_factory.mktemp("fresh") / "project")
         check_out(project.folder)
-        write_documents(project.folder / "text")
+        write_documents(project.folder / "text", count=160)
         shutil.copytree(tiny_model_folder, project.folder / "tiny-llama")
         project.study = {
             "study": "tiny",

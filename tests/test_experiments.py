@@ -31,7 +31,7 @@ def experiments(fresh_project: Callable[[], Project]) -> Project:
     project = fresh_project()
     (project.folder / "code").mkdir()
     words = ["boat", "church", "clock", "doctor", "farmer", "garden", "rain", "river", "stones", "winter"]
-    for number, drawn in enumerate(np.random.default_rng(0).choice(words, (40, 8, 4)).tolist()):
+    for number, drawn in enumerate(np.random.default_rng(0).choice(words, (110, 8, 4)).tolist()):
         paragraphs = ["\n    ".join(paragraph) for paragraph in drawn]
         (project.folder / "code" / f"{number}.py").write_text("\n\n".join(paragraphs), encoding="utf-8")
     study = project.study

@@ -2,159 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import re
-import sysconfig
-import tokenize
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-from sentencex import segment
 from tqdm import tqdm
 
+from onejump.documents import Document, read_dataset, read_documents, read_standard_library
 from onejump.errors import CorpusError
-from onejump.files import write_table
+from onejump.files import write_json, write_table
+from onejump.language import EXPECTED, is_language, primary_language
+from onejump.sentences import UNITS
+from onejump.sides import draw
 
-# Soft hyphen, word joiner, byte order mark: nothing to see, but other tokens to a model.
-_INVISIBLE = dict.fromkeys((0x00AD, 0x2060, 0xFEFF))
-# Zero-width spaces and joiners belong inside the words of some scripts, never at the edge of a sentence.
-_ZERO_WIDTH = "\u200b\u200c\u200d"
-# What may follow the end mark: quotation marks, brackets and footnote marks such as [1].
-_CLOSING = re.compile(r"""(\[\w+\]|["'”’»›」』)\]} ])+$""")
-# An end mark, or a letter or vowel sign of a script without letter case, which may do without end marks.
-_END_CATEGORIES = ("Po", "Lo", "Lm", "Mn", "Mc")
-_NO_END = ",:%&*@#/\\"
-_LONGEST_WRAPPED_LINE = 120
+FEW_DOCUMENTS = 30
+"""A split of fewer documents is warned of: standard errors and thresholds rest on documents."""
+_LARGE_SHARE = 0.2
 
-
-class Document(NamedTuple):
-    """A text and the name that is its own in the corpus."""
-
-    id: str
-    text: str
-
-
-def read_documents(path: str | Path, text: str = "text") -> Iterator[Document]:
-    """Read documents from a file, or from every readable file in a folder and its subfolders.
-
-    Parameters
-    ----------
-    path : path
-        A ``.txt`` or ``.py`` file (one document), a ``.jsonl`` file (one object a line), a ``.json`` file (a
-        list of objects or strings, or a mapping from ids to them), a ``.parquet`` file, or a folder of these.
-        Hidden files are passed over; the order is that of the relative paths.
-    text : str, default "text"
-        Key or column that holds a document's text.
-
-    Yields
-    ------
-    Document
-        Its id is the relative path, then ``#`` and the line, key or row if the file holds many documents.
-
-    Raises
-    ------
-    CorpusError
-        If there is nothing to read, or a file is not what its suffix says, or has no such text.
-    """
-    path = Path(path)
-    accepted = ", ".join(_READERS)
-    if not path.exists():
-        raise CorpusError(f"{path}: no such file or folder")
-    if path.is_dir():
-        names = (file.relative_to(path) for file in path.rglob("*") if file.suffix.lower() in _READERS)
-        visible = (name for name in names if not any(part.startswith(".") for part in name.parts))
-        files = {name.as_posix(): path / name for name in visible if (path / name).is_file()}
-        if not files:
-            raise CorpusError(f"{path}: no readable file in this folder; accepted are {accepted}")
-    else:
-        files = {path.name: path}
-        if path.suffix.lower() not in _READERS:
-            raise CorpusError(f"{path}: suffix {path.suffix!r} given; accepted are {accepted}")
-    for name, file in sorted(files.items()):
-        try:
-            for key, record in _READERS[file.suffix.lower()](file, text):
-                mark = "" if key is None else f"#{key}"
-                yield Document(name + mark, _text_of(record, text, f"{file}{mark}"))
-        except OSError as error:
-            raise CorpusError(f"{file}: {error.strerror or error}") from error
-
-
-def read_standard_library() -> Iterator[Document]:
-    """The source code of the standard library of the Python that runs, a document a file.
-
-    Yields
-    ------
-    Document
-        Its id is the path in the library. Tests and installed packages are no part of it.
-    """
-    library = Path(sysconfig.get_path("stdlib"))
-    others = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
-    for file in sorted(library.rglob("*.py")):
-        name = file.relative_to(library)
-        if not others.intersection(name.parts):
-            # A few modules declare an encoding of their own.
-            with tokenize.open(file) as source:
-                yield Document(name.as_posix(), source.read())
-
-
-def read_dataset(
-    name: str, subset: str | None, split: str, text: str, revision: str | None = None
-) -> Iterator[Document]:
-    """Read documents from a Hugging Face dataset.
-
-    Parameters
-    ----------
-    name : str
-        Name on the hub, a folder that ``datasets.load_dataset`` accepts, or one that ``save_to_disk`` wrote.
-    subset : str or None
-        Configuration of the dataset; a saved folder has none.
-    split : str
-        Split, such as ``train``; a saved folder with one split only is read whatever its name.
-    text : str
-        Column that holds a document's text.
-    revision : str, optional
-        Branch, tag or commit on the hub.
-
-    Yields
-    ------
-    Document
-        Its id is the split, ``#`` and the row.
-
-    Raises
-    ------
-    CorpusError
-        If the dataset cannot be loaded, or has no such split or column.
-    """
-    try:
-        import datasets
-    except ImportError as error:
-        raise CorpusError(
-            f"dataset {name}: reading it needs the datasets library: pip install 'onejump[hub]'"
-        ) from error
-    try:
-        if any((Path(name) / mark).is_file() for mark in ("dataset_info.json", "dataset_dict.json")):
-            dataset = datasets.load_from_disk(name)
-        else:
-            dataset = datasets.load_dataset(name, subset, split=split, revision=revision)
-    # The library has no error of its own: a wrong name, split, subset or network each raise another kind.
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise CorpusError(f"dataset {name} (subset {subset}, split {split}): {reason}") from error
-    if isinstance(dataset, datasets.DatasetDict):
-        if split not in dataset:
-            raise CorpusError(f"dataset {name}: no split {split!r}; there is: {', '.join(dataset)}")
-        dataset = dataset[split]
-    if text not in dataset.column_names:
-        raise CorpusError(f"dataset {name}: no column {text!r}; there is: {', '.join(dataset.column_names)}")
-    for row, record in enumerate(dataset.select_columns([text])):
-        yield Document(f"{split}#{row}", _text_of(record, text, f"dataset {name}, {split}#{row}"))
+logger = logging.getLogger(__name__)
 
 
 def split_sentences(
@@ -171,9 +40,10 @@ def split_sentences(
 ) -> pd.DataFrame:
     """Draw training and validation sentences from different documents.
 
-    The documents are shuffled and cut into sentences; the first serve validation, the next ones training.
-    A sentence that occurred before, anywhere, is left out, and so is what ends without an end mark: headings,
-    list items and lines cut short before a formula.
+    A hash of its text says whether a document is for training or for validation, and likewise of a sentence,
+    wherever it stands: see `onejump.sides`. Each side takes a sentence from every one of its documents before
+    it takes a second one from any. A sentence is drawn once. What ends without an end mark is left out
+    (headings, list items, lines cut short before a formula), and what holds control characters.
 
     Parameters
     ----------
@@ -188,7 +58,7 @@ def split_sentences(
         What documents are cut into. A paragraph is what stands between empty lines, with its line breaks and
         indents, whatever it ends with: for source code.
     seed : int, default 0
-        Decides the order of the documents.
+        Decides sides and order. Corpora of one seed do not overlap across sides.
     min_characters, max_characters : int
         Shorter and longer sentences are left out.
     max_documents : int
@@ -204,41 +74,86 @@ def split_sentences(
     CorpusError
         If there are too few sentences, two documents with one id, or the language is no code.
     """
-    primary_language = re.split("[-_]", language.lower())[0]
-    if not re.fullmatch("[a-z]{2,3}", primary_language):
-        raise CorpusError(f"language: {language!r} given, an ISO 639 code such as en, fr or zh was expected")
-    read = list(islice(documents, max_documents))
-    if len({document.id for document in read}) < len(read):
-        raise CorpusError("two documents have one id, so that no split can keep them apart")
-    if unit not in _UNITS:
-        raise CorpusError(f"unit: {unit!r} given, accepted is one of {', '.join(_UNITS)}")
-    wanted = {"validation": validation, "training": training}
-    chosen: dict[str, list[tuple[str, str]]] = {side: [] for side in wanted}
-    seen: set[str] = set()
-    with tqdm(total=training + validation, desc="sentences", disable=None) as progress:
-        for index in np.random.default_rng(seed).permutation(len(read)):
-            side = next((side for side in wanted if len(chosen[side]) < wanted[side]), None)
-            if side is None:
-                break
-            candidates = dict.fromkeys(_UNITS[unit](read[index], primary_language))
-            fresh = [s for s in candidates if min_characters <= len(s) <= max_characters and s not in seen]
-            seen.update(fresh)
-            kept = fresh[: wanted[side] - len(chosen[side])]
-            chosen[side] += [(read[index].id, sentence) for sentence in kept]
-            progress.update(len(kept))
-    if any(len(chosen[side]) < wanted[side] for side in wanted):
-        capped = f" (max_documents: {max_documents})" if len(read) == max_documents else ""
-        ending = " with an end mark" if unit == "sentence" else ""
-        raise CorpusError(
-            f"{len(seen)} {unit}s found in {len(read)} documents{capped}, which fill "
-            f"{len(chosen['validation'])} of the {validation} asked for validation and "
-            f"{len(chosen['training'])} of the {training} for training; counted once each are {unit}s of "
-            f"{min_characters} to {max_characters} characters{ending}; no document serves both sides"
+    if not is_language(language):
+        raise CorpusError(f"language: {language!r} given, {EXPECTED} was expected")
+    if unit not in UNITS:
+        raise CorpusError(f"unit: {unit!r} given, accepted is one of {', '.join(UNITS)}")
+    primary = primary_language(language)
+    read = 0
+
+    def counted() -> Iterator[Document]:
+        nonlocal read
+        for document in tqdm(islice(documents, max_documents), unit="document", disable=None):
+            read += 1
+            yield document
+
+    def cut(text: str) -> Iterator[str]:
+        for sentence in UNITS[unit](text, primary):
+            if min_characters <= len(sentence) <= max_characters:
+                yield sentence
+
+    wanted = {"training": training, "validation": validation}
+    drawn = draw(counted(), wanted, cut=cut, seed=seed)
+    if any(len(drawn[side]) < count for side, count in wanted.items()):
+        capped = f" (max_documents: {max_documents})" if read == max_documents else ""
+        ending = ", with an end mark" if unit == "sentence" else ""
+        filled = " and ".join(
+            f"{len(drawn[side])} of the {count} {unit}s asked for {side}, in "
+            f"{len({row.document for row in drawn[side]})} documents"
+            for side, count in wanted.items()
         )
-    rows = [(*row, side) for side in ("training", "validation") for row in chosen[side]]
+        raise CorpusError(
+            f"too little text: {filled}, found in {read} documents{capped}. Counted once each are {unit}s of "
+            f"{min_characters} to {max_characters} characters{ending}, of which a hash gives 25 of 64 to "
+            "training, 9 of 64 to validation and the rest to neither, so that no document or sentence is "
+            "ever on both sides: give more text or more documents, or ask for less"
+        )
+    rows = [(row.document, row.sentence, side) for side in wanted for row in drawn[side]]
     table = pd.DataFrame(rows, columns=["document", "sentence", "split"])
     table.insert(0, "sentence_id", np.arange(len(table), dtype=np.int64))
     return table
+
+
+def describe_splits(table: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """How the sentences of each split spread over documents.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `split_sentences` gives.
+
+    Returns
+    -------
+    dict of split -> dict
+        ``sentences``, ``documents``, and ``largest_share``: of the sentences, from a single document.
+    """
+    described = {}
+    for split, rows in table.groupby("split"):
+        counts = rows["document"].value_counts()
+        described[str(split)] = {
+            "sentences": len(rows),
+            "documents": len(counts),
+            "largest_share": round(float(counts.iloc[0] / len(rows)), 6),
+        }
+    return described
+
+
+def warnings_of_splits(described: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A line for each split that rests on few documents, from `describe_splits`."""
+    lines = []
+    for split, found in described.items():
+        of_documents = f"{split}: {found['sentences']} sentences of {found['documents']} documents"
+        if found["documents"] < FEW_DOCUMENTS:
+            lines.append(
+                f"{of_documents}: under {FEW_DOCUMENTS} documents, standard errors and thresholds say "
+                "little; give more documents"
+            )
+        elif found["largest_share"] > _LARGE_SHARE:
+            lines.append(
+                f"{of_documents}, {found['largest_share']:.0%} from a single one, which decides what is "
+                "fitted and measured; give more documents or ask for fewer sentences"
+            )
+    return lines
 
 
 def build_corpus(
@@ -247,6 +162,7 @@ def build_corpus(
     source: Mapping[str, Any],
     training: int,
     validation: int,
+    summary: str | Path | None = None,
     language: str = "en",
     unit: str = "sentence",
     seed: int = 0,
@@ -256,6 +172,8 @@ def build_corpus(
 ) -> None:
     """Write the table of `split_sentences` as parquet.
 
+    A split of few documents is warned of in the log.
+
     Parameters
     ----------
     output : path
@@ -264,6 +182,8 @@ def build_corpus(
         ``path`` and ``text`` for `read_documents`, ``dataset``, ``subset``, ``split``, ``text`` and
         ``revision`` for `read_dataset`, or ``standard_library`` for `read_standard_library`; a key that is
         absent or None has its default.
+    summary : path, optional
+        A JSON file for what `describe_splits` gives.
     training, validation, language, unit, seed, min_characters, max_characters, max_documents
         As in `split_sentences`.
 
@@ -272,21 +192,8 @@ def build_corpus(
     CorpusError
         If the source cannot be read or is too small.
     """
-    given = {key: value for key, value in source.items() if value is not None}
-    text = given.get("text", "text")
-    if "path" in given:
-        documents = read_documents(given["path"], text)
-    elif "dataset" in given:
-        split = given.get("split", "train")
-        documents = read_dataset(given["dataset"], given.get("subset"), split, text, given.get("revision"))
-    elif "standard_library" in given:
-        documents = read_standard_library()
-    else:
-        raise CorpusError(
-            f"source: {', '.join(given) or 'nothing'} given, path, dataset or standard_library was expected"
-        )
     table = split_sentences(
-        documents,
+        _documents_of(source),
         training=training,
         validation=validation,
         language=language,
@@ -296,110 +203,32 @@ def build_corpus(
         max_characters=max_characters,
         max_documents=max_documents,
     )
+    described = describe_splits(table)
+    for split, found in described.items():
+        logger.info(
+            "%s: %d sentences of %d documents, at most %.2g%% of one",
+            split,
+            found["sentences"],
+            found["documents"],
+            100 * found["largest_share"],
+        )
+    for line in warnings_of_splits(described):
+        logger.warning("%s", line)
     write_table(output, table)
+    if summary is not None:
+        write_json(summary, described)
 
 
-def _sentences(document: Document, language: str) -> Iterator[str]:
-    lines = [line.strip() for line in document.text.translate(_INVISIBLE).splitlines()]
-    in_long_lines = sum(len(line) for line in lines if len(line) > _LONGEST_WRAPPED_LINE)
-    if 2 * in_long_lines > sum(map(len, lines)):
-        # Not hard-wrapped, so that a line ends a paragraph or a heading, unless the next one goes on with it.
-        lines = [line if line[:1].islower() else f"\n{line}" for line in lines]
-    try:
-        document.id.encode()
-        pieces = segment(language, "\n".join(lines))
-    except UnicodeEncodeError as error:
-        raise CorpusError(f"document {document.id!r}: a lone surrogate, which is no character") from error
-    for piece in pieces:
-        sentence = " ".join(piece.split()).strip(_ZERO_WIDTH + " ")
-        last = _CLOSING.sub("", sentence)[-1:]
-        if last and last not in _NO_END and unicodedata.category(last) in _END_CATEGORIES:
-            yield sentence
-
-
-def _paragraphs(document: Document, _: str) -> Iterator[str]:
-    for paragraph in re.split(r"\n\s*\n", document.text.translate(_INVISIBLE)):
-        if paragraph.strip():
-            yield paragraph.strip("\n").rstrip()
-
-
-_UNITS: dict[str, Callable[[Document, str], Iterator[str]]] = {
-    "sentence": _sentences,
-    "paragraph": _paragraphs,
-}
-
-
-def _text_of(record: Any, text: str, where: str) -> str:
-    if isinstance(record, str):
-        return record
-    if not isinstance(record, dict):
-        raise CorpusError(
-            f"{where}: {type(record).__name__} given, an object with {text!r} or a string was expected"
-        )
-    if text not in record:
-        raise CorpusError(f"{where}: no {text!r}; there is: {', '.join(record) or 'nothing'}")
-    if not isinstance(record[text], str):
-        raise CorpusError(f"{where}: {text!r} holds {type(record[text]).__name__}, a string was expected")
-    return str(record[text])
-
-
-def _decode(raw: bytes, path: Path, offset: int = 0) -> str:
-    try:
-        return raw.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: no UTF-8 at byte {offset + error.start} ({error.reason})") from error
-
-
-def _parse(content: str, path: Path, first_line: int = 1) -> Any:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        line = first_line + getattr(error, "lineno", 1) - 1
-        raise CorpusError(f"{path}: no JSON at line {line}: {getattr(error, 'msg', error)}") from error
-
-
-def _read_txt(path: Path, _: str) -> Iterator[tuple[None, str]]:
-    yield None, _decode(path.read_bytes(), path)
-
-
-def _read_jsonl(path: Path, _: str) -> Iterator[tuple[int, Any]]:
-    offset = 0
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            line = _decode(raw, path, offset).strip()
-            if line:
-                yield number, _parse(line, path, number)
-            offset += len(raw)
-
-
-def _read_json(path: Path, _: str) -> Iterator[tuple[object, Any]]:
-    content = _parse(_decode(path.read_bytes(), path), path)
-    if not isinstance(content, list | dict):
-        raise CorpusError(
-            f"{path}: {type(content).__name__} given, a list or a mapping of documents was expected"
-        )
-    yield from content.items() if isinstance(content, dict) else enumerate(content)
-
-
-def _read_parquet(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    row = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            columns = file.schema_arrow.names
-            if text not in columns:
-                raise CorpusError(f"{path}: no column {text!r}; there is: {', '.join(columns)}")
-            for batch in file.iter_batches(columns=[text]):
-                for value in batch.column(0).to_pylist():
-                    yield row, {text: value}
-                    row += 1
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise CorpusError(f"{path}: unreadable parquet after row {row}: {error}") from error
-
-
-_READERS: dict[str, Callable[[Path, str], Iterator[tuple[object, Any]]]] = {
-    ".txt": _read_txt,
-    ".py": _read_txt,
-    ".jsonl": _read_jsonl,
-    ".json": _read_json,
-    ".parquet": _read_parquet,
-}
+def _documents_of(source: Mapping[str, Any]) -> Iterator[Document]:
+    given = {key: value for key, value in source.items() if value is not None}
+    text = given.get("text", "text")
+    if "path" in given:
+        return read_documents(given["path"], text)
+    if "dataset" in given:
+        split = given.get("split", "train")
+        return read_dataset(given["dataset"], given.get("subset"), split, text, given.get("revision"))
+    if "standard_library" in given:
+        return read_standard_library()
+    raise CorpusError(
+        f"source: {', '.join(given) or 'nothing'} given, path, dataset or standard_library was expected"
+    )

@@ -62,7 +62,7 @@ def digest_of_files(files: Sequence[Path], folder: str | Path) -> str:
         digests = list(readers.map(file_digest, files))
     whole = hashlib.sha256()
     for file, digest in zip(files, digests, strict=True):
-        whole.update(f"{digest} {file.relative_to(folder)}\n".encode())
+        whole.update(f"{digest} {file.relative_to(folder)}\n".encode(errors="surrogateescape"))
     return f"sha256:{whole.hexdigest()}"
 
 

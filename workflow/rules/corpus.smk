@@ -22,7 +22,9 @@ rule corpus:
     input:
         corpus_files,
     output:
-        f"{RESULTS}/corpora/{{corpus}}.parquet",
+        table=f"{RESULTS}/corpora/{{corpus}}.parquet",
+        # How many documents each split has, and the largest share of one.
+        summary=f"{RESULTS}/corpora/{{corpus}}.json",
     log:
         f"{RESULTS}/logs/corpus/{{corpus}}.log",
     benchmark:
@@ -30,11 +32,11 @@ rule corpus:
     conda:
         "../../envs/onejump.yaml"
     resources:
-        mem_mb=4000,
+        mem_mb=corpus_mb,
         runtime=120,
     params:
         corpus=lambda w: STUDY.corpora[w.corpus].model_dump(),
-        content=lambda w: content_of(*files_of_corpus(w.corpus)),
+        content=corpus_content,
         seed=STUDY.seed,
         code=fingerprint("corpus"),
     message:

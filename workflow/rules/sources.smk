@@ -1,9 +1,12 @@
 # The files that models and corpora are read from: a user's own, of a wheel, or unpacked from a GGUF file.
 #
-# A user's own files stay where they are (`local`), even where results go to a storage of their own. Of a folder
-# every file is an input, as a folder's own date does not change when a file in it does.
+# A user's own files stay where they are (`local`), even where results go to a storage of their own. Of a model's
+# folder every file is an input, as a folder's own date does not change when a file in it does. Files of text are no
+# inputs: there may be thousands, and braces in their names would be wildcards. Their content is a parameter.
+from onejump.errors import CorpusError
 from onejump.source_files import file_digest, folder_files, model_files, remembered_digest, unpacked_name
 from onejump.sources import wheel_path
+from onejump.text_files import regular_files, standard_library_state
 
 
 def wheel_file(source):
@@ -14,10 +17,15 @@ def wheel_file(source):
 def files_of_corpus(corpus):
     """Text files or a data set on this machine, and the folder that they lie in."""
     source = STUDY.corpora[corpus]
-    given = source.path or source.dataset
-    if given and Path(given).is_dir():
-        return folder_files(given), Path(given)
-    return ([Path(source.path)], Path(source.path).parent) if source.path else ([], None)
+    if source.path:
+        try:
+            files = list(regular_files(source.path).values())
+        except CorpusError as error:
+            sys.exit(f"corpora.{corpus}.path: {error}")
+        path = Path(source.path)
+        return files, path if path.is_dir() else path.parent
+    folder = Path(source.dataset or "")
+    return (folder_files(folder), folder) if source.dataset and folder.is_dir() else ([], None)
 
 
 def files_of_model(model):
@@ -33,7 +41,22 @@ def own(files):
 
 def corpus_files(wildcards):
     source = STUDY.corpora[wildcards.corpus]
-    return wheel_file(source) if source.wheel else own(files_of_corpus(wildcards.corpus)[0])
+    return wheel_file(source) if source.wheel else []
+
+
+def corpus_content(wildcards):
+    """What the rule runs again for: other text, or another Python whose standard library it is."""
+    if STUDY.corpora[wildcards.corpus].standard_library:
+        return standard_library_state()
+    return content_of(*files_of_corpus(wildcards.corpus))
+
+
+def corpus_mb(wildcards, attempt):
+    """Memory to cut one document at a time; the largest file may be one, and a .json file is read whole."""
+    source = STUDY.corpora[wildcards.corpus]
+    files = [Path(wheel_file(source))] if source.wheel else files_of_corpus(wildcards.corpus)[0]
+    largest = max((file.stat().st_size for file in files if file.is_file()), default=0)
+    return int((1500 + 8 * largest / 1e6) * attempt)
 
 
 def folder_of_model(wildcards):

@@ -13,4 +13,10 @@ with job(snakemake):
     if snakemake.params.corpus["wheel"]:
         # A file of a wheel has become a file like any other.
         source["path"] = snakemake.input[0]
-    build_corpus(Path(snakemake.output[0]), source=source, seed=snakemake.params.seed, **options)
+    build_corpus(
+        Path(snakemake.output.table),
+        summary=Path(snakemake.output.summary),
+        source=source,
+        seed=snakemake.params.seed,
+        **options,
+    )
