@@ -16,12 +16,15 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.collections import QuadMesh
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection, QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 
+from onejump.cost_figures import _Kind, _pareto_front
 from onejump.errors import OneJumpError
-from onejump.figures import LOOKS, _Kind, _pareto_front, draw
+from onejump.figure_parts import LOOKS
+from onejump.figures import draw
 from onejump.files import write_table
 from onejump.selection import METRICS, select_jump
 
@@ -205,13 +208,33 @@ def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Figu
 
 
 EXPECTED = {
-    "methods": [*EVERY, "ojfa (from level", "ojfa-normalised", "ojfa-distilled", "ojfa-distilled-surprisal"],
-    "selected": ["n-njtc, a jump per level (30 jumps)", "selected jump (OJFA), from level", "identity"],
+    "methods": [
+        *EVERY,
+        "selected jump (OJFA), level ",
+        "ojfa-normalised",
+        "ojfa-distilled",
+        "ojfa-distilled-surprisal",
+    ],
+    "selected": ["n-njtc, a jump per level (30 jumps)", "selected jump (OJFA), fitted at level", "identity"],
     "alternatives": ["joint (one n-njtc for all levels)", "first jump (level 0)", "last jump (level 29)"],
-    "limit": ["share of affine's precision@1", "identity", "one-jump", "ojfa (from level"],
-    "pareto": ["share of affine's precision@1, mean over levels", "affine", "one-jump", "ojfa (from level"],
+    "limit": ["share of affine's precision@1", "identity", "one-jump", "selected jump (OJFA), level "],
+    "pareto": [
+        "how often its token is the full model's own (precision@1)",
+        "one-jump: one low-rank jump for all",
+        "affine",
+        "one-jump",
+        "selected jump (OJFA), level ",
+    ],
     "scores": ["jump m (fitted at level m)", "◀ jump ", "selected: jump "],
-    "parameters": ["jtc", "n-njtc", "9,953,280", "×30.0", "—", "ojfa (from level"],
+    "parameters": [
+        "jtc",
+        "n-njtc",
+        "9,953,280",
+        "41.1× more",
+        "30× fewer",
+        "the same",
+        "selected jump (OJFA), level ",
+    ],
     "spaces": ["n-njtc, read: columns of A", "distilled, written: rows of B", "0.0087: expected of random"],
     "ranks": ["share of the last level's variance", "cross-entropy to the teacher (nats)", "distilled"],
 }
@@ -253,17 +276,17 @@ def test_every_metric_and_values_beyond_the_axis(full: dict[str, Path], tmp_path
     for label in [*PRECISIONS, "surprisal −ln p(w*) (nats)", "KL(p ‖ p̂) (nats)"]:
         assert label in texts
     assert "▼ below the axis: " in texts
-    assert "arbitrary (to −" in texts
+    assert "arbitrary to −" in texts.replace("\n", " ")
 
 
 def test_without_a_selection_methods_and_parameters_name_no_level(
     full: dict[str, Path], tmp_path: Path
 ) -> None:
     inputs = {name: full[name] for name in ("evaluation", "parameters")}
-    assert "\nojfa" in _texts(_draw("methods", tmp_path, inputs)[0])
+    assert "selected jump (OJFA)\n" in _texts(_draw("methods", tmp_path, inputs)[0])
     texts = _texts(_draw("parameters", tmp_path, inputs)[0])
-    assert "\nojfa" in texts
-    assert "than the n-njtc set" in texts
+    assert "selected jump (OJFA)\n" in texts
+    assert "the n-njtc set" in texts
     assert "level" not in texts
 
 
@@ -284,7 +307,7 @@ def test_infinite_and_zero_values_are_drawn(tmp_path: Path) -> None:
     table.loc[(table["method"] == "jtc") & (table["level"] == 2), ["value", "stderr"]] = 0.0
     write_table(inputs["evaluation"], table)
     svg, _ = _draw("methods", tmp_path, inputs, metrics=["precision@1", "surprisal", "kl", "r2"])
-    assert "identity (to inf)" in _texts(svg)
+    assert "identity to inf" in _texts(svg)
 
 
 def test_a_method_without_the_first_metric_is_in_the_legend(
@@ -354,12 +377,12 @@ def test_the_limit_needs_affine_and_leaves_a_gap_where_that_is_nothing(
 
 
 @pytest.mark.parametrize("methods", [EVERY, PAPERS])
-def test_pareto_points_are_numbers_and_mean_shares(
+def test_pareto_points_are_numbers_and_mean_precisions(
     methods: tuple[str, ...], tmp_path: Path, drawn: Callable[..., Figure]
 ) -> None:
     inputs = tables(tmp_path / "in", methods=methods)
     values = _precisions(inputs)
-    means = (values.div(values["affine"], axis=0) if "affine" in methods else values).mean()
+    means = values.mean()
     counts = pd.read_parquet(inputs["parameters"]).set_index("method")
     (ax,) = drawn("pareto", inputs).axes
     zero, name = next(zip(ax.get_xticks(), ax.get_xticklabels(), strict=False))
@@ -432,3 +455,62 @@ def test_pyplot_is_left_alone() -> None:
     code = "import sys, onejump.figures; print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_of_two_equal_curves_both_are_seen(tmp_path: Path, drawn: Callable[..., Figure]) -> None:
+    """The line without gaps lies below: of njtc, which n-njtc hid, the strokes lie on it."""
+    ax = drawn("methods", tables(tmp_path / "in", levels=6)).axes[0]
+    curves = {line.get_color(): line for line in ax.lines if len(line.get_xdata()) == 6}
+    solid = curves.pop(LOOKS["n-njtc"].colour)
+    assert solid.get_linestyle() == "-"
+    assert LOOKS["njtc"].colour in curves
+    assert all(curve.get_linestyle() != "-" for curve in curves.values())
+    assert all(curve.get_zorder() > solid.get_zorder() for curve in curves.values())
+
+
+@pytest.mark.parametrize("levels", [2, 30])
+@pytest.mark.parametrize("figure", ["methods", "selected", "alternatives", "limit"])
+def test_bands_of_few_samples_are_shown_whole(
+    figure: str, levels: int, tmp_path: Path, drawn: Callable[..., Figure]
+) -> None:
+    inputs = tables(tmp_path / "in", levels=levels, methods=EVERY, samples=20)
+    axes = drawn(figure, inputs).axes
+    (low, high), (least, most) = axes[0].get_ylim(), _extent(axes[0])
+    assert low <= least
+    assert most <= high
+    if figure != "limit":
+        assert 0 <= least < most <= 1  # no band leaves what a precision can be
+        assert _extent(axes[1])[0] >= 0
+
+
+def _extent(ax: Axes) -> tuple[float, float]:
+    """From the lowest to the highest end of the bands."""
+    ends = [
+        path.vertices[:, 1]
+        for band in ax.collections
+        if isinstance(band, PolyCollection) and band.get_alpha() == 0.18
+        for path in band.get_paths()
+    ]
+    return float(min(map(np.min, ends))), float(max(map(np.max, ends)))
+
+
+@pytest.mark.parametrize("figure", ["methods", "selected", "alternatives", "limit", "prediction"])
+def test_the_selected_jump_is_marked_where_levels_are_shown(
+    figure: str, full: dict[str, Path], drawn: Callable[..., Figure]
+) -> None:
+    level = json.loads(full["selection"].read_text())["jump"]
+    options = (
+        {"methods": ["n-njtc", "identity"], "metrics": ["precision@1"]} if figure == "prediction" else {}
+    )
+    for ax in drawn(figure, full, **options).axes:
+        assert f"selected: level {level}" in [text.get_text() for text in ax.texts]
+        assert any(list(line.get_xdata()) == [level, level] for line in ax.lines)
+
+
+def test_maps_of_levels_point_at_the_selected_jump(
+    full: dict[str, Path], drawn: Callable[..., Figure]
+) -> None:
+    level = json.loads(full["selection"].read_text())["jump"]
+    maps = drawn("spaces", full).axes[:4]
+    at = [[(line.get_xdata()[0], line.get_ydata()[0]) for line in ax.lines] for ax in maps]
+    assert at == [[(level, 1.02), (1.02, level)]] * 2 + [[], []]  # of n-njtc, not of distilled

@@ -18,16 +18,15 @@ from onejump.figure_parts import (
     GREY,
     LOOKS,
     QUIET,
-    Curve,
     Inputs,
     about,
-    curve_of,
     framed,
-    level_figure,
     measured_metrics,
-    panel,
+    method_label,
     whole_numbers,
 )
+from onejump.jump_figures import point_at_level
+from onejump.level_panels import Curve, curve_of, level_figure, mark_selected, panel
 
 # Level to level
 
@@ -41,6 +40,9 @@ def _draw_level_pairs(inputs: Inputs, options: dict[str, Any]) -> Figure:
         f"n = {int(table['n'].iloc[0]):,} validation samples",
         "r² averaged over coordinates; red: below 0, worse than their mean",
     ]
+    selected = inputs.selected()
+    if selected is not None:
+        subtitle.append(f"triangles: level {selected}, of the selected jump")
     figure = framed("Quality of fit from level to level", subtitle, 3.1 * len(methods) + 0.9, 3.5)
     axes = figure.subplots(1, len(methods), squeeze=False, sharex=True, sharey=True)[0]
     colours = matplotlib.colormaps[options["colormap"]].with_extremes(under="#B22222")
@@ -49,12 +51,14 @@ def _draw_level_pairs(inputs: Inputs, options: dict[str, Any]) -> Figure:
         matrix = rows.pivot(index="target", columns="source", values="r2")
         sources, targets = matrix.columns.to_numpy(), matrix.index.to_numpy()
         mesh = ax.pcolormesh(sources, targets, matrix.to_numpy(np.float64), cmap=colours, vmin=0, vmax=1)
-        ax.set_title(method)
+        ax.set_title(method, pad=12)
         ax.grid(False)
         ax.set_aspect("equal")
         ax.set(xlabel="from level n", ylabel="to level m")
         ax.label_outer()
         whole_numbers(ax.xaxis, ax.yaxis)
+        if selected is not None:
+            point_at_level(ax, selected)
     figure.colorbar(mesh, ax=axes, location="right", label="r²", extend="min", aspect=30, shrink=0.85)
     return figure
 
@@ -82,7 +86,8 @@ def _draw_sub_modules(inputs: Inputs, options: dict[str, Any]) -> Figure:
             for curve in curves
         ]
         panels[metric] = [*styled, *(curve_of(together, metric, method, method) for method in jumps)]
-    return level_figure("Parts of the blocks above a level made linear", table, panels)
+    title = "Parts of the blocks above a level made linear"
+    return level_figure(title, table, panels, mark=inputs.selected())
 
 
 # Early exit
@@ -142,7 +147,7 @@ def _savings_table(ax: Axes, savings: pd.DataFrame, methods: list[str], targets:
         look = LOOKS[method]
         style = {"color": look.colour, "linestyle": look.line, "linewidth": 1.3}
         ax.plot([0.0, 0.06], [line + 0.5] * 2, **style)
-        ax.text(0.08, line + 0.5, method, va="center", fontsize=8)
+        ax.text(0.08, line + 0.5, method_label(method), va="center", fontsize=8)
         for place, target in zip(places, targets, strict=True):
             one = found[method, target]
             text = f"{one['saved']:.1%} ({one['agreement']:.3f})" if one["reached"] else "not reached"
@@ -159,10 +164,13 @@ def _draw_transfer(inputs: Inputs, options: dict[str, Any]) -> Figure:
     targets = list(dict.fromkeys(table["target"]))
     metrics = measured_metrics(table, inputs.figure, options)
     methods = [method for method in LOOKS if (table["method"] == method).any()]
+    at_home = table[(table["target"] == corpus) & (table["fitted_on"] == corpus)]
+    selected = int(at_home["jump"].iloc[0])
     subtitle = [
         f"{about(table)}: fitted and selected there, used on every corpus",
         "lines: shortcuts of " + corpus,
         "thin, without marks: the corpus' own shortcuts",
+        f"dotted: level {selected}, of the selected jump",
     ]
     figure = framed(
         "Shortcuts on other corpora", subtitle, max(6.6, 3.4 * len(targets)), 3.3 * len(metrics) + 0.7
@@ -180,6 +188,7 @@ def _draw_transfer(inputs: Inputs, options: dict[str, Any]) -> Figure:
                 if target != corpus
             ]
             panel(ax, metric, [*curves, *own])
+            mark_selected(ax, selected, curves, label=False)
             ax.set_title(
                 f"on {target}{', its own' if target == corpus else ''}\n{_choice(there, corpus, target)}"
             )
@@ -208,7 +217,9 @@ def _choice(there: pd.DataFrame, corpus: str, target: str) -> str:
 
 def _handle(method: str) -> Line2D:
     look = LOOKS[method]
-    return Line2D([], [], color=look.colour, linestyle=look.line, marker=look.marker, label=method)
+    return Line2D(
+        [], [], color=look.colour, linestyle=look.line, marker=look.marker, label=method_label(method)
+    )
 
 
 # Selection criteria
@@ -250,6 +261,8 @@ def _draw_criteria(inputs: Inputs, options: dict[str, Any]) -> Figure:
             xlabel="jump m (fitted at level m), used at all levels", ylabel=AXIS_LABELS.get(metric, metric)
         )
         whole_numbers(ax.xaxis)
+        if (selected := inputs.selected()) is not None:
+            mark_selected(ax, selected)
         if metric == "surprisal" and jumps["value"].max() > 4 * jumps["value"].min():
             ax.set_yscale("log")
     handles = [
@@ -302,7 +315,7 @@ def _draw_rank_sweep(inputs: Inputs, options: dict[str, Any]) -> Figure:
             points = rows.groupby("rank").agg({"numbers": "first", "value": "mean"})
             look = LOOKS[method]
             style = {"color": look.colour, "linestyle": look.line, "marker": look.marker}
-            ax.plot(points["numbers"], points["value"], label=method, **style)
+            ax.plot(points["numbers"], points["value"], label=method_label(method), **style)
             for rank, numbers, value in points.itertuples():
                 ax.annotate(
                     str(rank),

@@ -532,7 +532,7 @@ class ParameterFigure(_Section):
 
 
 class ShareFigure(_Section):
-    """A figure of what is kept of the affine limit's precision."""
+    """A figure of precisions."""
 
     metrics: Annotated[list[Precision], Field(min_length=1)] = ["precision@1"]
     """Precisions drawn, a panel each: precision@k."""
@@ -563,7 +563,7 @@ class Figures(_Switches):
     limit: ShareFigure | None = None
     """What every method keeps of the precision of the affine limit, by exit level."""
     pareto: ShareFigure | None = None
-    """The same, mean over levels (without affine: the precision itself), by numbers kept at inference."""
+    """Precision, mean over levels, by numbers kept at inference."""
     scores: ScoreFigure | None = ScoreFigure()
     """The score matrix, and beside it each jump's mean over levels."""
     parameters: ParameterFigure | None = ParameterFigure()

@@ -323,14 +323,21 @@ def figure_options(figure):
 
 # Every experiment has a figure, drawn from its tables.
 TABLES_OF_EXPERIMENTS = {
-    "level-pairs": {"level_pairs": f"{PAIR}/level-pairs.parquet"},
-    "sub-modules": {"sub_modules": f"{PAIR}/sub-modules.parquet", "evaluation": f"{PAIR}/evaluation.parquet"},
+    "level-pairs": {
+        "level_pairs": f"{PAIR}/level-pairs.parquet",
+        "selection": f"{PAIR}/selection.json",
+    },
+    "sub-modules": {
+        "sub_modules": f"{PAIR}/sub-modules.parquet",
+        "evaluation": f"{PAIR}/evaluation.parquet",
+        "selection": f"{PAIR}/selection.json",
+    },
     "early-exit": {
         "curves": f"{PAIR}/early-exit/curves.parquet",
         "savings": f"{PAIR}/early-exit/savings.parquet",
     },
     "transfer": {"transfer": f"{PAIR}/transfer.parquet"},
-    "criteria": {"criteria": f"{PAIR}/criteria.parquet"},
+    "criteria": {"criteria": f"{PAIR}/criteria.parquet", "selection": f"{PAIR}/selection.json"},
     "rank-sweep": {"rank_sweep": f"{PAIR}/rank-sweep.parquet"},
 }
 

@@ -165,6 +165,7 @@ rule figure_parameters:
 rule figure_spaces:
     input:
         analysis=f"{PAIR}/analysis.parquet",
+        selection=f"{PAIR}/selection.json",
     output:
         figure_outputs("spaces"),
     log:
