@@ -30,7 +30,8 @@ def masked(fresh_project: Callable[[], Project], tiny_masked_folder: Callable[[s
     project = fresh_project()
     shutil.copytree(tiny_masked_folder("bert"), project.folder / "tiny-bert")
     study = project.study
-    study["models"] = {"tiny-bert": {"folder": "tiny-bert"}}
+    named = {"blocks": "bert.encoder.layer"}
+    study["models"] = {"tiny-bert": {"folder": "tiny-bert", "modules": named}}
     study["activations"]["skip_first"] = True
     brief = {"steps": 20, "batch": 32}
     study["shortcuts"] = {
@@ -41,7 +42,7 @@ def masked(fresh_project: Callable[[], Project], tiny_masked_folder: Callable[[s
         "one-jump": {"rank": 3} | brief,
         "affine": brief,
     }
-    others = dict.fromkeys(("selected", "alternatives", "parameters"))
+    others = dict.fromkeys(("selected", "alternatives", "parameters"), False)
     study["figures"] = {name: {} for name in FIGURES} | others
     project.study = study
     project.snakemake()
@@ -50,7 +51,9 @@ def masked(fresh_project: Callable[[], Project], tiny_masked_folder: Callable[[s
 
 def test_every_stage_leaves_what_is_promised(masked: Project) -> None:
     pair = masked.folder / PAIR
-    assert not read_json(pair.parent / "model.json")["causal"]
+    description = read_json(pair.parent / "model.json")
+    assert not description["causal"]
+    assert description["modules"] == {"blocks": "bert.encoder.layer", "norm": None, "head": None}
     evaluation = pd.read_parquet(pair / "evaluation.parquet")
     assert set(evaluation["method"]) >= METHODS
     assert evaluation["value"].notna().all()

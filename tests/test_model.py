@@ -215,8 +215,69 @@ def test_a_norm_with_gains_as_large_as_those_of_gemma_3(dtype: torch.dtype) -> N
 def test_missing_blocks_are_named() -> None:
     model = tiny("llama")
     model.config.num_hidden_layers = 5
-    with pytest.raises(ModelError, match=r"blocks were not found: looked for .*= 5 .*layers: 3"):
+    with pytest.raises(ModelError, match=r"blocks were not found: looked for .* run 5 times .*layers: 3"):
         Transformer(model)
+
+
+class _Doubled(hf.LlamaForCausalLM):
+    """Its configuration counts other blocks, and its unembedding is a secret."""
+
+    def get_output_embeddings(self) -> None:
+        return None
+
+
+def doubled() -> Any:
+    torch.manual_seed(0)
+    model = _Doubled(CONFIGS["llama"]())
+    model.config.num_hidden_layers = 6
+    disturb_norms(model)
+    return model
+
+
+NAMED = {"blocks": "model.layers", "norm": "model.norm", "head": "lm_head"}
+
+
+def test_modules_that_are_named_need_not_be_found() -> None:
+    model = doubled()
+    with pytest.raises(ModelError, match="head was not found"):
+        Transformer(model)
+    with pytest.raises(ModelError, match=r"blocks were not found.* run 6 times in all.*`modules`"):
+        Transformer(model, {"head": "lm_head"})
+    transformer = Transformer(model, NAMED)
+    tokens, every = torch.arange(5, 15)[None], torch.arange(10)
+    states = transformer.states(tokens, torch.zeros_like(every), every)
+    with torch.inference_mode():
+        own = model(tokens, output_hidden_states=True)
+    torch.testing.assert_close(states[:-1], torch.stack(own.hidden_states)[:-1, 0])
+    torch.testing.assert_close(model.model.norm(states[-1]), own.hidden_states[-1][0])
+    torch.testing.assert_close(transformer.head.logits(states[-1]), own.logits[0], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"blocks": "model.layer"}, r"modules.blocks: 'model.layer' given.* such as model\.layers"),
+        ({"head": "nowhere"}, r"modules.head: 'nowhere' given, _Doubled has no such module.*lm_head"),
+        ({"blocks": "model.norm"}, r"modules.blocks: a list of blocks was expected, of LlamaRMSNorm no"),
+        ({"norm": "model.layers.0.input_layernorm"}, r"modules.norm: a norm that runs behind the last block"),
+        ({"norms": "model.norm"}, r"modules: 'norms' given, accepted is blocks, norm, head"),
+        ({"head": "model.rotary_emb"}, r"modules.head: .* LlamaRotaryEmbedding has no weight"),
+        ({"norm": "lm_head"}, r"modules.norm: a norm .* before the unembedding was expected, Linear is none"),
+    ],
+)
+def test_a_name_of_nothing_says_what_there_is(named: dict[str, str], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        Transformer(doubled(), NAMED | named)
+
+
+def test_named_modules_travel_with_the_model(tiny_model_folder: Path, tmp_path: Path) -> None:
+    paths = tmp_path / "m.json", tmp_path / "h.safetensors"
+    describe(*paths, source=str(tiny_model_folder), device="cpu", modules=NAMED)
+    assert json.loads(paths[0].read_text(encoding="utf-8"))["modules"] == NAMED
+    sizes = sizes_from_configuration(str(tiny_model_folder), modules=NAMED)
+    assert (sizes["blocks"], sizes["vocabulary"]) == (4, 200)
+    with pytest.raises(ModelError, match=r"modules.norm: 'norm' given"):
+        describe(*paths, source=str(tiny_model_folder), device="cpu", modules={"norm": "norm"})
 
 
 def test_a_missing_head_is_named() -> None:

@@ -173,6 +173,7 @@ def model_and_prompts(
         dtype=description["dtype"],
         device=compute["device"],
         device_map=compute["device_map"],
+        modules=description.get("modules"),
     )
     check_model_files(description, origin["source"])
     return transformer, prompts

@@ -55,6 +55,13 @@ def padding_of(model: Any) -> int:
     return int(padding)
 
 
+def blocks_stated(config: Any) -> int | None:
+    """How many blocks a configuration says that there are."""
+    # Of a model that is a decoder in other models, num_hidden_layers is that of the encoder.
+    key = "decoder_layers" if hasattr(config, "decoder_layers") else "num_hidden_layers"
+    return getattr(config, key, None)
+
+
 def find_blocks(body: nn.Module, config: Any, run: Callable[[], Any]) -> nn.ModuleList:
     """The L blocks of a model's body, in the order in which they run.
 
@@ -73,9 +80,7 @@ def find_blocks(body: nn.Module, config: Any, run: Callable[[], Any]) -> nn.Modu
         If there is no list whose modules run as often as the configuration says that there are blocks, or
         more than one at the same depth.
     """
-    # Of a model that is a decoder in other models, num_hidden_layers is that of the encoder.
-    key = "decoder_layers" if hasattr(config, "decoder_layers") else "num_hidden_layers"
-    wanted = getattr(config, key, None)
+    wanted = blocks_stated(config)
     lists = {name: module for name, module in body.named_modules() if isinstance(module, nn.ModuleList)}
     called = calls((module for modules in lists.values() for module in modules), run)
     run_by_list = {
@@ -90,8 +95,8 @@ def find_blocks(body: nn.Module, config: Any, run: Callable[[], Any]) -> nn.Modu
         there = ", ".join(f"{name}: {len(run_by_list[name])}" for name in run_at_all[:5])
         raise ModelError(
             f"{type(body).__name__}: its blocks were not found: looked for one ModuleList whose modules run "
-            f"{key} = {wanted} times in all (found: {there or 'none'}). The study's key `modules` can name "
-            "them"
+            f"{wanted} times in all, as its configuration says (found: {there or 'none'}). The study's key "
+            "`modules` can name them"
         )
     return nn.ModuleList(run_by_list[found[0]])
 
@@ -114,7 +119,13 @@ def find_unembedding(model: Any) -> nn.Module:
     return unembedding
 
 
-def find_head(model: Any, blocks: nn.ModuleList, unembedding: Any, run: Callable[[], Any]) -> Head:
+def find_head(
+    model: Any,
+    blocks: nn.ModuleList,
+    unembedding: Any,
+    run: Callable[[], Any],
+    norm: nn.Module | None = None,
+) -> Head:
     """The head of a model: transform if there is one, final norm and unembedding.
 
     Parameters
@@ -124,6 +135,8 @@ def find_head(model: Any, blocks: nn.ModuleList, unembedding: Any, run: Callable
     unembedding : torch.nn.Module
     run : callable
         Runs the model once.
+    norm : torch.nn.Module, optional
+        The norm that takes the last block's output, where that does not show.
 
     Raises
     ------
@@ -132,7 +145,7 @@ def find_head(model: Any, blocks: nn.ModuleList, unembedding: Any, run: Callable
     """
     from accelerate.utils import align_module_device
 
-    found = _follow(model, Way(model, blocks, run, model.dtype), unembedding)
+    found = _follow(model, Way(model, blocks, run, model.dtype, norm), unembedding, norm)
     activation = (
         None if found.dense is None else understand_activation(found.dense, found.norm, run, model.dtype)
     )
@@ -195,9 +208,18 @@ def _transform(
     return kind, eps, weight * gain.to(device), constant if shift is None else shift + constant
 
 
-def _follow(model: nn.Module, way: Way, unembedding: nn.Module) -> _Found:
+def _follow(model: nn.Module, way: Way, unembedding: nn.Module, named: nn.Module | None) -> _Found:
     """What lies between the last block and the unembedding, seen in a run of the model."""
-    taking = way.after(way.last)
+    if named is None:
+        taking = way.after(way.last)
+    else:
+        step = way.of(named)
+        if step is None or named is unembedding:
+            raise ModelError(
+                "modules.norm: a norm that runs behind the last block and before the unembedding was "
+                f"expected, {type(named).__name__} is none"
+            )
+        taking = [step]
     norms = [step for step in taking if not isinstance(step.module, nn.Linear)]
     dense = [step for step in taking if isinstance(step.module, nn.Linear)]
     if any(step.module is unembedding for step in dense):

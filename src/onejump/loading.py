@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from onejump.anatomy import MASKED, is_causal, text_config
+from onejump.anatomy import (
+    MASKED,
+    blocks_stated,
+    find_unembedding,
+    is_causal,
+    text_config,
+)
 from onejump.checkpoint import refuse_incomplete, refuse_unread_gguf
 from onejump.device import pick_device
 from onejump.errors import ModelError
 from onejump.files import replacing, write_json
 from onejump.model import Transformer
+from onejump.named import named_modules
 from onejump.source_files import check_model_files, model_digest
 
 
@@ -26,6 +33,7 @@ def load_model(
     device: str = "auto",
     device_map: str | None = None,
     trust_remote_code: bool = False,
+    modules: Mapping[str, str | None] | None = None,
 ) -> Transformer:
     """Load a model from a hub name or a local folder, and check its head.
 
@@ -41,6 +49,8 @@ def load_model(
     dtype : {"float32", "float16", "bfloat16"}
     device, device_map : str
         One device, or how to spread the model over several.
+    modules : mapping of {"blocks", "norm", "head"} -> str, optional
+        As of `Transformer`.
 
     Raises
     ------
@@ -65,7 +75,7 @@ def load_model(
     refuse_incomplete(source, model, report)
     if not device_map:
         model = model.to(pick_device(device))
-    return Transformer(model)
+    return Transformer(model, modules)
 
 
 def _auto_model(config: Any) -> Any:
@@ -129,18 +139,36 @@ def convert_gguf(gguf: str | Path, output: str | Path) -> None:
 
 
 def sizes_from_configuration(
-    source: str, *, revision: str | None = None, trust_remote_code: bool = False
+    source: str,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    modules: Mapping[str, str | None] | None = None,
 ) -> dict[str, Any]:
-    """Sizes of a hub name or a folder, and whether it is causal, from its configuration alone."""
+    """Sizes of a hub name or a folder, and whether it is causal, from its configuration alone.
+
+    Parameters
+    ----------
+    source, revision, trust_remote_code, modules
+        As of `load_model`.
+
+    Raises
+    ------
+    ModelError
+        If there is no configuration of a language model, or its sizes are none.
+    """
     from transformers import AutoConfig
 
     with _loading(source), torch.device("meta"):
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
         model = _auto_model(config).from_config(config, trust_remote_code=trust_remote_code)
+    named = named_modules(model, modules or {})
+    blocks = named.get("blocks")
+    unembedding: Any = named.get("head") or find_unembedding(model)
     return {
-        "blocks": text_config(model).num_hidden_layers,
+        "blocks": blocks_stated(text_config(model)) if blocks is None else len(list(blocks.children())),
         "hidden": text_config(model).hidden_size,
-        "vocabulary": model.get_output_embeddings().weight.shape[0],
+        "vocabulary": unembedding.weight.shape[0],
         "parameters": model.num_parameters(),
         "causal": is_causal(model),
     }
@@ -195,6 +223,7 @@ def describe(
     trust_remote_code: bool = False,
     device: str = "auto",
     device_map: str | None = None,
+    modules: Mapping[str, str | None] | None = None,
 ) -> None:
     """The stage: load and check a model, then write its sizes (json) and its head (safetensors)."""
     local = Path(source).is_dir()
@@ -207,6 +236,7 @@ def describe(
         device=device,
         device_map=device_map,
         trust_remote_code=trust_remote_code,
+        modules=modules,
     )
     tokenizer = load_tokenizer(source, revision=commit, trust_remote_code=trust_remote_code)
     if len(tokenizer) > transformer.model.get_input_embeddings().num_embeddings:
@@ -228,6 +258,7 @@ def describe(
         "parameters": transformer.model.num_parameters(),
         "dtype": dtype,
         "trust_remote_code": trust_remote_code,
+        "modules": modules,
     }
     # Files that changed while they were loaded would be described by the digest of others.
     check_model_files(description, source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from onejump.anatomy import (
     text_config,
 )
 from onejump.errors import ModelError
+from onejump.named import blocks_of, named_modules
 from onejump.norms import TOLERANCE
 from onejump.seen import given_to, state_of
 
@@ -36,6 +37,9 @@ class Transformer:
     model : transformers.PreTrainedModel
         A language model, in evaluation mode afterwards. One whose class is called ...ForMaskedLM sees all of
         a sentence, any other has to be causal.
+    modules : mapping of {"blocks", "norm", "head"} -> str, optional
+        Where the list of blocks, the norm behind them and the unembedding are, as `model.named_modules()`
+        says it, for a model in which onejump does not find them.
 
     Attributes
     ----------
@@ -55,7 +59,7 @@ class Transformer:
         does not give the model's own logits.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, modules: Mapping[str, str | None] | None = None) -> None:
         self.model = model.eval().requires_grad_(False)
         self.body: nn.Module = model.base_model
         self.causal = is_causal(model)
@@ -65,9 +69,15 @@ class Transformer:
                 f"{type(model).__name__}: an encoder-decoder was given, a model of one stack of blocks is "
                 "accepted"
             )
-        unembedding = find_unembedding(model)
-        self.blocks = find_blocks(self.body, text_config(model), self._try)
-        self.head = find_head(model, self.blocks, unembedding, self._try)
+        named = named_modules(model, modules or {})
+        unembedding = named.get("head") or find_unembedding(model)
+        if "blocks" in named:
+            self.blocks: nn.ModuleList = blocks_of(named["blocks"], self._try)
+            if self.blocks[0] not in set(self.body.modules()):
+                self.body = model
+        else:
+            self.blocks = find_blocks(self.body, text_config(model), self._try)
+        self.head = find_head(model, self.blocks, unembedding, self._try, named.get("norm"))
         self.check()
 
     @property

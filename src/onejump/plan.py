@@ -580,7 +580,10 @@ def _read_sizes(model: Model) -> dict[str, Any]:
     source = model.hub or model.folder
     if source:
         return sizes_from_configuration(
-            source, revision=model.revision, trust_remote_code=model.trust_remote_code
+            source,
+            revision=model.revision,
+            trust_remote_code=model.trust_remote_code,
+            modules=None if model.modules is None else model.modules.model_dump(),
         )
     path = Path(model.gguf or Path("resources", model.wheel or "", model.file or ""))
     if not path.is_file():

@@ -76,6 +76,8 @@ class Way:
         Runs the model once.
     dtype : torch.dtype
         The model's. Some models keep their states in a wider one between their modules.
+    besides : torch.nn.Module, optional
+        A module to look at besides those without children.
 
     Attributes
     ----------
@@ -84,13 +86,22 @@ class Way:
     """
 
     def __init__(
-        self, model: nn.Module, blocks: Iterable[nn.Module], run: Callable[[], Any], dtype: torch.dtype
+        self,
+        model: nn.Module,
+        blocks: Iterable[nn.Module],
+        run: Callable[[], Any],
+        dtype: torch.dtype,
+        besides: nn.Module | None = None,
     ) -> None:
         self._dtype = dtype
         self._steps: list[Step] = []
         blocks = list(dict.fromkeys(blocks))
         inside = {module for block in blocks for module in block.modules()}
-        ends = [m for m in model.modules() if m not in inside and not any(True for _ in m.children())]
+        ends = [
+            module
+            for module in model.modules()
+            if module is besides or (module not in inside and not any(True for _ in module.children()))
+        ]
         hooks = [block.register_forward_hook(self._begin) for block in blocks]
         hooks += [module.register_forward_hook(self._step) for module in ends]
         try:

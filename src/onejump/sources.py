@@ -107,7 +107,9 @@ def _sizes(model: Model) -> tuple[int, int] | None:
             )
         return None
     if model.folder is not None:
-        return _sizes_of_folder(model.folder)
+        sizes = _sizes_of_folder(model.folder)
+        # How many blocks lie in a list that the study names, the configuration does not say.
+        return None if model.modules is not None and model.modules.blocks is not None else sizes
     path = Path(model.gguf) if model.gguf else wheel_path(model)
     if model.wheel and not path.exists():
         return None

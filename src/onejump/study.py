@@ -172,6 +172,17 @@ def _refuse_idle_wheel_keys(section: Model | Corpus) -> None:
         raise rule("missing; it names the file inside the wheel", "file")
 
 
+class Modules(_Section):
+    """Where a model's parts are, for a model in which onejump does not find them; see docs/families.md."""
+
+    blocks: Annotated[str, Field(min_length=1)] | None = None
+    """Path of the list of blocks, as `named_modules()` says it, such as backbone.layers."""
+    norm: Annotated[str, Field(min_length=1)] | None = None
+    """Path of the norm that takes the last block's output."""
+    head: Annotated[str, Field(min_length=1)] | None = None
+    """Path of the unembedding, a Linear."""
+
+
 class Model(_Section):
     """A causal or masked language model: one of hub, folder, gguf or wheel says where its weights are."""
 
@@ -193,6 +204,8 @@ class Model(_Section):
     """Number format of the weights in the forward pass."""
     trust_remote_code: bool = False
     """Run Python code that the model's repository brings. Off unless you have read it."""
+    modules: Modules | None = None
+    """Where blocks, final norm and head are, for a model in which onejump does not find them."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

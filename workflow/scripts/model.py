@@ -13,6 +13,7 @@ with job(snakemake):
         revision=model["revision"],
         dtype=model["dtype"],
         trust_remote_code=model["trust_remote_code"],
+        modules=model["modules"],
         device=snakemake.config["compute"]["device"],
         device_map=snakemake.config["compute"]["device_map"],
     )
