@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from onejump.checksum import PLACEHOLDER, stamp, verify
-from onejump.errors import DamagedFileError, OneJumpError
+from onejump.errors import DamagedFileError, MissingFileError, OneJumpError
 from onejump.files import read_json, read_table, write_json, write_table
 from onejump.head import Head, HeadConfig
 from onejump.maps import JTC, NNJTC, Identity, ShortcutFolder, load_shortcut, save_shortcut, save_shortcuts
@@ -110,8 +110,11 @@ def test_what_was_cut_off_or_added_is_noticed(kind: Kind, tmp_path: Path) -> Non
 @each_kind
 def test_what_cannot_be_read_is_named(kind: Kind, tmp_path: Path) -> None:
     path = tmp_path / kind.name
-    with pytest.raises(OneJumpError, match=f"{kind.name}: no such file"):
+    with pytest.raises(MissingFileError, match=f"{kind.name}: no such file") as caught:
         kind.read(path)
+    # How Snakemake sees, while it plans, that a job will write the file.
+    assert isinstance(caught.value, FileNotFoundError)
+    assert caught.value.filename == str(path)
     path.mkdir()
     with pytest.raises(OneJumpError, match=f"{kind.name}: cannot be read"):
         kind.read(path)

@@ -7,13 +7,12 @@ other bytes of the file, and `verify` compares.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 from pathlib import Path
 from typing import BinaryIO
 
-from onejump.errors import DamagedFileError, OneJumpError
+from onejump.errors import DamagedFileError, MissingFileError, OneJumpError
 
 _MARK = b"onejump-checksum:"
 _DIGITS = 64
@@ -58,8 +57,10 @@ def verify(path: str | Path, remedy: str = DELETE) -> None:
     ------
     DamagedFileError
         If the file is damaged, or has no checksum.
+    MissingFileError
+        If there is no such file.
     OneJumpError
-        If there is no such file, or it cannot be read.
+        If the system does not let it be read.
     """
     try:
         with Path(path).open("rb") as file:
@@ -72,15 +73,10 @@ def verify(path: str | Path, remedy: str = DELETE) -> None:
             file.seek(start)
             if file.read(_DIGITS) != _digest(file, start):
                 raise DamagedFileError(f"{path}: damaged (its checksum differs): {remedy}")
+    except FileNotFoundError as error:
+        raise MissingFileError(path) from error
     except OSError as error:
-        raise unreadable(path, error) from error
-
-
-def unreadable(path: str | Path, error: OSError) -> OneJumpError:
-    """The error for a file that the system does not give."""
-    if error.errno == errno.ENOENT:
-        return OneJumpError(f"{path}: no such file")
-    return OneJumpError(f"{path}: cannot be read ({error.strerror or error})")
+        raise OneJumpError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def _find(file: BinaryIO) -> int | None:

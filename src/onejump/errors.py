@@ -1,5 +1,9 @@
 """The errors a user can meet: each message says what was given and what is accepted."""
 
+from __future__ import annotations
+
+import errno
+
 
 class OneJumpError(Exception):
     """Base of every error that onejump raises on purpose."""
@@ -19,6 +23,19 @@ class ModelError(OneJumpError):
 
 class ActivationError(OneJumpError):
     """An activation is not finite, or not representable in the store."""
+
+
+class MissingFileError(OneJumpError, FileNotFoundError):
+    """A file that onejump wants to read is not there.
+
+    It is a `FileNotFoundError` too: by this Snakemake knows, while it plans, what a later job will write.
+    """
+
+    def __init__(self, path: object) -> None:
+        super().__init__(errno.ENOENT, "no such file", str(path))
+
+    def __str__(self) -> str:
+        return f"{self.filename}: no such file"
 
 
 class DamagedFileError(OneJumpError):
