@@ -23,6 +23,7 @@ include: "workflow/rules/criteria.smk"
 include: "workflow/rules/transfer.smk"
 include: "workflow/rules/rank_sweep.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/progress.smk"
 
 
 # Seconds of work on small tables: not worth a job of a cluster. The wheels need a network besides.
@@ -67,6 +68,10 @@ rule all:
                 for suffix in ("svg", "png")
             )
         ),
+
+
+onsuccess:
+    print("", *found_results(), sep="\n", file=sys.stderr)
 
 
 onerror:

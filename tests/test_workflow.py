@@ -160,7 +160,11 @@ def test_figures_that_are_asked_for_bring_what_they_need(project: Project) -> No
     planned = project.planned()
     assert planned["analysis"] == 1
     assert {rule for rule in planned if rule.startswith("figure_")} == {f"figure_{name}" for name in names}
-    project.snakemake()
+    output = project.snakemake()
+    assert f"\nJob {sum(planned.values()) - planned['total']} of {planned['total']}: all\n" in output
+    assert re.search(rf"selected jump from level \d of 0\.\.3 \(n-njtc\); results are in {PAIR}/\n", output)
+    assert "\nReason: " not in output
+    assert f"results are in {PAIR}/" in project.snakemake(), "where nothing was to be done, too"
     drawn = {path.name for path in (project.folder / PAIR / "figures").iterdir()}
     assert {f"{name}.{suffix}" for name in names for suffix in ("svg", "png")} <= drawn
     study["figures"]["spaces"] = {"colormap": "viridis"}
