@@ -9,6 +9,7 @@ report: "workflow/report/workflow.rst"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/sources.smk"
 include: "workflow/rules/corpus.smk"
+include: "workflow/rules/document_roles.smk"
 include: "workflow/rules/model.smk"
 include: "workflow/rules/activations.smk"
 include: "workflow/rules/shortcuts.smk"
@@ -30,6 +31,7 @@ include: "workflow/rules/progress.smk"
 localrules:
     all,
     wheel,
+    document_roles,
     selection,
     distilled_selection,
     evaluation,

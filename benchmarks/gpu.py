@@ -158,7 +158,8 @@ def made_by(device: torch.device, store: ActivationStore, head: Head, states: Te
     distiller = Distiller(
         store,
         head,
-        held_out=held_out,
+        trained=~held_out,
+        stopping=held_out,
         norm=head.config.norm,
         steps=10,
         batch=256,
@@ -242,7 +243,8 @@ def time_fits(store: ActivationStore, head: Head, device: torch.device) -> None:
     distiller = Distiller(
         store,
         head,
-        held_out=torch.arange(samples) % 10 == 0,
+        trained=torch.arange(samples) % 10 != 0,
+        stopping=torch.arange(samples) % 10 == 0,
         norm=head.config.norm,
         steps=steps,
         batch=512,

@@ -52,6 +52,7 @@ def write_head_and_corpus(folder: Path) -> None:
     import pandas as pd
     import torch
 
+    from onejump.document_roles import assign_documents
     from onejump.files import write_table
     from onejump.head import Head, HeadConfig
 
@@ -61,7 +62,10 @@ def write_head_and_corpus(folder: Path) -> None:
     ).save(folder / "head.safetensors")
     numbers = range(DOCUMENTS)
     corpus = pd.DataFrame({"sentence_id": numbers, "document": [f"document {i}" for i in numbers]})
-    write_table(folder / "corpus.parquet", corpus)
+    write_table(folder / "corpus.parquet", corpus.assign(split="training"))
+    assign_documents(
+        folder / "documents.parquet", folder / "corpus.parquet", stopping=0.1, thresholds=0.1, seed=0
+    )
 
 
 def model_and_prompts(shards: list[Path]) -> tuple[Any, list[Any]]:
@@ -121,8 +125,8 @@ def distil(method: str) -> Callable[[Path, list[Path]], None]:
 
         kinds = {"distilled": Distilled, "one-jump": OneJump, "affine": Affine}
         options = kinds[method](steps=4, batch=128).model_dump()
-        head, corpus = folder / "head.safetensors", folder / "corpus.parquet"
-        distil(folder / method, shards, head, corpus, method=method, options=options, seed=0)
+        head, documents = folder / "head.safetensors", folder / "documents.parquet"
+        distil(folder / method, shards, head, documents, method=method, options=options, seed=0)
 
     return run
 
@@ -170,7 +174,7 @@ def score_distilled(folder: Path, shards: list[Path]) -> None:
         shards,
         folder / "distilled",
         head=folder / "head.safetensors",
-        table=folder / "corpus.parquet",
+        documents=folder / "documents.parquet",
         model="random",
         corpus="random",
     )

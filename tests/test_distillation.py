@@ -4,9 +4,11 @@ what they promise."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -14,12 +16,13 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from onejump import distillation
-from onejump.distillation import Distiller, Teacher, cross_entropy, head_metric
+from onejump.distillation import Distiller, Teacher, cross_entropy, distil, head_metric
+from onejump.document_roles import assign_documents
 from onejump.errors import OneJumpError
 from onejump.exact import Metric, fit_n_njtc, reduced_rank
 from onejump.exit_head import ExitHead
+from onejump.files import write_table
 from onejump.head import Head
-from onejump.held_out import hold_out
 from onejump.maps import Identity
 from onejump.shortcuts import gather_moments
 from onejump.store import ActivationStore
@@ -176,14 +179,15 @@ def loss_of(store: ActivationStore, head: Head, level: int, shortcut: Any, rows:
     return float(torch.nn.functional.cross_entropy(logits, target))
 
 
-def documents(samples: int) -> list[str]:
-    return [f"document {i % 20}" for i in range(samples)]
+def some_held_out(samples: int) -> torch.Tensor:
+    """All samples of 4 documents out of 20."""
+    return torch.isin(torch.arange(samples) % 20, torch.tensor([12, 9, 14, 10]))
 
 
 def distiller(store: ActivationStore, head: Head, held_out: torch.Tensor, **changes: Any) -> Distiller:
     options: dict[str, Any] = {"norm": "rms", "steps": 60, "batch": 64, "learning_rate": 0.01}
     options |= {"patience": 5, "seed": 0} | changes
-    return Distiller(store, head, held_out=held_out, **options)
+    return Distiller(store, head, trained=~held_out, stopping=held_out, **options)
 
 
 @pytest.mark.parametrize("norm", ["rms", None])
@@ -191,7 +195,7 @@ def test_distilled_jumps_are_better_than_their_start_and_that_than_n_njtc(
     norm: Any, taught: tuple[ActivationStore, Head]
 ) -> None:
     store, head = taught
-    held_out = hold_out(documents(store.samples), 0.2, seed=0)
+    held_out = some_held_out(store.samples)
     fits = [distiller(store, head, held_out, steps=steps, norm=norm) for steps in (0, 60, 60)]
     for level in range(4):
         start, jump, again = (fit.one_jump([level], 2).at(0) for fit in fits)
@@ -204,7 +208,7 @@ def test_distilled_jumps_are_better_than_their_start_and_that_than_n_njtc(
 @pytest.mark.parametrize("statistics", ["shared", "level"])
 def test_one_jump_serves_all_levels(statistics: str, taught: tuple[ActivationStore, Head]) -> None:
     store, head = taught
-    held_out = hold_out(documents(store.samples), 0.2, seed=0)
+    held_out = some_held_out(store.samples)
     fits = [distiller(store, head, held_out, steps=steps) for steps in (0, 60)]
     start, jump = (fit.one_jump(range(4), 2, statistics) for fit in fits)
     assert (jump.mix is None) == (statistics == "level")
@@ -219,7 +223,7 @@ def test_one_jump_serves_all_levels(statistics: str, taught: tuple[ActivationSto
 
 def test_the_closed_form_of_one_level_is_the_folded_jump(taught: tuple[ActivationStore, Head]) -> None:
     store, head = taught
-    held_out = hold_out(documents(store.samples), 0.2, seed=0)
+    held_out = some_held_out(store.samples)
     fit = distiller(store, head, held_out, steps=0)
     start = fit.closed_form([1], 2)
     states = torch.from_numpy(store.level(1))
@@ -241,7 +245,7 @@ def test_behind_a_transform_states_are_predicted_with_their_length(
     mixed = states @ generator.normal(size=(H, H))
     head = make_head(H, V, "layer", activation="gelu_tanh")
     store = make_store(np.concatenate([mixed, states]), head=head, top_k=K)
-    held_out = hold_out(documents(300), 0.2, seed=0)
+    held_out = some_held_out(300)
     fit = distiller(store, head, held_out, steps=0, norm=None)
     least = loss_of(store, head, 1, Identity(), held_out)
     for jump in (fit.one_jump([0], H).at(0), fit.affine(0)):
@@ -252,7 +256,7 @@ def test_divergence_is_an_error_and_no_progress_a_warning(
     taught: tuple[ActivationStore, Head], caplog: pytest.LogCaptureFixture
 ) -> None:
     store, head = taught
-    held_out = hold_out(documents(store.samples), 0.2, seed=0)
+    held_out = some_held_out(store.samples)
     with pytest.raises(OneJumpError, match=r"diverged.*learning_rate: 1e\+30 given"):
         distiller(store, head, held_out, learning_rate=1e30).one_jump([0], 2)
     start = distiller(store, head, held_out, steps=0).affine(1)
@@ -263,7 +267,7 @@ def test_divergence_is_an_error_and_no_progress_a_warning(
 
 def test_full_rank_is_the_limit(taught: tuple[ActivationStore, Head]) -> None:
     store, head = taught
-    held_out = hold_out(documents(store.samples), 0.2, seed=0)
+    held_out = some_held_out(store.samples)
     fits = [distiller(store, head, held_out, steps=steps) for steps in (0, 60)]
     for level in (0, 3):
         start, full = (fit.affine(level) for fit in fits)
@@ -271,3 +275,49 @@ def test_full_rank_is_the_limit(taught: tuple[ActivationStore, Head]) -> None:
         losses = [loss_of(store, head, level, shortcut, held_out) for shortcut in (full, start)]
         assert losses[0] < losses[1]
         assert losses[0] < loss_of(store, head, level, low, held_out)
+
+
+@pytest.mark.parametrize("method", ["distilled", "one-jump", "affine"])
+def test_documents_for_thresholds_are_never_seen(
+    method: str, make_head: MakeHead, make_store: MakeStore, levels_of_data: Data, tmp_path: Path
+) -> None:
+    head = make_head(H, V)
+    head.save(tmp_path / "head.safetensors")
+    corpus, documents = tmp_path / "corpus.parquet", tmp_path / "documents.parquet"
+    ids = np.arange(240)
+    names = [f"d{i // 8}" for i in ids]
+    write_table(corpus, pd.DataFrame({"sentence_id": ids, "document": names, "split": "training"}))
+    assign_documents(documents, corpus, stopping=0.2, thresholds=0.2, seed=0)
+    roles = pd.read_parquet(documents)["role"].to_numpy()
+    states = levels_of_data(3, 240, H)
+    options = {
+        "rank": 2,
+        "statistics": "shared",
+        "normalise": True,
+        "sharpness": 1.0,
+        "steps": 12,
+        "batch": 32,
+    }
+    options |= {"learning_rate": 0.01, "patience": 5}
+    folders = {}
+    for name in ("as it is", "thresholds", "fit"):
+        changed = states.copy()
+        changed[:, roles == name] *= -3
+        store = make_store(changed, sizes=[130, 110], head=head, top_k=K)
+        folders[name] = tmp_path / name
+        distil(
+            folders[name],
+            store.paths,
+            tmp_path / "head.safetensors",
+            documents,
+            method=method,
+            options=options,
+            seed=0,
+            device="cpu",
+        )
+
+    def bytes_of(name: str) -> list[bytes]:
+        return [path.read_bytes() for path in sorted(folders[name].iterdir())]
+
+    assert bytes_of("as it is") == bytes_of("thresholds")
+    assert bytes_of("as it is") != bytes_of("fit")

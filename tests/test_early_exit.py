@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from onejump import evaluation
+from onejump.document_roles import assign_documents
 from onejump.early_exit import (
     RULES,
     Calibration,
@@ -31,7 +32,7 @@ from onejump.errors import OneJumpError, StudyError
 from onejump.evaluation import evaluate
 from onejump.files import write_json, write_table
 from onejump.head import Head
-from onejump.held_out import hold_out_samples
+from onejump.held_out import samples_with_role
 from onejump.maps import JTC, NNJTC, Distilled, Identity, Shortcut, load_shortcut, save_shortcuts
 from onejump.shortcuts import fit_shortcuts
 from onejump.store import ActivationStore
@@ -300,15 +301,17 @@ def test_rules_and_levels_that_are_not(make_store: MakeStore) -> None:
 
 @pytest.fixture
 def study(tmp_path: Path, make_head: MakeHead, make_store: MakeStore, levels_of_data: Data) -> dict[str, Any]:
-    """Training and validation shards, a head, and the table of a corpus of 30 documents."""
+    """Training and validation shards, a head, and the table of 30 training documents, 9 for thresholds."""
     head = make_head(H, V)
     head.save(tmp_path / "head.safetensors")
     training = make_store(levels_of_data(LEVELS + 1, 300, H), sizes=[170, 130], head=head)
     validation = make_store(levels_of_data(LEVELS + 1, SAMPLES, H, seed=1), head=head)
-    corpus = tmp_path / "corpus.parquet"
+    documents, corpus = tmp_path / "documents.parquet", tmp_path / "corpus.parquet"
     ids = np.arange(300)
-    write_table(corpus, pd.DataFrame({"sentence_id": ids, "document": [f"d{i // 10}" for i in ids]}))
-    return {"training": training, "validation": validation, "corpus": corpus, "head": head}
+    table = pd.DataFrame({"sentence_id": ids, "document": [f"d{i // 10}" for i in ids], "split": "training"})
+    write_table(corpus, table)
+    assign_documents(documents, corpus, stopping=0.1, thresholds=0.3, seed=5)
+    return {"training": training, "validation": validation, "documents": documents, "head": head}
 
 
 @pytest.mark.parametrize("method", ["jtc", "joint"])
@@ -321,12 +324,11 @@ def test_shortcuts_without_the_held_out_documents(method: str, study: dict[str, 
         method=method,
         options=options,
         seed=3,
-        corpus=study["corpus"],
-        held_out=0.2,
+        documents=study["documents"],
         device="cpu",
     )
-    kept = ~hold_out_samples(store, study["corpus"], 0.2, 3).numpy()
-    assert kept.sum() == 240
+    kept = ~samples_with_role(store, study["documents"], "thresholds").numpy()
+    assert kept.sum() == 210
     levels = [store.level(level).astype(np.float64)[kept] for level in range(LEVELS + 1)]
     x, y = (np.concatenate(levels[:-1]), np.concatenate([levels[-1]] * LEVELS))
     name = "all-levels.safetensors"
@@ -347,8 +349,7 @@ def test_the_gradient_solver_holds_nothing_out(study: dict[str, Any], tmp_path: 
             method="n-njtc",
             options=options,
             seed=0,
-            corpus=study["corpus"],
-            held_out=0.1,
+            documents=study["documents"],
             device="cpu",
         )
 
@@ -357,7 +358,7 @@ def measured(study: dict[str, Any], tmp_path: Path, method: str, **options: Any)
     """Tables of both splits."""
     paths = tmp_path / f"{method}-held-out.parquet", tmp_path / f"{method}-validation.parquet"
     head = tmp_path / "head.safetensors"
-    drawn = {"corpus": study["corpus"], "held_out": 0.3, "seed": 5}
+    drawn = {"documents": study["documents"]}
     for path, split, more in zip(paths, ("training", "validation"), (drawn, {}), strict=True):
         measure_confidences(path, study[split].paths, head, method=method, device="cpu", **more, **options)
     return paths
@@ -382,7 +383,7 @@ def test_the_stage(study: dict[str, Any], tmp_path: Path) -> None:
             selection=tmp_path / "selection.json",
         ),
     ]
-    held_out = hold_out_samples(study["training"], study["corpus"], 0.3, 5).numpy().nonzero()[0]
+    held_out = samples_with_role(study["training"], study["documents"], "thresholds").numpy().nonzero()[0]
     assert len(held_out) == 90
     tables = [pd.read_parquet(path) for path in pairs[0]]
     assert sorted(tables[0]["sample"].unique()) == held_out.tolist()

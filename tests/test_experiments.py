@@ -150,11 +150,11 @@ def test_early_exit_agrees_as_far_as_its_shortcut_predicts(experiments: Project)
 
 def test_thresholds_come_from_documents_that_nothing_was_fitted_to(experiments: Project) -> None:
     pair = experiments.folder / PAIR
-    corpus = pd.read_parquet(pair.parent.parent / "corpora" / "stories.parquet").set_index("sentence_id")
+    documents = pd.read_parquet(pair.parent.parent / "corpora" / "documents" / "stories.parquet")
     confidence = pd.read_parquet(pair / "early-exit" / "held-out" / "ojfa.parquet")
     fitted = load_shortcut_metadata(pair / "early-exit" / "shortcuts" / "n-njtc" / "level-00.safetensors")
-    training = int((corpus["split"] == "training").sum())
-    assert fitted["samples"] + confidence["sample"].nunique() == training
+    assert fitted["samples"] == documents["role"].isin(["fit", "stopping"]).sum()
+    assert confidence["sample"].nunique() == (documents["role"] == "thresholds").sum()
 
 
 def test_parts_made_linear_are_measured_from_every_second_level(experiments: Project) -> None:

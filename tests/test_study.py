@@ -68,7 +68,8 @@ def test_every_study_of_the_project_is_valid_and_named_once(path: Path) -> None:
         ("figures/methods/metrics", ["precision@2"], ["figures.methods.metrics: 'precision@2'", "[1, 5,"]),
         ("figures/methods/metrics", ["prec@1"], ["figures.methods.metrics.0: 'prec@1' given", "surprisal"]),
         ("figures/limit", {}, ["figures.limit", "shortcuts.affine"]),
-        ("shortcuts/distilled", {"held_out": 1}, ["shortcuts.distilled.held_out: 1 given", "less than 1"]),
+        ("held_out", {"stopping": 1}, ["held_out.stopping: 1 given", "less than 1"]),
+        ("held_out", {"thresholds": 0.9}, ["held_out.stopping: the default has 0.1", "1 - thresholds = 0.1"]),
         ("shortcuts/one-jump", {"statistics": "own"}, ["one-jump.statistics: 'own' given", "'shared'"]),
         ("shortcuts/residual", {"solver": "gradient"}, ["shortcuts.residual.solver: 'gradient' given"]),
         ("figures/scores/colormap", "virdis", ["figures.scores.colormap: 'virdis' given", "viridis"]),
@@ -218,15 +219,10 @@ def test_thresholds_need_shortcuts_that_were_not_fitted_to_the_documents() -> No
     gradient = changed("shortcuts/n-njtc", {"solver": "gradient"}) | {"experiments": {"early-exit": {}}}
     with pytest.raises(StudyError, match=r"shortcuts\.n-njtc\.solver: 'gradient' given, but it refits"):
         parse_study(gradient)
-    other = changed("shortcuts/one-jump", {"held_out": 0.2}) | {"experiments": {"early-exit": {}}}
-    with pytest.raises(StudyError, match=r"early-exit\.held_out: 0\.1 given, .* shortcuts\.one-jump: 0\.2"):
-        parse_study(other)
-    assert parse_study(other | {"experiments": {"early-exit": {"held_out": 0.2}}}).exiting() == (
-        "jtc",
-        "n-njtc",
-        "one-jump",
-        "ojfa",
-    )
+    distilled = changed("shortcuts/one-jump", {}) | {"experiments": {"early-exit": {}}}
+    assert parse_study(distilled).exiting() == ("jtc", "n-njtc", "one-jump", "ojfa")
+    assert parse_study(distilled).needed_roles() == ("stopping", "thresholds")
+    assert parse_study(distilled | {"experiments": {}}).needed_roles() == ("stopping",)
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:

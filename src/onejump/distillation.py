@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from onejump.device import pick_device
+from onejump.document_roles import FIT, STOPPING
 from onejump.errors import OneJumpError
 from onejump.exact import Metric, Moments, Standardised, reduced_rank, solve_symmetric, standardise
 from onejump.exit_head import ExitHead, by_vocabulary
 from onejump.head import Head, NormKind, normalised
-from onejump.held_out import hold_out_samples, some_of
+from onejump.held_out import samples_with_role, some_of
 from onejump.maps import Affine, OneJump, Shortcut, save_shortcuts
 from onejump.rank import rank_for
 from onejump.store import ActivationStore
@@ -257,8 +258,8 @@ class Distiller:
         Training samples; one shard is in memory at a time, at the levels that a fit is of.
     head : Head
         Where it lies, fits are done.
-    held_out : Tensor of shape (samples,), bool
-        Samples that are not trained on, and say when to stop.
+    trained, stopping : Tensor of shape (samples,), bool
+        Samples that are trained on, and others that say when to stop.
     norm : {"rms", "layer"} or None
         What is done to states first.
     sharpness : float
@@ -279,7 +280,8 @@ class Distiller:
         store: ActivationStore,
         head: Head,
         *,
-        held_out: Tensor,
+        trained: Tensor,
+        stopping: Tensor,
         norm: NormKind | None,
         sharpness: float = 1.0,
         steps: int,
@@ -288,7 +290,8 @@ class Distiller:
         patience: int,
         seed: int,
     ) -> None:
-        self.store, self.head, self.held_out, self.norm = store, head, held_out, norm
+        self.store, self.head, self.norm = store, head, norm
+        self.trained, self.stopping = trained, stopping
         self.teacher = Teacher.of(store, sharpness)
         self._steps, self._batch, self._learning_rate = steps, batch, learning_rate
         self._patience, self._seed = patience, seed
@@ -296,7 +299,7 @@ class Distiller:
     @cached_property
     def metric(self) -> Metric:
         """The head's own, on the samples that are trained on."""
-        return Metric.of(head_metric(self.head, self.teacher, (~self.held_out).nonzero()[:, 0]))
+        return Metric.of(head_metric(self.head, self.teacher, self.trained.nonzero()[:, 0]))
 
     def closed_form(self, levels: Sequence[int], rank: int) -> Start:
         """Reduced-rank regression of the last level's state (`Head.essence`), in the head's own metric.
@@ -317,7 +320,7 @@ class Distiller:
             scales.append(of_level.scale)
         down, up = reduced_rank(gram, cross, rank, self.metric)
         # Coordinates z of unit variance, so that a step of the optimiser means the same for all.
-        variance = (down.T @ gram @ down).diagonal() / (len(levels) * int((~self.held_out).sum()))
+        variance = (down.T @ gram @ down).diagonal() / (len(levels) * int(self.trained.sum()))
         spread = variance.clamp_min(1e-12).sqrt()
         return Start(
             torch.stack(means).float(),
@@ -383,7 +386,7 @@ class Distiller:
         """Moments of a level's prepared states, and of what the head goes by of the last level's."""
         device = self.head.gain.device
         moments = Moments.empty(self.store.hidden, device)
-        for block in self.store.blocks([level, self.store.levels - 1], (~self.held_out).numpy()):
+        for block in self.store.blocks([level, self.store.levels - 1], self.trained.numpy()):
             inputs, targets = (torch.from_numpy(states).to(device) for states in block)
             moments.add(_prepared(inputs, self.norm, self.head), self.head.essence(targets))
         return standardise(moments)
@@ -397,9 +400,7 @@ class Distiller:
     ) -> None:
         if not self._steps:
             return
-        batches = _Batches(
-            self.store, self.head, self.teacher, levels, self.held_out, self.norm, self._seed + levels[0]
-        )
+        batches = _Batches(self, levels, self._seed + levels[0])
 
         def held_out_loss() -> float:
             with torch.no_grad():
@@ -452,25 +453,17 @@ class Distiller:
 class _Batches:
     """Samples at random levels, a shard at a time."""
 
-    def __init__(
-        self,
-        store: ActivationStore,
-        head: Head,
-        teacher: Teacher,
-        levels: Sequence[int],
-        held_out: Tensor,
-        norm: NormKind | None,
-        seed: int,
-    ) -> None:
-        self._store, self._head, self._teacher, self._levels, self._norm = store, head, teacher, levels, norm
-        self._device = head.gain.device
+    def __init__(self, fit: Distiller, levels: Sequence[int], seed: int) -> None:
+        store = fit.store
+        self._store, self._head, self._teacher, self._norm = store, fit.head, fit.teacher, fit.norm
+        self._levels, self._device = levels, fit.head.gain.device
         self._generator = torch.Generator().manual_seed(seed)
         self._begin = [0, *np.cumsum(store.shard_samples).tolist()[:-1]]
         self._kept = [
-            (~held_out[begin : begin + samples]).nonzero()[:, 0] + begin
+            fit.trained[begin : begin + samples].nonzero()[:, 0] + begin
             for begin, samples in zip(self._begin, store.shard_samples, strict=True)
         ]
-        self._held_out = self._gather_held_out(held_out)
+        self._held_out = self._gather_held_out(fit.stopping)
 
     def steps(self, count: int, batch: int) -> Iterator[tuple[Tensor, Tensor, Teacher]]:
         """Prepared states (n, H), their levels' numbers (n,), and what the teacher says of them."""
@@ -503,8 +496,8 @@ class _Batches:
         inputs = _prepared(drawn, self._norm, self._head)
         return inputs, level.to(self._device), self._teacher.rows(rows, self._device)
 
-    def _gather_held_out(self, held_out: Tensor) -> tuple[Tensor, list[Tensor]]:
-        rows = some_of(held_out.nonzero()[:, 0], max(64, _HELD_OUT // len(self._levels)))
+    def _gather_held_out(self, stopping: Tensor) -> tuple[Tensor, list[Tensor]]:
+        rows = some_of(stopping.nonzero()[:, 0], max(64, _HELD_OUT // len(self._levels)))
         states = self._store.rows(rows.numpy(), self._levels)
         return rows, [torch.from_numpy(of_level) for of_level in states]
 
@@ -513,7 +506,7 @@ def distil(
     output: Path,
     shards: Sequence[Path],
     head: Path,
-    corpus: Path,
+    documents: Path,
     *,
     method: str,
     options: dict[str, Any],
@@ -528,27 +521,30 @@ def distil(
         The method's folder.
     shards : sequence of Path
         Training shards.
-    head, corpus : Path
-        Of the model and the corpus stage.
+    head, documents : Path
+        Of the model stage, and table of the stage "document roles": documents for stopping and for thresholds are
+        not trained on.
     method : {"distilled", "one-jump", "affine"}
     options : dict
         The study's options of the method.
     seed : int
-        Of the held-out documents and of the samples drawn.
+        Of the samples drawn.
     device : str
 
     Raises
     ------
     StudyError
-        If the rank is over H, or there is but one document.
+        If the rank is over H, or no document is for fitting or for stopping.
     """
     store = ActivationStore(shards)
     loaded = Head.load(head).to(pick_device(device))
     rank, levels = rank_for(store.hidden, options.get("rank")), range(store.levels - 1)
+    trained = samples_with_role(store, documents, FIT)
     distiller = Distiller(
         store,
         loaded,
-        held_out=hold_out_samples(store, corpus, options["held_out"], seed),
+        trained=trained,
+        stopping=samples_with_role(store, documents, STOPPING),
         norm=loaded.config.norm if options["normalise"] else None,
         seed=seed,
         **{name: options[name] for name in ("sharpness", "steps", "batch", "learning_rate", "patience")},
@@ -561,5 +557,5 @@ def distil(
         for level in tqdm(levels, unit="level", disable=None):
             yield distiller.affine(level) if method == "affine" else distiller.one_jump([level], rank).at(0)
 
-    about = {"method": method, "solver": "distillation", "samples": store.samples}
+    about = {"method": method, "solver": "distillation", "samples": int(trained.sum())}
     save_shortcuts(output, fitted(), about, levels=len(levels), one=method == "one-jump")

@@ -30,12 +30,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from onejump.device import pick_device
+from onejump.document_roles import THRESHOLDS
 from onejump.errors import OneJumpError, StudyError
 from onejump.evaluation import Exits, ShortcutAt, methods_of, samples_together
 from onejump.exit_head import ExitHead
 from onejump.files import read_table, write_table
 from onejump.head import Head
-from onejump.held_out import hold_out_samples
+from onejump.held_out import samples_with_role
 from onejump.maps import LowRank, Shortcut
 from onejump.store import ActivationStore
 
@@ -128,9 +129,7 @@ def measure_confidences(
     method: str,
     shortcuts: Path | None,
     selection: Path | None = None,
-    corpus: Path | None = None,
-    held_out: float | None = None,
-    seed: int = 0,
+    documents: Path | None = None,
     device: str = "auto",
 ) -> None:
     """The stage's first half: the confidences of one method.
@@ -144,22 +143,16 @@ def measure_confidences(
     head : Path
         Of the model stage.
     method, shortcuts, selection
-        As of `evaluation.evaluate_method`. On training shards, shortcuts that were not fitted to the held-out
-        documents: confidence in what was fitted to comes too easily.
-    corpus : Path, optional
-        Table of the corpus stage: then only samples of held-out documents.
-    held_out : float, optional
-        Part of the documents that is held out.
-    seed : int
-        Of their draw.
+        As of `evaluation.evaluate_method`. On training shards, shortcuts that were not fitted to the
+        documents for thresholds: confidence in what was fitted to comes too easily.
+    documents : Path, optional
+        Table of the stage "document roles": then only samples of the documents for thresholds.
     device : str
     """
     store = ActivationStore(shards)
     on = pick_device(device)
-    methods = methods_of(method, shortcuts, selection, levels=store.levels - 1, seed=seed, device=on)
-    samples = None
-    if corpus is not None and held_out is not None:
-        samples = hold_out_samples(store, corpus, held_out, seed)
+    methods = methods_of(method, shortcuts, selection, levels=store.levels - 1, device=on)
+    samples = None if documents is None else samples_with_role(store, documents, THRESHOLDS)
     write_table(output, confidences(store, Head.load(head), methods, samples=samples, device=on))
 
 

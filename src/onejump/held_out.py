@@ -1,29 +1,29 @@
-"""Training samples that are not trained on: they say when to stop, and what to prefer."""
+"""Samples by their documents: which are fitted to, and which are held out and what for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from onejump.errors import StudyError
+from onejump.errors import OneJumpError, StudyError
 from onejump.files import read_table
 from onejump.store import ActivationStore
 
 
-def hold_out(documents: Sequence[str], fraction: float, seed: int) -> Tensor:
-    """Samples that are not trained on: all of some documents.
+def samples_with_role(store: ActivationStore, documents: Path, role: str) -> Tensor:
+    """Which samples of a store come from documents of a role.
 
     Parameters
     ----------
-    documents : sequence of str
-        The document of each sample.
-    fraction : float
-        Of the documents; at least one is held out and one is not.
-    seed : int
+    store : ActivationStore
+        Training samples.
+    documents : Path
+        Table of the stage "document roles".
+    role : {"fit", "stopping", "thresholds"}
 
     Returns
     -------
@@ -32,23 +32,36 @@ def hold_out(documents: Sequence[str], fraction: float, seed: int) -> Tensor:
     Raises
     ------
     StudyError
-        If there is but one document.
+        If there is no such sample.
     """
-    every = sorted(set(documents))
-    if len(every) < 2:
-        raise StudyError(
-            f"some documents are held out of the fits: {len(every)} document given, at least 2 accepted"
+    found = _of_samples(store, documents, "role") == role
+    if not found.any():
+        raise StudyError(f"{documents}: no document has the role {role!r}, and at least one is needed")
+    return torch.from_numpy(found)
+
+
+def documents_of_samples(store: ActivationStore, documents: Path) -> NDArray[np.int64]:
+    """The document of each sample of a store, as a number: ndarray of shape (samples,).
+
+    Parameters
+    ----------
+    store : ActivationStore
+    documents : Path
+        Table of the stage "document roles".
+    """
+    return _of_samples(store, documents, "document").astype(np.int64)
+
+
+def _of_samples(store: ActivationStore, documents: Path, column: str) -> NDArray[np.generic]:
+    table = read_table(documents).set_index("sentence_id")[column]
+    sentences = store.of_samples("sentence")
+    unknown = ~np.isin(sentences, table.index)
+    if unknown.any():
+        raise OneJumpError(
+            f"{documents}: sentence {sentences[unknown][0]} of {store.paths[0].parent} is not in this table: "
+            "activations and documents of one corpus were expected"
         )
-    count = min(max(1, round(fraction * len(every))), len(every) - 1)
-    chosen = np.random.default_rng(seed).permutation(len(every))[:count]
-    names = {every[i] for i in chosen.tolist()}
-    return torch.tensor([document in names for document in documents])
-
-
-def hold_out_samples(store: ActivationStore, corpus: Path, fraction: float, seed: int) -> Tensor:
-    """`hold_out` for the samples of a store, by the documents of the corpus stage's table."""
-    documents = read_table(corpus).set_index("sentence_id")["document"]
-    return hold_out(documents.loc[store.of_samples("sentence")].tolist(), fraction, seed)
+    return table.loc[sentences].to_numpy()
 
 
 def some_of(rows: Tensor, count: int) -> Tensor:

@@ -213,7 +213,8 @@ def _distillation_cost(
 ) -> Cost:
     levels, width, vocabulary = sizes.blocks, sizes.hidden, sizes.vocabulary
     inner = width if method == "affine" else 1 + rank_for(width, options["rank"])
-    fits, held_out = (1, 4096) if method == "one-jump" else (levels, min(4096, options["held_out"] * samples))
+    # A tenth of the documents says when to stop, unless the study says otherwise.
+    fits, held_out = (1, 4096) if method == "one-jump" else (levels, min(4096, 0.1 * samples))
     passed = options["steps"] * (3 * options["batch"] * vocabulary * inner)
     # Behind a low rank, the exit head is made and its gradient brought back at each step.
     made = 0 if method == "affine" else 2 * options["steps"] * vocabulary * width * inner
@@ -517,11 +518,11 @@ def _experiments(
             yield f"submodule-maps {part}", [submodule_maps_cost(sizes, part, store, samples, shard)]
         sentences = min(replaced.samples, validation)
         yield "submodules", [submodules_cost(sizes, options, replaced, sentences=sentences, **run)]
-    if thresholds := experiments.early_exit:
+    if experiments.early_exit:
         exact = {study.fitted_as(method) for method in study.exiting()} - {"identity", *DISTILLED_METHODS}
         for method in sorted(exact):
             yield f"shortcuts {method} (held out)", [fit(method)]
-        unseen = math.ceil(thresholds.held_out * samples)
+        unseen = math.ceil(study.held_out.thresholds * samples)
         for method in study.exiting():
             yield f"confidences {method}", [evaluate(method, held_out), evaluate(method, unseen)]
     if experiments.criteria:

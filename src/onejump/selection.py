@@ -13,11 +13,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from onejump.device import pick_device
+from onejump.document_roles import STOPPING
 from onejump.errors import OneJumpError
 from onejump.exit_head import ExitHead
 from onejump.files import read_table, write_json, write_table
 from onejump.head import Head
-from onejump.held_out import hold_out_samples, some_of
+from onejump.held_out import samples_with_role, some_of
 from onejump.maps import LowRank, ShortcutFolder
 from onejump.store import ActivationStore
 
@@ -176,9 +177,7 @@ def score_jumps(
     model: str,
     corpus: str,
     head: Path | None = None,
-    table: Path | None = None,
-    held_out: float = 0.1,
-    seed: int = 0,
+    documents: Path | None = None,
     device: str = "auto",
 ) -> None:
     """The stage's first half: the score matrices of a method's jumps on the training shards.
@@ -193,11 +192,9 @@ def score_jumps(
         Training shards.
     shortcuts : Path
         Folder of a low-rank method.
-    head, table : Path, optional
-        Of the model and the corpus stage: of distilled jumps, the surprisal on the samples that training held
-        out is a score too.
-    held_out, seed
-        As in their fit.
+    head, documents : Path, optional
+        Of the model stage, and table of the stage "document roles": of distilled jumps, the surprisal on the
+        documents that say when to stop is a score too.
     """
     store = ActivationStore(shards)
     jumps = ShortcutFolder(shortcuts).low_rank()
@@ -209,8 +206,8 @@ def score_jumps(
         for metric, of_metric in zip(METRICS, score_matrix(store, jumps, on), strict=True)
         if metric != MSE or jumps[0].predicts_state
     }
-    if head is not None and table is not None:
-        unseen = some_of(hold_out_samples(store, table, held_out, seed).nonzero()[:, 0], _SURPRISED)
+    if head is not None and documents is not None:
+        unseen = some_of(samples_with_role(store, documents, STOPPING).nonzero()[:, 0], _SURPRISED)
         scores[SURPRISAL] = surprisal_matrix(store, Head.load(head).to(on), jumps, unseen), len(unseen)
     rows = [
         (model, corpus, metric, jump, level, float(of_metric[jump, level]) / samples, samples)

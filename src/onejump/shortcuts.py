@@ -11,10 +11,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from onejump.device import pick_device
+from onejump.document_roles import THRESHOLDS
 from onejump.errors import StudyError
 from onejump.exact import Moments, fit_jtc, fit_n_njtc, fit_njtc, fit_residual
 from onejump.gradient import fit_gradient
-from onejump.held_out import hold_out_samples
+from onejump.held_out import samples_with_role
 from onejump.maps import Shortcut, save_shortcuts
 from onejump.rank import rank_for
 from onejump.store import ActivationStore
@@ -75,8 +76,7 @@ def fit_shortcuts(
     method: str,
     options: dict[str, Any],
     seed: int,
-    corpus: Path | None = None,
-    held_out: float | None = None,
+    documents: Path | None = None,
     device: str = "auto",
 ) -> None:
     """The stage: fit a method to the training shards and write its folder.
@@ -91,11 +91,9 @@ def fit_shortcuts(
     options : dict
         The study's options of the method.
     seed : int
-        Of the gradient solver, and of the draw of held-out documents.
-    corpus : Path, optional
-        Table of the corpus stage: then a part of its documents is not fitted to.
-    held_out : float, optional
-        That part. The exact solver only.
+        Of the gradient solver.
+    documents : Path, optional
+        Table of the stage "document roles": then those for thresholds are not fitted to. The exact solver only.
     device : str
 
     Raises
@@ -109,13 +107,13 @@ def fit_shortcuts(
     solver = options["solver"]
     about = {"method": method, "solver": solver, "samples": store.samples}
     unseen = None
-    if corpus is not None and held_out is not None:
+    if documents is not None:
         if solver != "exact":
             raise StudyError(
                 f"{method}: the {solver} solver given, which fits to all documents: to hold some out, solver "
                 "exact is accepted"
             )
-        unseen = hold_out_samples(store, corpus, held_out, seed)
+        unseen = samples_with_role(store, documents, THRESHOLDS)
         about["samples"] -= int(unseen.sum())
     on = pick_device(device)
     fitted: Iterable[Shortcut]

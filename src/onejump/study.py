@@ -316,6 +316,25 @@ class Activations(_Section):
     """How they lie on disk."""
 
 
+class HeldOut(_Section):
+    """Training documents that shortcuts are not fitted to, drawn by the study's seed."""
+
+    stopping: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Part of the training documents that says when the training of a distilled kind stops."""
+    thresholds: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Part of the training documents that early exit chooses its thresholds on."""
+
+    @model_validator(mode="after")
+    def _some_are_left(self) -> Self:
+        if self.stopping + self.thresholds >= 1:
+            raise rule(
+                f"{self._said('stopping')}, accepted is less than 1 - thresholds = {1 - self.thresholds:g}: "
+                "some documents have to be left to fit to",
+                "stopping",
+            )
+        return self
+
+
 class Gradient(_Section):
     """The papers' solver: minibatch Adam, all levels batched in one process, cosine-decayed step."""
 
@@ -375,10 +394,8 @@ class Distillation(_Section):
     """Adam's step size at the start."""
     sharpness: PositiveFloat = 2.0
     """The teacher's logits are multiplied by it: over 1 makes its first choice count more."""
-    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Part of the training documents that is not trained on, and says when to stop."""
     patience: PositiveInt = 5
-    """Looks at those (20 a fit) without a lesser loss until a fit stops."""
+    """Stop after this many checks (20 per fit) without a new lowest loss on the documents for stopping."""
     normalise: bool = True
     """Begin with the model's own kind of norm (RMSNorm or LayerNorm, without gain)."""
 
@@ -639,9 +656,7 @@ class EarlyExit(_Section):
     ]
     """Thresholds: one; one that falls with the position, 0.9 lambda + 0.1 exp(-tau t / N); a level's own."""
     targets: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = [0.95, 0.9]
-    """Agreement with the full model, for which thresholds are chosen on held-out training documents."""
-    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Part of the training documents to choose thresholds on; for distilled kinds it has to be theirs."""
+    """Agreement with the full model, for which thresholds are chosen on the documents for thresholds."""
     tau: PositiveFloat = 4.0
     """How fast the decaying threshold falls."""
     length: PositiveFloat | None = None
@@ -721,6 +736,8 @@ class Study(_Section):
     """The corpora, likewise."""
     activations: Annotated[Activations, Empty] = Activations()
     """What is extracted."""
+    held_out: Annotated[HeldOut, Empty] = HeldOut()
+    """Which part of the training documents is not fitted to, and what for."""
     shortcuts: Annotated[Shortcuts, Empty]
     """What is fitted."""
     selection: Annotated[Selection, Empty] = Selection()
@@ -823,10 +840,10 @@ class Study(_Section):
         if self.experiments.transfer is not None and len(self.corpora) < 2:
             raise rule("it needs another corpus to go to: add one to corpora", "experiments/transfer")
         if self.experiments.early_exit is not None:
-            self._check_thresholds(self.experiments.early_exit.held_out)
+            self._check_thresholds()
         return self
 
-    def _check_thresholds(self, held_out: float) -> None:
+    def _check_thresholds(self) -> None:
         """Thresholds need samples that no shortcut was fitted to."""
         for method in {self.fitted_as(exiting) for exiting in self.exiting()} - {"identity"}:
             options = self.shortcuts.options(method)
@@ -836,11 +853,12 @@ class Study(_Section):
                     "documents, by the exact solver only",
                     "experiments/early-exit",
                 )
-            if options.get("held_out", held_out) != held_out:
-                raise rule(
-                    f"{held_out} given, accepted is that of shortcuts.{method}: {options['held_out']}",
-                    "experiments/early-exit/held_out",
-                )
+
+    def needed_roles(self) -> tuple[str, ...]:
+        """Which held-out documents the study makes use of."""
+        distilled = any(method in DISTILLED_METHODS for method in self.shortcuts.methods())
+        roles = {"stopping": distilled, "thresholds": self.experiments.early_exit is not None}
+        return tuple(role for role, wanted in roles.items() if wanted)
 
     def evaluated(self) -> tuple[str, ...]:
         """What is evaluated, a job each: the methods, and what is selected from them."""

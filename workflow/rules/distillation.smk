@@ -2,7 +2,7 @@ rule distillation:
     input:
         shards=shards("training"),
         head=f"{RESULTS}/{{model}}/head.safetensors",
-        corpus=f"{RESULTS}/corpora/{{corpus}}.parquet",
+        documents=DOCUMENTS,
         model=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
         directory(f"{PAIR}/shortcuts/{{method}}"),

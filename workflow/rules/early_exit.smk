@@ -1,12 +1,10 @@
 EXIT = f"{PAIR}/early-exit"
-# Part of the training documents that thresholds are chosen on.
-THRESHOLD_PART = STUDY.experiments.early_exit.held_out if STUDY.experiments.early_exit else None
 
 
 use rule shortcuts as calibration_shortcuts with:
     input:
         shards=shards("training"),
-        corpus=f"{RESULTS}/corpora/{{corpus}}.parquet",
+        documents=DOCUMENTS,
         model=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
         directory(f"{EXIT}/shortcuts/{{method}}"),
@@ -16,11 +14,10 @@ use rule shortcuts as calibration_shortcuts with:
         f"{PAIR}/benchmarks/early-exit/shortcuts/{{method}}.tsv"
     params:
         options=options_of,
-        held_out=THRESHOLD_PART,
-        seed=STUDY.seed,
+        seed=0,
         code=fingerprint("shortcuts"),
     message:
-        "Fitting {wildcards.method} without the held-out documents, {wildcards.model} on {wildcards.corpus}"
+        "Fitting {wildcards.method} without the documents for thresholds, {wildcards.model} on {wildcards.corpus}"
 
 
 rule confidences:
@@ -57,7 +54,7 @@ use rule confidences as held_out_confidences with:
         head=f"{RESULTS}/{{model}}/head.safetensors",
         shortcuts=unseen_shortcuts_of,
         selection=selection_of,
-        corpus=f"{RESULTS}/corpora/{{corpus}}.parquet",
+        documents=DOCUMENTS,
         model=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
         f"{EXIT}/held-out/{{method}}.parquet",
@@ -66,11 +63,9 @@ use rule confidences as held_out_confidences with:
     benchmark:
         f"{PAIR}/benchmarks/early-exit/held-out/{{method}}.tsv"
     params:
-        held_out=THRESHOLD_PART,
-        seed=STUDY.seed,
         code=fingerprint("early_exit"),
     message:
-        "Confidence of {wildcards.method} on held-out documents, {wildcards.model} on {wildcards.corpus}"
+        "Confidence of {wildcards.method} on documents for thresholds, {wildcards.model} on {wildcards.corpus}"
 
 
 rule early_exit:

@@ -36,7 +36,7 @@ use rule scores as distilled_scores with:
         shortcuts=f"{PAIR}/shortcuts/distilled",
         model=ancient(f"{RESULTS}/{{model}}/model.json"),
         head=f"{RESULTS}/{{model}}/head.safetensors",
-        corpus=f"{RESULTS}/corpora/{{corpus}}.parquet",
+        documents=DOCUMENTS,
     output:
         f"{PAIR}/distilled-scores.parquet",
     log:
@@ -44,8 +44,6 @@ use rule scores as distilled_scores with:
     benchmark:
         f"{PAIR}/benchmarks/distilled-scores.tsv"
     params:
-        held_out=(STUDY.shortcuts.distilled.held_out if STUDY.shortcuts.distilled else None),
-        seed=STUDY.seed,
         code=fingerprint("selection"),
     message:
         "Scoring every distilled jump of {wildcards.model} on every level, {wildcards.corpus}"

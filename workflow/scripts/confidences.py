@@ -6,7 +6,7 @@ with job(snakemake):
     from onejump.early_exit import measure_confidences
 
     shortcuts, selection = snakemake.input.get("shortcuts"), snakemake.input.get("selection")
-    corpus = snakemake.input.get("corpus")
+    documents = snakemake.input.get("documents")
     measure_confidences(
         Path(snakemake.output[0]),
         [Path(shard) for shard in snakemake.input.shards],
@@ -14,8 +14,6 @@ with job(snakemake):
         method=snakemake.wildcards.method,
         shortcuts=Path(shortcuts) if shortcuts else None,
         selection=Path(selection) if selection else None,
-        corpus=Path(corpus) if corpus else None,
-        held_out=snakemake.params.get("held_out"),
-        seed=snakemake.params.get("seed", 0),
+        documents=Path(documents) if documents else None,
         device=snakemake.config["compute"]["device"],
     )

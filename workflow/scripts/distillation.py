@@ -9,7 +9,7 @@ with job(snakemake):
         Path(snakemake.output[0]),
         [Path(shard) for shard in snakemake.input.shards],
         Path(snakemake.input.head),
-        Path(snakemake.input.corpus),
+        Path(snakemake.input.documents),
         method=snakemake.wildcards.method,
         options=snakemake.params.options,
         seed=snakemake.params.seed,

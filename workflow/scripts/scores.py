@@ -5,8 +5,8 @@ with job(snakemake):
 
     from onejump.selection import score_jumps
 
-    # Of distilled jumps, the samples that their training held out say something too.
-    head, corpus = snakemake.input.get("head"), snakemake.input.get("corpus")
+    # Of distilled jumps, the samples that stop their training say something too.
+    head, documents = snakemake.input.get("head"), snakemake.input.get("documents")
     score_jumps(
         Path(snakemake.output[0]),
         [Path(shard) for shard in snakemake.input.shards],
@@ -14,8 +14,6 @@ with job(snakemake):
         model=snakemake.wildcards.model,
         corpus=snakemake.wildcards.corpus,
         head=Path(head) if head else None,
-        table=Path(corpus) if corpus else None,
-        held_out=snakemake.params.get("held_out", 0.1),
-        seed=snakemake.params.get("seed", 0),
+        documents=Path(documents) if documents else None,
         device=snakemake.config["compute"]["device"],
     )

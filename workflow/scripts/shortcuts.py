@@ -6,14 +6,13 @@ with job(snakemake):
     from onejump.shortcuts import fit_shortcuts
 
     # Thresholds of early exit need shortcuts that were not fitted to some documents.
-    corpus = snakemake.input.get("corpus")
+    documents = snakemake.input.get("documents")
     fit_shortcuts(
         Path(snakemake.output[0]),
         [Path(shard) for shard in snakemake.input.shards],
         method=snakemake.wildcards.method,
         options=snakemake.params.options,
         seed=snakemake.params.seed,
-        corpus=Path(corpus) if corpus else None,
-        held_out=snakemake.params.get("held_out"),
+        documents=Path(documents) if documents else None,
         device=snakemake.config["compute"]["device"],
     )

@@ -1,0 +1,22 @@
+# What each document is for: drawn once for a corpus, into one file that all readers take.
+DOCUMENTS = f"{RESULTS}/corpora/documents/{{corpus}}.parquet"
+
+
+rule document_roles:
+    input:
+        f"{RESULTS}/corpora/{{corpus}}.parquet",
+    output:
+        DOCUMENTS,
+    log:
+        f"{RESULTS}/logs/document-roles/{{corpus}}.log",
+    conda:
+        "../../envs/onejump.yaml"
+    params:
+        parts=STUDY.held_out.model_dump(),
+        needed=STUDY.needed_roles(),
+        seed=STUDY.seed,
+        code=fingerprint("document_roles"),
+    message:
+        "What each document of {wildcards.corpus} is for"
+    script:
+        "../scripts/document_roles.py"

@@ -1,0 +1,14 @@
+from onejump.job import job
+
+with job(snakemake):
+    from pathlib import Path
+
+    from onejump.document_roles import assign_documents
+
+    assign_documents(
+        Path(snakemake.output[0]),
+        Path(snakemake.input[0]),
+        seed=snakemake.params.seed,
+        needed=snakemake.params.needed,
+        **snakemake.params.parts,
+    )
