@@ -522,8 +522,8 @@ def distil(
     shards : sequence of Path
         Training shards.
     head, documents : Path
-        Of the model stage, and table of the stage "document roles": documents for stopping and for thresholds are
-        not trained on.
+        Of the model stage, and table of the stage "document roles": documents for stopping and for
+        thresholds are not trained on.
     method : {"distilled", "one-jump", "affine"}
     options : dict
         The study's options of the method.

@@ -93,7 +93,8 @@ def fit_shortcuts(
     seed : int
         Of the gradient solver.
     documents : Path, optional
-        Table of the stage "document roles": then those for thresholds are not fitted to. The exact solver only.
+        Table of the stage "document roles": then those for thresholds are not fitted to. The exact solver
+        only.
     device : str
 
     Raises
