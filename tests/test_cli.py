@@ -9,6 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from onejump.cli import main
+from onejump.files import write_json
+from onejump.study import load_study
 
 STUDY = """\
 study: mine  # a comment
@@ -62,6 +64,36 @@ def test_a_mistake_is_one_line_on_stderr(here: Path, arguments: list[str], said:
     assert run(*arguments) == (1, "", said.format(here=here))
 
 
+def test_a_run_is_snakemake_with_a_study_that_was_checked(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr("os.execv", lambda _, command: started.append(command[1:]))
+    without = "Error: no Snakefile in this folder: start the run in a checkout of onejump\n"
+    assert run("run", "mine.yaml") == (1, "", without)
+    (here / "Snakefile").touch()
+    settings = ["-C", "selection.metric=mse", "-C", "seed=3"]
+    assert run("run", "mine.yaml", *settings, "-n", "--until", "corpus") == (0, "", "")
+    [command] = started
+    assert command == [
+        *("-m", "snakemake", "--configfile", "mine.yaml"),
+        *("--config", 'selection={"metric": "mse"}', "seed=3"),
+        *("--rerun-incomplete", "-n", "--until", "corpus"),
+    ]
+    # What Snakemake hands on is read as it was given.
+    handed = load_study("mine.yaml", settings=command[5:7])
+    assert (handed.selection.metric, handed.seed) == ("mse", 3)
+    status, _, said = run("run", "mine.yaml", "-C", "seed=x")
+    assert (status, said) == (1, "Error: --config: seed: 'x' given, accepted is a whole number\n")
+    assert len(started) == 1
+
+
+def test_a_file_where_results_go_is_named(here: Path) -> None:
+    (here / "resources").touch()
+    said = "Error: resources: a folder was expected, but a file has that name: move it away\n"
+    assert run("check", "mine.yaml") == (1, "", said)
+
+
 def test_a_file_called_results_is_named(here: Path) -> None:
     (here / "results").touch()
     status, printed, said = run("summary", "mine.yaml")
@@ -70,8 +102,7 @@ def test_a_file_called_results_is_named(here: Path) -> None:
 
 
 def test_ranks_are_held_against_an_earlier_run(here: Path) -> None:
-    (here / "results/mine/m").mkdir(parents=True)
-    (here / "results/mine/m/model.json").write_text('{"blocks": 3, "hidden": 8}', encoding="utf-8")
+    write_json(here / "results/mine/m/model.json", {"blocks": 3, "hidden": 8})
     status, _, said = run("check", "mine.yaml", "-C", "shortcuts.n-njtc.rank=9")
     assert (status, said.splitlines()) == (
         1,

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from onejump.errors import ModelError, StudyError
+from onejump.files import write_json
 from onejump.gguf_header import read_gguf_sizes
 from onejump.sources import check_known_sizes, check_sources
 from onejump.study import parse_study
@@ -145,8 +146,7 @@ def test_sizes_of_an_earlier_run_are_known(here: Path) -> None:
         }
     )
     check_known_sizes(study, here / "results")
-    (here / "results/mine/m").mkdir(parents=True)
-    (here / "results/mine/m/model.json").write_text('{"blocks": 3, "hidden": 8}', encoding="utf-8")
+    write_json(here / "results/mine/m/model.json", {"blocks": 3, "hidden": 8})
     with pytest.raises(StudyError, match=r"shortcuts\.n-njtc\.rank: 9 given, 1 to H = 8"):
         check_known_sizes(study, here / "results")
 

@@ -94,6 +94,8 @@ def test_every_study_of_the_project_is_valid_and_named_once(path: Path) -> None:
         ("models/m", {"wheel": "x==1/../..", "file": "f"}, ["models.m.wheel: 'x==1/../..' given", "pinned"]),
         ("models/m/folder", "a\nb", ["models.m.folder: 'a\\nb' given", "control characters"]),
         ("models/m/folder", "a\ud800", ["models.m.folder: 'a\\ud800' given", "control characters"]),
+        ("models/m/folder", "{a}", ["models.m.folder: '{a}' given", "without braces"]),
+        ("models/m/folder", "", ["models.m.folder: '' given", "a path"]),
         ("models/..", {"hub": "x"}, ["models...: '..' given", "a name of"]),
         ("corpora/weights", {"path": "x", "training": 1, "validation": 1}, ["corpora.weights", "other than"]),
         ("study", "../mine", ["study: '../mine' given", "a name of"]),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +35,7 @@ Examples:
   onejump check my-study.yaml
   onejump check my-study.yaml -C seed=1 -C selection.metric=mse
   onejump plan studies/full.yaml --nodes 4
-  snakemake --configfile my-study.yaml     run the study (snakemake alone: config.yaml)
+  onejump run my-study.yaml
   onejump summary my-study.yaml
 """,
 )
@@ -52,6 +54,10 @@ def _study_argument(command: Callable[..., None]) -> Callable[..., None]:
         with _one_clear_error():
             command(load_study(study, settings=settings), **others)
 
+    return _study_path(with_study)
+
+
+def _study_path(command: Callable[..., None]) -> Callable[..., None]:
     option = click.option(
         "-C",
         "--config",
@@ -61,7 +67,7 @@ def _study_argument(command: Callable[..., None]) -> Callable[..., None]:
         help="A value that wins over the file's, such as seed=1 or selection.metric=mse. May be repeated.",
     )
     argument = click.argument("study", type=click.Path(path_type=Path), default=Path("config.yaml"))
-    return argument(option(with_study))
+    return argument(option(command))
 
 
 def _results_option(command: Callable[..., None]) -> Callable[..., None]:
@@ -84,10 +90,9 @@ def check(study: Study, results: Path, name: bool) -> None:
     Besides keys and values it looks whether text and models of this machine are there, and holds ranks and
     levels against the sizes of the models that are known here.
     """
-    from onejump.sources import check_known_sizes, check_sources
+    from onejump.sources import check_before_run
 
-    check_sources(study)
-    check_known_sizes(study, results)
+    check_before_run(study, results)
     if name:
         click.echo(study.study)
         return
@@ -97,6 +102,33 @@ def check(study: Study, results: Path, name: bool) -> None:
     )
     methods = ", ".join(study.shortcuts.methods())
     click.echo(f"The study {study.study} is valid: {models}, {corpora}, shortcuts {methods}.")
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@_study_path
+@click.argument("snakemake", nargs=-1, type=click.UNPROCESSED)
+def run(study: Path, settings: tuple[str, ...], snakemake: tuple[str, ...]) -> None:
+    """Run a study: check it, then start Snakemake with it, in a checkout of onejump.
+
+    What follows STUDY goes to Snakemake: -n, --until activations, a file to make, ...
+    """
+    from onejump.sources import check_before_run
+    from onejump.study import load_study
+    from onejump.study_file import read_setting
+
+    with _one_clear_error():
+        check_before_run(load_study(study, settings=settings), Path("results"))
+        if not Path("Snakefile").is_file():
+            raise OneJumpError("no Snakefile in this folder: start the run in a checkout of onejump")
+        values = [
+            f"{key}={json.dumps(value)}"
+            for setting in settings
+            for key, value in read_setting(setting).values.items()
+        ]
+    command = [sys.executable, "-m", "snakemake", "--configfile", str(study)]
+    command += ["--config", *values] if values else []
+    # --configfile and --config take all that follows up to the next option.
+    os.execv(sys.executable, [*command, "--rerun-incomplete", *snakemake])
 
 
 def _count(number: int, one: str, many: str) -> str:

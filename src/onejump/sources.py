@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from onejump.errors import ModelError, StudyError
+from onejump.errors import ModelError, OneJumpError, StudyError
 from onejump.files import read_json
 from onejump.gguf_header import read_gguf_sizes
 from onejump.study import Corpus, Model, Study
@@ -22,6 +22,27 @@ _LARGEST_CONFIGURATION = 10_000_000  # bytes
 def wheel_path(source: Model | Corpus) -> Path:
     """Where a file of a wheel lies once it is fetched."""
     return Path("resources", source.wheel or "", source.file or "")
+
+
+def check_before_run(study: Study, results: Path) -> None:
+    """Check all that can be known before a study runs.
+
+    Parameters
+    ----------
+    study : Study
+    results : path
+        Folder of all results.
+
+    Raises
+    ------
+    OneJumpError
+        One line a mistake: in what the study reads, in ranks and levels, or where its results go.
+    """
+    for folder in (results, results / study.study, Path("resources")):
+        if folder.exists() and not folder.is_dir():
+            raise OneJumpError(f"{folder}: a folder was expected, but a file has that name: move it away")
+    check_sources(study)
+    check_known_sizes(study, results)
 
 
 def check_sources(study: Study) -> None:

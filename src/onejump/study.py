@@ -117,6 +117,7 @@ HubName = Annotated[
         "a name on the Hugging Face hub, such as openai-community/gpt2 (a folder of this machine: folder)",
     ),
 ]
+ModelPath = Annotated[str, _of_form(r"[^{}]+", "a path without braces, which Snakemake takes for wildcards")]
 Wheel = Annotated[str, _of_form(PINNED_WHEEL, "a pinned wheel, name==version")]
 WheelFile = Annotated[str, AfterValidator(_path_in_wheel)]
 Sha256 = Annotated[str, _of_form(r"[0-9A-Fa-f]{64}", "a SHA-256: 64 hexadecimal digits, in quotes")]
@@ -190,9 +191,9 @@ class Model(_Section):
     """Name on the Hugging Face hub, such as openai-community/gpt2-xl."""
     revision: str | None = None
     """Branch, tag or commit of the hub model; the commit found is kept in model.json."""
-    folder: Annotated[str, Field(min_length=1)] | None = None
+    folder: ModelPath | None = None
     """A local folder that `save_pretrained` wrote (model and tokenizer). Relative to the study file."""
-    gguf: Annotated[str, Field(min_length=1)] | None = None
+    gguf: ModelPath | None = None
     """A local GGUF file. Relative to the study file."""
     wheel: Wheel | None = None
     """A pinned Python wheel, name==version, that carries a GGUF file; it is read as data, never installed."""

@@ -9,7 +9,7 @@ LIBRARY = Path(workflow.basedir) / "src"
 os.environ.update(PYTHONPATH=str(LIBRARY))
 sys.path.insert(0, str(LIBRARY))
 
-from onejump.errors import DamagedFileError, OneJumpError
+from onejump.errors import OneJumpError, StudyError
 from onejump.files import read_json
 from onejump.fingerprint import fingerprint
 from onejump.plan import (
@@ -27,7 +27,7 @@ from onejump.plan import (
     submodules_cost,
     uses_gpu,
 )
-from onejump.sources import check_known_sizes, check_sources
+from onejump.sources import check_before_run
 from onejump.study import DISTILLED_METHODS, load_study
 
 # The study is read here once more: Snakemake takes the last of repeated keys in silence, keeps no lines, and
@@ -43,12 +43,11 @@ try:
         ],
     )
     if workflow.is_main_process:
-        check_sources(STUDY)
-        check_known_sizes(STUDY, Path("results"))
-except DamagedFileError as error:
-    sys.exit(str(error))
-except OneJumpError as error:
+        check_before_run(STUDY, Path("results"))
+except StudyError as error:
     sys.exit(f"The study is not valid:\n{error}")
+except OneJumpError as error:
+    sys.exit(str(error))
 if not workflow.overwrite_configfiles:
 
     configfile: "config.yaml"
@@ -85,9 +84,9 @@ config["compute"] = STUDY.compute.model_dump()
 
 
 wildcard_constraints:
-    model="|".join(STUDY.models),
-    corpus="|".join(STUDY.corpora),
-    target="|".join(STUDY.corpora),
+    model="|".join(map(re.escape, STUDY.models)),
+    corpus="|".join(map(re.escape, STUDY.corpora)),
+    target="|".join(map(re.escape, STUDY.corpora)),
     rank="|".join(map(re.escape, RANKS)),
     part="attention|feed-forward|norms",
     split="training|validation",
