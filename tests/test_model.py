@@ -315,6 +315,45 @@ def test_a_norm_after_the_one_found_is_refused() -> None:
         Transformer(model)
 
 
+def test_a_convolution_between_two_blocks_is_refused() -> None:
+    torch.manual_seed(0)
+    config = hf.DebertaV2Config(
+        **WIDE,
+        conv_kernel_size=3,
+        relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+        norm_rel_ebd="layer_norm",
+    )
+    model = hf.DebertaV2ForMaskedLM(config)
+    disturb_norms(model)
+    with pytest.raises(ModelError, match="output of block 1 is not the input of block 2"):
+        Transformer(model)
+
+
+def test_a_small_change_in_place_between_two_blocks_is_refused() -> None:
+    model = tiny("llama")
+    # A hook that comes before those of the library stands for the model's own code.
+    model.model.layers[1].register_forward_pre_hook(lambda _, given: (given[0].add_(1e-5),))
+    with pytest.raises(ModelError, match="output of block 1 is not the input of block 2"):
+        Transformer(model)
+
+
+def test_dropout_behind_the_last_block_changes_nothing() -> None:
+    model = tiny("llama")
+    model.model.norm = nn.Sequential(nn.Dropout(0.5), model.model.norm)
+    assert Transformer(model).levels == 4
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(torch.float16, "float16"), (torch.bfloat16, "bfloat16")])
+def test_states_beyond_the_range_of_a_dtype_are_told_by_level(dtype: torch.dtype, name: str) -> None:
+    model = tiny("llama")
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight.fill_(1e4 if name == "float16" else 1e38)
+        model.model.layers[1].mlp.up_proj.weight.fill_(1e4)
+    with pytest.raises(ModelError, match=f"a state of level 2 is not finite in {name}"):
+        Transformer(model.to(dtype))
+
+
 def test_a_model_that_sees_what_follows_is_refused() -> None:
     torch.manual_seed(0)
     model = hf.LlamaForCausalLM(hf.LlamaConfig(**WIDE, attn_implementation="eager", initializer_range=0.2))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from onejump.errors import ModelError
 from onejump.head import Head, HeadConfig, NormKind
+from onejump.logits import Logits, understand_logits
 from onejump.norms import understand_activation, understand_norm
 from onejump.seen import Way, calls
 
@@ -19,7 +20,6 @@ from onejump.seen import Way, calls
 MASKED = "ForMaskedLM"
 
 # How configurations call the soft cap of the logits.
-_SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 
 PARTS = ("attention", "feed-forward", "norms")
 
@@ -149,6 +149,8 @@ def find_head(
     activation = (
         None if found.dense is None else understand_activation(found.dense, found.norm, run, model.dtype)
     )
+    logits = understand_logits(found.norm, unembedding, run, text_config(model))
+    scale = logits.before * logits.after
     with ExitStack() as stack:
         # With device_map: auto, weights that fit on no GPU are elsewhere until their module runs.
         for module in (found.first, found.dense, found.norm, unembedding):
@@ -159,21 +161,14 @@ def find_head(
         device = gain.device
         first_kind, first_eps, dense, shift = _transform(found, device)
         return Head(
-            HeadConfig(kind, eps, *_scaling(text_config(model)), activation, first_kind, first_eps),
+            HeadConfig(kind, eps, scale, logits.softcap, activation, first_kind, first_eps),
             gain,
             bias,
             unembedding.weight.detach().to(device),
-            _logit_bias(model, unembedding, device),
+            _logit_bias(unembedding, logits, device),
             dense,
             shift,
         )
-
-
-def _scaling(config: Any) -> tuple[float, float | None]:
-    """The factor on the logits, and their soft cap."""
-    scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1.0)
-    caps = (getattr(config, name, None) for name in _SOFT_CAPS)
-    return float(scale), next((float(cap) for cap in caps if cap is not None), None)
 
 
 def _weight(module: nn.Module, name: str, device: torch.device) -> Tensor | None:
@@ -264,14 +259,14 @@ def _expect_width(model: nn.Module, state: Tensor, unembedding: nn.Module) -> No
         )
 
 
-def _logit_bias(model: nn.Module, unembedding: Any, device: torch.device) -> Tensor | None:
-    """The bias of the unembedding, or of the module that it is a part of (ESM's)."""
-    owners = [module for module in model.modules() if unembedding in module.children()]
-    for module in (unembedding, *owners):
-        bias = _weight(module, "bias", device)
-        if bias is not None and bias.shape == unembedding.weight.shape[:1]:
-            return bias
-    return None
+def _logit_bias(unembedding: nn.Module, found: Logits, device: torch.device) -> Tensor | None:
+    """What is added to W_U norm(h): both what the unembedding adds and what is added behind it."""
+    bias = _weight(unembedding, "bias", device)
+    bias = None if bias is None else bias / found.before
+    if found.offset is None:
+        return bias
+    offset = found.offset.to(device) / (found.before * found.after)
+    return offset if bias is None else bias + offset
 
 
 def find_parts(block: nn.Module) -> dict[str, list[nn.Module]]:

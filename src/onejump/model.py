@@ -77,6 +77,7 @@ class Transformer:
                 self.body = model
         else:
             self.blocks = find_blocks(self.body, text_config(model), self._try)
+        self._follow_blocks()
         self.head = find_head(model, self.blocks, unembedding, self._try, named.get("norm"))
         self.check()
 
@@ -128,11 +129,11 @@ class Transformer:
             return module(tokens, use_cache=False)
         return module(tokens, attention_mask=(tokens != self.padding).long())
 
-    def _try(self) -> None:
+    def _try(self) -> Any:
         """One short run, to see what it does."""
         try:
             with torch.inference_mode():
-                self._run(self.model, self._probe())
+                return self._run(self.model, self._probe())
         except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ModelError(
@@ -184,46 +185,98 @@ class Transformer:
 
     @torch.inference_mode()
     def check(self) -> None:
-        """Make sure that our head on our level L gives the model's own logits, and that a batch is harmless.
+        """Make sure that our view of the model gives what the model itself does.
 
         Raises
         ------
         ModelError
-            If they differ: a norm or a transform that onejump cannot see lies between them. Or if a causal
-            model's state depends on the tokens behind it, or a masked one's on padding.
+            If the head of level L does not give the model's own logits, as a norm or a transform that onejump
+            cannot see lies between them; or if a causal model's state depends on the tokens behind it, or a
+            masked one's on padding; or if a logit is not finite.
         """
-        tokens = self._probe()
-        length = tokens.shape[1]
-        every = torch.arange(length)
-        last = self.states(tokens, torch.zeros_like(every), every)[-1].to(self.head.gain)
-        ours = self.head.logits(last)
-        theirs = self._run(self.model, tokens).logits[0].to(ours)
+        name = type(self.model).__name__
         tolerance = TOLERANCE[self.model.dtype]
-        off = _distance(ours, theirs)
+        tokens = self._probe()
+        ours = self._logits(tokens)
+        theirs = self._run(self.model, tokens).logits[0]
+        self._expect_finite(theirs, "a logit")
+        off = _distance(ours, theirs.to(ours))
         if not off <= tolerance:
             raise ModelError(
-                f"{type(self.model).__name__}: the final norm and unembedding applied to the last block's "
+                f"{name}: the final norm and unembedding applied to the last block's "
                 f"output do not give the model's own logits (off by {off:.3g} of their spread): something "
                 "that onejump does not know lies between them"
             )
-        half = every[: length // 2]
-        prefix = self.states(tokens[:, : length // 2], torch.zeros_like(half), half)[-1].to(last)
+        kept = max(1, tokens.shape[1] // 2)
+        behind = torch.arange(tokens.shape[1]) >= kept
         if self.causal:
-            among_others = ours[: length // 2]
+            # Of equal length: a prefix alone goes through products of other sizes, which round differently.
+            others = tokens.masked_fill(behind, int(tokens[0, 0]))
+            off = _distance(self._logits(others)[:kept], ours[:kept])
             broken = (
                 "a causal model was expected, or one whose configuration names an architecture "
                 f"...{MASKED}, but the state of a token depends on the tokens behind it"
             )
         else:
-            padded = tokens.masked_fill(every >= length // 2, self.padding)
-            states = self.states(padded, torch.zeros_like(half), half)
-            among_others = self.head.logits(states[-1].to(last))
+            padded = tokens.masked_fill(behind, self.padding)
+            off = _distance(self._logits(padded)[:kept], self._logits(tokens[:, :kept]))
             broken = f"the state of a token depends on padding (token {self.padding}) behind its sentence"
-        off = _distance(self.head.logits(prefix), among_others)
+            if self.model.dtype != torch.float32:
+                tolerance *= 3  # lengths differ: all that padding does, and rounding besides
         if not off <= tolerance:
+            raise ModelError(f"{name}: {broken} (its logits move by {off:.3g} of their spread)")
+
+    def _expect_finite(self, numbers: Tensor, what: str) -> None:
+        if not bool(torch.isfinite(numbers).all()):
+            dtype = str(self.model.dtype).removeprefix("torch.")
+            advice = {"float16": ": choose dtype: float32, or bfloat16, which has its range"}.get(dtype, "")
+            raise ModelError(f"{type(self.model).__name__}: {what} is not finite in {dtype}{advice}")
+
+    def _logits(self, tokens: Tensor) -> Tensor:
+        """Logits (length, V) of a sequence (1, length), by our head on our level L."""
+        every = torch.arange(tokens.shape[1])
+        last = self.states(tokens, torch.zeros_like(every), every)[-1]
+        return self.head.logits(last.to(self.head.gain))
+
+    @torch.inference_mode()
+    def _follow_blocks(self) -> None:
+        """Follow the states from block to block.
+
+        Raises
+        ------
+        ModelError
+            If the output of a block is not the input of the next one, or if a state is not finite.
+        """
+        name = type(self.model).__name__
+        went_in: list[Tensor] = []
+        came_out: list[Tensor] = []
+
+        def before(block: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+            went_in.append(given_to(arguments, named, block).clone())
+
+        def after(block: nn.Module, _: Any, output: Any) -> None:
+            came_out.append(state_of(output, block).clone())
+
+        blocks = list(dict.fromkeys(self.blocks))  # one that is shared is there once
+        handles = [block.register_forward_pre_hook(before, with_kwargs=True) for block in blocks]
+        handles += [block.register_forward_hook(after) for block in blocks]
+        try:
+            self._try()
+        finally:
+            for handle in handles:
+                handle.remove()
+        if len(came_out) != len(self.blocks):
             raise ModelError(
-                f"{type(self.model).__name__}: {broken} (its logits move by {off:.3g} of their spread)"
+                f"{name}: each of its {len(self.blocks)} blocks was expected to run once, {len(came_out)} ran"
             )
+        for level, states in enumerate((went_in[0], *came_out)):
+            self._expect_finite(states, f"a state of level {level}")
+        for block, (left, entered) in enumerate(zip(came_out, went_in[1:], strict=False), start=1):
+            if left.shape != entered.shape or not torch.equal(left.to(entered), entered):
+                raise ModelError(
+                    f"{name}: the output of block {block} is not the input of block {block + 1}: something "
+                    "that onejump does not know lies between them"
+                )
 
 
 def _distance(logits: Tensor, reference: Tensor) -> float:
