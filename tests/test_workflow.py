@@ -79,6 +79,16 @@ def test_ojfa_is_the_jump_that_the_selection_names(finished: Project) -> None:
     pd.testing.assert_series_equal(table.loc["ojfa", jump], table.loc["n-njtc", jump])
 
 
+def test_short_jobs_leave_the_other_cores_to_one_another(finished: Project) -> None:
+    def threads(log: Path) -> int:
+        return int(re.search(r"threads: (\d+)", (finished.folder / log).read_text(encoding="utf-8"))[1])
+
+    stages = ("scores", "shortcuts/jtc", "evaluation/ojfa", "activations/training-0")
+    assert {threads(PAIR / "logs" / f"{stage}.log") for stage in stages} == {1}
+    # How much a model's own job has to do is not known before it is done.
+    assert threads(PAIR.parent.parent / "logs/model/tiny-llama.log") == 2
+
+
 def test_a_second_run_does_nothing(project: Project) -> None:
     assert "Nothing to be done" in project.snakemake("-n")
 

@@ -42,7 +42,7 @@ def job(snakemake: Any) -> Iterator[None]:
     for chatty in ("httpx", "httpcore", "matplotlib", "fontTools"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     warnings.simplefilter("default")
-    logging.info("%s: started with %s threads", what, snakemake.threads)
+    logging.info("%s: started, threads: %s", what, snakemake.threads)
     try:
         yield
     except OneJumpError as error:

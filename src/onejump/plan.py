@@ -121,10 +121,13 @@ class Cost(NamedTuple):
 
     def seconds(self, device: Device, dtype: str) -> float:
         """Time on a device."""
+        return _START + self.work(device, dtype)
+
+    def work(self, device: Device, dtype: str) -> float:
+        """Time on a device, without that of starting an interpreter."""
         rate = device.single if dtype == "float32" else device.half
         return (
-            _START
-            + self.model_flops / rate
+            self.model_flops / rate
             + self.single_flops / device.single
             + self.double_flops / device.double
             + self.moved / device.bandwidth

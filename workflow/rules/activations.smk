@@ -14,12 +14,9 @@ rule activations:
     cache: workflow.enable_cache
     conda:
         "../../envs/onejump.yaml"
-    threads: 16
+    threads: threads_of(shard_cost_of)
     resources:
-        **asked_of_the_site(
-            lambda w, sizes: activations_cost_of(w.corpus, w.split, sizes),
-            "activations",
-        ),
+        **asked_of_the_site(shard_cost_of, "activations"),
     params:
         # The cache tells jobs apart by their parameters: by content, not by where it was found, as a branch on
         # the hub moves.

@@ -12,17 +12,9 @@ rule analysis:
         f"{PAIR}/benchmarks/analysis.tsv"
     conda:
         "../../envs/onejump.yaml"
-    threads: 16
+    threads: threads_of(analysis_cost_of)
     resources:
-        **asked_of_the_site(
-            lambda w, sizes: analysis_cost(
-                sizes,
-                [STUDY.shortcuts.options(method)["rank"] for method in ANALYSED],
-                samples=samples(w.corpus, "training"),
-                top_k=STUDY.activations.top_k,
-            ),
-            "analysis",
-        ),
+        **asked_of_the_site(analysis_cost_of, "analysis"),
     params:
         methods=ANALYSED,
         code=fingerprint("analysis"),

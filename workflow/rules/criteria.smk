@@ -13,14 +13,9 @@ rule criteria:
         f"{PAIR}/benchmarks/criteria.tsv"
     conda:
         "../../envs/onejump.yaml"
-    threads: 16
+    threads: threads_of(criteria_cost_of)
     resources:
-        **asked_of_the_site(
-            lambda w, sizes: criteria_cost(
-                sizes, options_of(w), STUDY.activations.store, samples=samples(w.corpus, "validation")
-            ),
-            "criteria",
-        ),
+        **asked_of_the_site(criteria_cost_of, "criteria"),
     params:
         precision_at=STUDY.evaluation.precision_at,
         code=fingerprint("criteria"),

@@ -14,7 +14,7 @@ rule distillation:
         method="|".join(DISTILLED_METHODS),
     conda:
         "../../envs/onejump.yaml"
-    threads: 16
+    threads: threads_of(fit_cost_of)
     resources:
         **asked_of_the_site(fit_cost_of, "distillation"),
     params:

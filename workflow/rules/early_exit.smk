@@ -37,7 +37,7 @@ rule confidences:
         method="|".join(EVALUATED),
     conda:
         "../../envs/onejump.yaml"
-    threads: 16
+    threads: threads_of(evaluation_cost_of)
     resources:
         **asked_of_the_site(evaluation_cost_of, "confidences"),
     params:

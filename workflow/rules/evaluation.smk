@@ -15,7 +15,7 @@ rule evaluate:
         method="|".join(EVALUATED),
     conda:
         "../../envs/onejump.yaml"
-    threads: 16
+    threads: threads_of(evaluation_cost_of)
     resources:
         **asked_of_the_site(evaluation_cost_of, "evaluate"),
     params:

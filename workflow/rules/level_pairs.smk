@@ -11,18 +11,9 @@ rule level_pairs:
         f"{PAIR}/benchmarks/level-pairs.tsv"
     conda:
         "../../envs/onejump.yaml"
-    threads: 16
+    threads: threads_of(level_pairs_cost_of)
     resources:
-        **asked_of_the_site(
-            lambda w, sizes: level_pairs_cost(
-                sizes,
-                STUDY.experiments.level_pairs,
-                STUDY.activations.store,
-                samples=samples(w.corpus, "training"),
-                held_out=samples(w.corpus, "validation"),
-            ),
-            "level-pairs",
-        ),
+        **asked_of_the_site(level_pairs_cost_of, "level-pairs"),
     params:
         methods=STUDY.experiments.level_pairs.methods if STUDY.experiments.level_pairs else [],
         rank=STUDY.experiments.level_pairs.rank if STUDY.experiments.level_pairs else None,

@@ -36,7 +36,7 @@ rule model:
         f"{RESULTS}/benchmarks/model/{{model}}.tsv"
     conda:
         "../../envs/onejump.yaml"
-    threads: 16
+    threads: MOST_THREADS
     resources:
         mem_mb=loading_mb,
         runtime=120,

@@ -11,17 +11,9 @@ rule scores:
         f"{PAIR}/benchmarks/scores.tsv"
     conda:
         "../../envs/onejump.yaml"
-    threads: 16
+    threads: threads_of(scores_cost_of)
     resources:
-        **asked_of_the_site(
-            lambda w, sizes: scores_cost(
-                sizes,
-                options_of(w),
-                STUDY.activations.store,
-                samples=samples(sampled_corpus(w), "training"),
-            ),
-            "scores",
-        ),
+        **asked_of_the_site(scores_cost_of, "scores"),
     params:
         code=fingerprint("selection"),
     message:

@@ -12,13 +12,9 @@ rule shortcuts:
         method="|".join(sorted(set(FITTED) - set(DISTILLED_METHODS))),
     conda:
         "../../envs/onejump.yaml"
-    threads: 16
+    threads: threads_of(fit_cost_of)
     resources:
-        **asked_of_the_site(
-            fit_cost_of,
-            "shortcuts",
-            options=options_of,
-        ),
+        **asked_of_the_site(fit_cost_of, "shortcuts", options=options_of),
     params:
         options=options_of,
         # Only the gradient solver draws random numbers.

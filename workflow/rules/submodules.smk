@@ -16,7 +16,7 @@ rule submodule_activations:
         f"{PAIR}/benchmarks/sub-modules/activations/{{part}}-{{shard}}.tsv"
     conda:
         "../../envs/onejump.yaml"
-    threads: 16
+    threads: threads_of(submodule_activations_cost_of)
     resources:
         **asked_of_the_site(submodule_activations_cost_of, "submodules"),
     params:
@@ -45,7 +45,7 @@ rule submodule_maps:
         f"{PAIR}/benchmarks/sub-modules/maps/{{part}}.tsv"
     conda:
         "../../envs/onejump.yaml"
-    threads: 16
+    threads: threads_of(submodule_maps_cost_of)
     resources:
         **asked_of_the_site(submodule_maps_cost_of, "submodule-maps"),
     params:
@@ -70,7 +70,7 @@ rule submodules:
         f"{PAIR}/benchmarks/sub-modules.tsv"
     conda:
         "../../envs/onejump.yaml"
-    threads: 16
+    threads: threads_of(submodules_cost_of)
     resources:
         **asked_of_the_site(submodules_cost_of, "submodules"),
     params:
