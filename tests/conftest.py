@@ -109,6 +109,7 @@ def make_store(tmp_path: Path) -> Callable[..., ActivationStore]:
         sizes: Sequence[int] | None = None,
         head: Head | None = None,
         top_k: int = 5,
+        complete: bool = True,
         **options: Any,
     ) -> ActivationStore:
         states = np.asarray(states, dtype=np.float32)
@@ -140,7 +141,7 @@ def make_store(tmp_path: Path) -> Callable[..., ActivationStore]:
             paths.append(path)
             start += size
         assert start == samples
-        return ActivationStore(paths)
+        return ActivationStore(paths, complete=complete)
 
     return make
 

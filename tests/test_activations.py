@@ -250,6 +250,19 @@ def test_activations_of_100_000_pass_the_default_store_and_no_float16(
     assert only(tmp_path / "out") == ["s.zarr"]
 
 
+def test_values_that_few_mantissa_bits_would_round_to_infinity_are_refused(
+    tmp_path: Path, tiny_model_folder: Path
+) -> None:
+    transformer = load_model(str(tiny_model_folder), device="cpu")
+    with torch.no_grad():
+        transformer.model.get_input_embeddings().weight[[5, 7, 9], 3] = 64_800
+    path, store = tmp_path / "s.zarr", {"dtype": "float16", "keepbits": 10}
+    extract(transformer, some_prompts(), path, top_k=3, store=store)
+    assert ActivationStore([path]).level(0).max() == 64_800
+    with pytest.raises(ActivationError, match=r"beyond float16 with 4 mantissa bits \(largest: 63488\)"):
+        extract(transformer, some_prompts(), path, top_k=3, store=store | {"keepbits": 4})
+
+
 def test_sentences_without_a_token_to_sample(tiny_model_folder: Path) -> None:
     table = pd.DataFrame({"sentence_id": [1, 2], "sentence": ["clock", "boat"]})
     with pytest.raises(CorpusError, match="none of the 2 sentences"):

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numcodecs import BitRound
 
-from onejump.errors import CorruptStoreError
-from onejump.store import SAMPLE_ARRAYS, ActivationStore, ShardWriter
+from onejump.errors import CorruptStoreError, OneJumpError
+from onejump.store import SAMPLE_ARRAYS, ActivationStore, ShardWriter, storable
 
 MakeStore = Callable[..., ActivationStore]
 Data = Callable[..., np.ndarray]
@@ -253,3 +253,118 @@ def test_parts_are_small_and_say_where_they_belong(
         assert np.isnan(found[part]).all()
         found[part] = of_part
     np.testing.assert_array_equal(found, states[2, kept])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "keepbits", "largest"),
+    [("float16", 4, 63488), ("float16", 10, 65504), ("float16", None, 65504)],
+)
+def test_what_can_be_stored_is_stored_as_a_finite_number(
+    dtype: str, keepbits: int | None, largest: float, make_store: MakeStore
+) -> None:
+    assert storable(dtype, keepbits).largest == largest
+    states = np.full((1, 4, 3), largest) * np.array([1, -1, 1])
+    np.testing.assert_array_equal(make_store(states, dtype=dtype, keepbits=keepbits).level(0), states[0])
+
+
+@pytest.mark.parametrize("keepbits", [1, 4, 9, 22])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_the_largest_that_can_be_stored_is_the_last_that_bit_round_leaves_as_it_is(
+    dtype: str, keepbits: int
+) -> None:
+    if keepbits > np.finfo(dtype).nmant:
+        return
+    rounded = BitRound(keepbits=keepbits)
+    largest = np.array([storable(dtype, keepbits).largest], dtype)
+
+    def stored(value: np.ndarray) -> float:
+        return float(rounded.decode(rounded.encode(value.copy()))[0])
+
+    assert stored(largest) == largest[0]
+    every = np.array([np.finfo(dtype).max], dtype)
+    assert stored(every) == np.inf
+
+
+def test_values_that_are_not_finite_are_refused(make_store: MakeStore, levels_of_data: Data) -> None:
+    states = levels_of_data(2, 20, 4)
+    states[1, 7, 2] = np.inf
+    store = make_store(states)
+    store.level(0)
+    with pytest.raises(
+        CorruptStoreError, match=r"0\.zarr: samples 0 to 19 of level 1 are lost or not finite"
+    ):
+        store.level(1)
+
+
+@pytest.mark.parametrize("level", [-1, 3])
+def test_levels_that_are_not_there_are_refused(
+    level: int, make_store: MakeStore, levels_of_data: Data
+) -> None:
+    store = make_store(levels_of_data(3, 20, 4))
+    reads: list[Callable[[], object]] = [
+        lambda: store.level(level),
+        lambda: next(store.blocks([0, level])),
+        lambda: next(store.parts(level, 5)),
+        lambda: store.rows(np.array([0]), [level]),
+        lambda: store.shard(0, [level]),
+    ]
+    for read in reads:
+        with pytest.raises(OneJumpError, match=f"level {level} given, 0 to 2 accepted"):
+            read()
+
+
+def test_shards_of_one_extraction_are_all_there(make_store: MakeStore, levels_of_data: Data) -> None:
+    data = levels_of_data(2, 10, 4)
+
+    def shard(number: int, of: int, split: str = "training") -> Path:
+        return make_store(
+            data, attributes={"split": split, "shard": number, "shards": of}, complete=False
+        ).paths[0]
+
+    shards = [shard(number, 3) for number in range(3)]
+    assert ActivationStore(shards).samples == 30
+    with pytest.raises(
+        CorruptStoreError, match=r"2 of 3 shards were given, number 1 is missing.*snakemake again"
+    ):
+        ActivationStore([shards[0], shards[2]])
+    assert ActivationStore([shards[0], shards[2]], complete=False).samples == 20
+    left = shard(3, 4)  # of an earlier run with more shards
+    for complete in (True, False):
+        with pytest.raises(
+            CorruptStoreError, match=r"is of .*shards 4, .*of .*shards 3: .*earlier run left"
+        ) as caught:
+            ActivationStore([*shards, left], complete=complete)
+        assert str(caught.value).startswith(str(left))
+        with pytest.raises(CorruptStoreError, match="split validation"):
+            ActivationStore([shards[0], shard(1, 3, "validation")], complete=complete)
+        with pytest.raises(CorruptStoreError, match="shard 1 was given more than once"):
+            ActivationStore([*shards, shard(1, 3)], complete=complete)
+
+
+def test_a_flipped_bit_in_a_description_is_found_or_harmless(
+    make_store: MakeStore, levels_of_data: Data
+) -> None:
+    store = make_store(
+        levels_of_data(3, 20, 4), chunk_samples=16, keepbits=7, attributes={"shard": 0, "shards": 1}
+    )
+    shard = store.paths[0]
+    expected = [store.level(level) for level in range(3)] + [store.of_samples(name) for name in SAMPLE_ARRAYS]
+    generator = np.random.default_rng(0)
+    found = 0
+    for file in sorted(shard.rglob("zarr.json")):
+        content = file.read_bytes()
+        for offset in generator.integers(len(content), size=40).tolist():
+            damaged = bytearray(content)
+            damaged[offset] ^= 1 << int(generator.integers(8))
+            file.write_bytes(damaged)
+            try:
+                again = ActivationStore([shard])
+                read = [again.level(level) for level in range(3)]
+                read += [again.of_samples(name) for name in SAMPLE_ARRAYS]
+            except CorruptStoreError:
+                found += 1
+                continue
+            for one, other in zip(read, expected, strict=True):
+                np.testing.assert_array_equal(one, other)
+        file.write_bytes(content)
+    assert found > 7 * 40  # all in the arrays' descriptions, most in the group's

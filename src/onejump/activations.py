@@ -19,7 +19,7 @@ from onejump.files import read_json, read_table, replacing
 from onejump.loading import load_model, load_tokenizer, mask_token
 from onejump.model import Transformer
 from onejump.source_files import check_model_files
-from onejump.store import Array, ShardWriter
+from onejump.store import Array, ShardWriter, Storable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -202,8 +202,8 @@ def pad(batch: Sequence[Prompt], padding: int = 0) -> tuple[Tensor, Tensor, Tens
 Read = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """Tokens, rows, positions as of `pad` -> float32 states to keep (levels, n, H), the last level's (n, H)."""
 
-Refuse = Callable[[Tensor, str, Array, Array], None]
-"""States (levels, n, H), the store's dtype, sentences and positions (n,); raises if they do not fit."""
+Refuse = Callable[[Tensor, Storable, Array, Array], None]
+"""States (levels, n, H), what can be stored, sentences and positions (n,); raises if they do not fit."""
 
 
 def extract(
@@ -301,7 +301,7 @@ def write_shard(
             tokens, rows, positions = pad(batch, transformer.padding)
             states, last = read(tokens, rows, positions)
             sentence = np.asarray([batch[row].sentence for row in rows.tolist()])
-            refuse(states, options["dtype"], sentence, positions.numpy())
+            refuse(states, writer.storable, sentence, positions.numpy())
             logits = transformer.head.logits(last.to(transformer.head.gain))
             top_logits, top_tokens = logits.topk(top_k)
             writer.append(
@@ -318,17 +318,17 @@ def write_shard(
             progress.update(sum(len(prompt.tokens) for prompt in batch))
 
 
-def _refuse_beyond(states: Tensor, dtype: str, sentence: Array, position: Array) -> None:
-    limit = float(np.finfo(dtype).max)
+def _refuse_beyond(states: Tensor, storable: Storable, sentence: Array, position: Array) -> None:
     largest = torch.linalg.vector_norm(states, ord=torch.inf, dim=-1)
-    beyond = ~(largest <= limit)  # true of NaN too
+    beyond = ~(largest <= storable.largest)  # true of NaN too
     if bool(beyond.any()):
         level, sample = beyond.nonzero()[0].tolist()
         value = float(largest[level, sample])
         where = f"level {level}, sentence {sentence[sample]}, position {position[sample]}"
         if np.isfinite(value):
             raise ActivationError(
-                f"an activation of {value:.6g} at {where} is beyond {dtype} (largest: {limit:.6g}): "
+                f"an activation of {value:.6g} at {where} is beyond {storable.name} (largest: "
+                f"{storable.largest:.6g}): "
                 "choose activations.store.dtype: float32"
             )
         raise ActivationError(
@@ -390,5 +390,10 @@ def extract_shard(
         batch_tokens=compute["batch_tokens"],
         top_k=options["top_k"],
         store=options["store"],
-        attributes={"model": read_json(model)["source"], "split": split, "shard": shard, "shards": shards},
+        attributes={
+            "model": read_json(model)["source_digest"],
+            "split": split,
+            "shard": shard,
+            "shards": shards,
+        },
     )

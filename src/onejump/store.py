@@ -12,17 +12,20 @@ that a level reads contiguously, and for each sample what later stages need of t
 | `top_logits` | (samples, k) | their logits |
 | `logsumexp` | (samples,) | of all V final logits |
 
-Every chunk ends in a CRC-32C checksum.
+Every chunk ends in a CRC-32C checksum. The shard's attributes hold one over the descriptions of its arrays
+(their zarr.json) and over the other attributes.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import zarr
@@ -31,13 +34,14 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.codecs.numcodecs import BitRound
 
 from onejump.errors import CorruptStoreError
+from onejump.levels import check_level
 
 # BitRound beyond the zarr v3 core specification is this store's documented choice, no news to its users.
 warnings.filterwarnings("ignore", message="Numcodecs codecs are not in the Zarr version 3 specification")
 
 Array = NDArray[Any]
 
-FORMAT = "onejump-activations-1"
+FORMAT = "onejump-activations-2"
 SAMPLE_ARRAYS = {
     "sentence": np.int64,
     "position": np.int32,
@@ -46,6 +50,28 @@ SAMPLE_ARRAYS = {
     "top_logits": np.float32,
     "logsumexp": np.float32,
 }
+
+
+_REMEDY = "delete this shard and run the same command again"
+
+
+class Storable(NamedTuple):
+    """What a store's numbers can be."""
+
+    name: str
+    """The dtype, and the mantissa bits kept."""
+    largest: float
+    """Largest value that is finite after rounding."""
+
+
+def storable(dtype: str, keepbits: int | None) -> Storable:
+    """What can be stored; BitRound rounds all beyond the largest number of so few bits up, to infinity."""
+    numbers = np.finfo(dtype)
+    if keepbits is None or keepbits >= numbers.nmant:
+        return Storable(dtype, float(numbers.max))
+    return Storable(
+        f"{dtype} with {keepbits} mantissa bits", (2 - 2.0**-keepbits) * 2.0 ** int(numbers.maxexp - 1)
+    )
 
 
 class ShardWriter:
@@ -64,7 +90,13 @@ class ShardWriter:
     compression_level : int
     chunk_samples : int
     attributes : dict
-        Kept with the shard: where it comes from.
+        Kept with the shard: where it comes from. Where they have "shard" and "shards" (which one of how many
+        it is), `ActivationStore` reads all of them or none.
+
+    Attributes
+    ----------
+    storable : Storable
+        What the values given have to be: the writer does not look at them.
     """
 
     def __init__(
@@ -82,9 +114,11 @@ class ShardWriter:
         chunk_samples: int = 512,
         attributes: dict[str, Any] | None = None,
     ) -> None:
+        self.storable = storable(dtype, keepbits)
         self._samples = samples
         self._chunk = min(chunk_samples, samples)
-        group = zarr.create_group(path, attributes={"format": FORMAT, **(attributes or {})})
+        about = {"format": FORMAT, **(attributes or {})}
+        group = zarr.create_group(path)
         packing = []
         if compressor != "none":
             width = np.dtype(dtype).itemsize
@@ -112,6 +146,7 @@ class ShardWriter:
                 fill_value=float("nan") if kind is np.float32 else -1,
                 compressors=[BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec()],
             )
+        group.attrs.update({**about, "checksum": _checksum(path, about)})
         self._kept = {name: np.empty(array.shape, array.dtype) for name, array in self._of_samples.items()}
         self._levels, self._hidden, self._dtype = levels, hidden, dtype
         self._buffer = self._fresh_buffer()
@@ -192,6 +227,8 @@ class ActivationStore:
     ----------
     paths : sequence of path
         Shards of one split.
+    complete : bool
+        Whether to refuse some of a split's shards, where they know how many there are.
 
     Attributes
     ----------
@@ -203,10 +240,11 @@ class ActivationStore:
     Raises
     ------
     CorruptStoreError
-        If a shard is missing, is no activation shard, or is of another shape than the first.
+        If a shard is missing, damaged, no activation shard, of another shape than the first, or of another
+        extraction: one that was left when there were more shards, or another split's.
     """
 
-    def __init__(self, paths: Sequence[str | Path]) -> None:
+    def __init__(self, paths: Sequence[str | Path], *, complete: bool = True) -> None:
         if not paths:
             raise CorruptStoreError("no activation shards were given")
         self.paths = [Path(path) for path in paths]
@@ -219,8 +257,28 @@ class ActivationStore:
                     f"{path}: {shape[0]} levels of width {shape[2]}, where {self.paths[0]} has {self.levels} "
                     f"of width {self.hidden}: shards of one model were expected"
                 )
+        self._check_origins(complete)
         self.shard_samples: list[int] = [shape[1] for shape in shapes]
         self.samples = sum(self.shard_samples)
+
+    def _check_origins(self, complete: bool) -> None:
+        origins = [_origin(shard) for shard in self._shards]
+        numbers = [shard.attrs.get("shard") for shard in self._shards]
+        for path, origin, number in zip(self.paths, origins, numbers, strict=True):
+            if origin != origins[0]:
+                raise CorruptStoreError(
+                    f"{path} is of {_told(origin)}, {self.paths[0]} of {_told(origins[0])}: shards of one "
+                    "extraction were expected; delete what an earlier run left"
+                )
+            if number is not None and numbers.count(number) > 1:
+                raise CorruptStoreError(f"{path}: shard {number} was given more than once")
+        if complete and None not in numbers:
+            missing = sorted(set(range(origins[0]["shards"])) - set(numbers))
+            if missing:
+                raise CorruptStoreError(
+                    f"{self.paths[0].parent}: {len(numbers)} of {origins[0]['shards']} shards were given, "
+                    f"number {', '.join(map(str, missing))} is missing: run snakemake again"
+                )
 
     def blocks(self, levels: Sequence[int], kept: Array | None = None) -> Iterator[tuple[Array, ...]]:
         """Go through all samples, a chunk at a time.
@@ -240,7 +298,11 @@ class ActivationStore:
         ------
         CorruptStoreError
             If a chunk fails its checksum or is lost.
+        OneJumpError
+            If there is no such level.
         """
+        for level in levels:
+            check_level(level, self.levels, "activations")
         passed = 0
         for shard, (start, stop) in self._chunks():
             states = tuple(self._states(shard, level, start, stop) for level in levels)
@@ -279,6 +341,8 @@ class ActivationStore:
     def shard(self, index: int, levels: Sequence[int] | None = None) -> Array:
         """One shard at some levels, or at all: ndarray (levels, samples of the shard, H), float32."""
         samples, levels = self.shard_samples[index], range(self.levels) if levels is None else levels
+        for level in levels:
+            check_level(level, self.levels, "activations")
         states = np.empty((len(levels), samples, self.hidden), np.float32)
         for number, level in enumerate(levels):
             states[number] = self._states(index, level, 0, samples)
@@ -311,8 +375,7 @@ class ActivationStore:
         # Ids are not negative and logits are numbers, so the fill value is a chunk that is not there.
         if bool((np.isnan(values) if values.dtype.kind == "f" else values < 0).any()):
             raise CorruptStoreError(
-                f"{self.paths[shard]}: {name} is lost (its chunk file is missing): delete this shard and run "
-                "the same command again"
+                f"{self.paths[shard]}: {name} is lost (its chunk file is missing): {_REMEDY}"
             )
         return values
 
@@ -325,11 +388,11 @@ class ActivationStore:
 
     def _states(self, shard: int, level: int, start: int, stop: int) -> Array:
         states = self._read(shard, "activations", np.s_[level, start:stop]).astype(np.float32, copy=False)
-        # The writer refuses NaN, so one here is a chunk that is not there. A sum meets every value once.
-        if np.isnan(states.sum(dtype=np.float64)):
+        # The writer gets finite values, so NaN is a chunk that is not there. A sum meets every value once.
+        if not np.isfinite(states.sum(dtype=np.float64)):
             raise CorruptStoreError(
-                f"{self.paths[shard]}: samples {start} to {stop - 1} of level {level} are lost "
-                "(a chunk file is missing): delete this shard and run the same command again"
+                f"{self.paths[shard]}: samples {start} to {stop - 1} of level {level} are lost or not finite "
+                f"(a chunk file is missing?): {_REMEDY}"
             )
         return states
 
@@ -339,7 +402,7 @@ class ActivationStore:
         except (ValueError, RuntimeError, OSError, KeyError) as error:
             raise CorruptStoreError(
                 f"{self.paths[shard]}: {name}{_shown(region)} cannot be read "
-                f"({' '.join(str(error).split())[:200]}): delete this shard and run the same command again"
+                f"({' '.join(str(error).split())[:200]}): {_REMEDY}"
             ) from error
 
 
@@ -350,14 +413,34 @@ def _shown(region: Any) -> str:
     return f" at level {level}, samples {rows.start} to {rows.stop - 1},"
 
 
+def _origin(shard: Any) -> dict[str, Any]:
+    """What all shards of one extraction say of themselves."""
+    return {name: value for name, value in shard.attrs.items() if name not in ("shard", "checksum")}
+
+
+def _told(origin: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in origin.items() if name != "format") or "no origin"
+
+
+def _checksum(path: Path, about: Mapping[str, Any]) -> str:
+    digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=32)
+    for name in ("activations", *SAMPLE_ARRAYS):
+        digest.update((path / name / "zarr.json").read_bytes())
+    return digest.hexdigest()
+
+
 def _open(path: Path) -> Any:
     try:
         group = zarr.open_group(path, mode="r")
-        complete = group.attrs.get("format") == FORMAT and "activations" in group
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        about = dict(group.attrs)
+        whole = about.pop("checksum", None) == _checksum(path, about) and about.get("format") == FORMAT
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptStoreError(
-            f"{path}: not an activation shard ({' '.join(str(error).split())[:200]})"
+            f"{path}: not an activation shard ({' '.join(str(error).split())[:200]}): {_REMEDY}"
         ) from error
-    if not complete:
-        raise CorruptStoreError(f"{path}: an activation shard of format {FORMAT} was expected")
+    if not whole:
+        raise CorruptStoreError(
+            f"{path}: not a whole activation shard of format {FORMAT} (it is damaged, or an older onejump "
+            f"wrote it): {_REMEDY}"
+        )
     return group

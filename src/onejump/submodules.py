@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -27,7 +26,7 @@ from onejump.files import read_json, read_table, write_table
 from onejump.held_out import some_of
 from onejump.maps import JTC, Shortcut, ShortcutFolder, save_shortcuts
 from onejump.model import Transformer
-from onejump.store import ActivationStore
+from onejump.store import ActivationStore, Storable
 
 
 class Part:
@@ -295,7 +294,7 @@ def extract(
         transformer,
         prompts,
         part.read,
-        lambda states, dtype, *_: _refuse_beyond(part, states, dtype),
+        lambda states, storable, *_: _refuse_beyond(part, states, storable),
         levels=2 * len(part.modules),
         batch_tokens=batch_tokens,
         top_k=1,
@@ -304,16 +303,16 @@ def extract(
     )
 
 
-def _refuse_beyond(part: Part, states: Tensor, dtype: str) -> None:
-    limit = float(np.finfo(dtype).max)
+def _refuse_beyond(part: Part, states: Tensor, storable: Storable) -> None:
     largest = torch.linalg.vector_norm(states, ord=torch.inf, dim=(1, 2))
-    beyond = (~(largest <= limit)).nonzero()[:, 0].tolist()  # NaN too
+    beyond = (~(largest <= storable.largest)).nonzero()[:, 0].tolist()  # NaN too
     if beyond:
         output, module = divmod(beyond[0], len(part.modules))
         raise ActivationError(
             f"a value of {float(largest[beyond[0]]):.6g} in the {'output' if output else 'input'} of "
-            f"{part.where(module)} is not finite, or beyond {dtype} (largest: {limit:.6g}): try "
-            "activations.store.dtype: float32, or a model dtype with a wider range"
+            f"{part.where(module)} is not finite, or beyond {storable.name} (largest: "
+            f"{storable.largest:.6g}): try activations.store.dtype: float32, or a model dtype with a wider "
+            "range"
         )
 
 
@@ -462,7 +461,7 @@ def extract_parts(
         batch_tokens=compute["batch_tokens"],
         store=options["store"],
         attributes={
-            "model": read_json(model)["source"],
+            "model": read_json(model)["source_digest"],
             "part": part,
             "split": split,
             "shard": shard,
