@@ -79,3 +79,18 @@ def test_states_without_length_have_logits(make_head: MakeHead) -> None:
     cancelled = ExitHead(head, torch.cat([basis, basis]), None)
     both = torch.cat([1e3 * reduced, -1e3 * reduced], -1)
     assert bool(cancelled.logits(both).isfinite().all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("activation", [None, "gelu"])
+@pytest.mark.parametrize("biased", [False, True])
+def test_the_exit_head_takes_half_precision(
+    make_head: Callable[..., Head], biased: bool, activation: str | None, dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(5)
+    bias = torch.randn(8, generator=generator) if biased else None
+    head = make_head(8, 20, "layer", activation=activation)
+    exit_head = ExitHead(head, torch.randn(3, 8, generator=generator), bias)
+    reduced = (1000 * torch.randn(5, 3, generator=generator)).to(dtype)
+    torch.testing.assert_close(exit_head.logits(reduced), exit_head.logits(reduced.float()), rtol=0, atol=0)
+    assert exit_head.top(reduced, 2).probabilities.dtype == torch.float32

@@ -163,3 +163,20 @@ def test_a_head_is_finite(make_head: Callable[..., Head], tmp_path: Path) -> Non
     with pytest.raises(ModelError, match="head: gain, unembedding: not all numbers are finite"):
         head.save(tmp_path / "head.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("activation", [None, "gelu"])
+@pytest.mark.parametrize("norm", ["rms", "layer"])
+def test_half_precision_states_have_the_logits_of_the_same_states_in_float32(
+    make_head: Callable[..., Head], norm: str, activation: str | None, dtype: torch.dtype
+) -> None:
+    head = make_head(8, 20, norm, bias=True, activation=activation)
+    states = (1000 * torch.randn(5, 8, generator=torch.Generator().manual_seed(4))).to(dtype)
+    for found, expected in (
+        (head.logits(states), head.logits(states.float())),
+        (head.essence(states), head.essence(states.float())),
+        (head.features(states), head.features(states.float())),
+    ):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)

@@ -254,3 +254,17 @@ def test_one_jump_has_no_level_before_the_first() -> None:
     for level in (-1, LEVELS):
         with pytest.raises(OneJumpError, match=f"one-jump: level {level} given, 0 to {LEVELS - 1} accepted"):
             jump.at(level)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_states_of_any_precision_go_through_in_float32(kind: str, dtype: torch.dtype) -> None:
+    jump = shortcut_of(kind)
+    # As large as some models' are: their squares are beyond float16.
+    states = (1000 * torch.randn(LEVELS, 7, H, generator=torch.Generator().manual_seed(3))).to(dtype)
+    predicted = jump(states)
+    assert predicted.dtype == (dtype if (kind, dtype) == ("identity", torch.float64) else torch.float32)
+    predicted = predicted.float()
+    torch.testing.assert_close(predicted, jump(states.float()), rtol=0, atol=0)
+    if isinstance(at_one := jump.at(1), LowRank):
+        torch.testing.assert_close(at_one.reduce(states[1]), at_one.reduce(states[1].float()), rtol=0, atol=0)

@@ -110,13 +110,14 @@ class ExitHead:
         Parameters
         ----------
         reduced : Tensor of shape (..., r)
-            z.
+            z, of any precision.
 
         Returns
         -------
         Tensor of shape (..., r), or (..., r + 1) with a bias; behind a transform (..., E), times the norm's
         gain and the head's scale
         """
+        reduced = reduced.to(self.projection.dtype)
         if self._first_norm is not None:
             if self.has_bias:
                 reduced = torch.cat([reduced, torch.ones_like(reduced[..., :1])], -1)

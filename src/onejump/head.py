@@ -52,14 +52,16 @@ class HeadConfig:
 
 
 def normalised(states: Tensor, kind: NormKind, eps: float) -> Tensor:
-    """A norm without its gain and bias, of states (..., H)."""
+    """A norm without its gain and bias, of states (..., H); of half-precision states, in float32."""
+    # Squares leave float16's range, and bfloat16 rounds them to three digits.
+    states = states.to(torch.promote_types(states.dtype, torch.float32))
     if kind == "layer":
         states = states - states.mean(-1, keepdim=True)
     return states * torch.rsqrt(states.square().mean(-1, keepdim=True) + eps)
 
 
 class Head(nn.Module):
-    """logits = softcap(scale (W_U norm(T(h)) + b)), in float32.
+    """logits = softcap(scale (W_U norm(T(h)) + b)), in float32, of states of any precision.
 
     A causal model has no transform T. A masked language model (BERT, arXiv 1810.04805) has
     T(h) = activation(h D' + c), or activation(norm1(h) D' + c) (ModernBERT, arXiv 2412.13663), where D and
@@ -146,6 +148,7 @@ class Head(nn.Module):
 
     def transform(self, states: Tensor) -> Tensor:
         """T(h) (..., E) of states (..., H); where there is no transform, the states themselves."""
+        states = states.to(self.gain.dtype)
         if self.dense_weight is None:
             return states
         return self.activate(functional.linear(self.essence(states), self.dense_weight, self.dense_bias))
@@ -188,6 +191,7 @@ class Head(nn.Module):
         that begins with a dense map does.
         """
         norm = self.first_norm
+        states = states.to(self.gain.dtype)
         return states if norm is None else normalised(states, *norm)
 
     def linear(self) -> Tensor:

@@ -35,7 +35,11 @@ BATCH_NORM_EPS = 1e-5
 
 
 class Shortcut(nn.Module, ABC):
-    """A map from states (..., H) of a level to an approximation of the last level's states."""
+    """A map from states (..., H) of a level to an approximation of the last level's states.
+
+    States of any precision are brought to the shortcut's own, float32 unless it was converted, and the
+    prediction comes back in that: bfloat16 and float16 would round it, and float16 overflow.
+    """
 
     kind: ClassVar[str]
     predicts_state: ClassVar[bool] = True
@@ -54,6 +58,13 @@ class Shortcut(nn.Module, ABC):
     @abstractmethod
     def forward(self, states: Tensor) -> Tensor:
         """Approximate last-level states (..., H) from states (..., H)."""
+
+    def taken(self, states: Tensor) -> Tensor:
+        """States in the precision that the shortcut computes in."""
+        own = next(self.buffers(), None)
+        if own is None:
+            return states.to(torch.promote_types(states.dtype, torch.float32))
+        return states.to(own.dtype)
 
     def at(self, level: int) -> Shortcut:
         """The shortcut for states of a level: of most kinds, itself."""
@@ -114,7 +125,7 @@ class LowRank(Shortcut):
 
     def prepare(self, states: Tensor) -> Tensor:
         """What is done to states (..., H) before a map that is linear but for an offset."""
-        return states
+        return self.taken(states)
 
     @abstractmethod
     def folded(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -135,7 +146,7 @@ class Identity(Shortcut):
     kind = "identity"
 
     def forward(self, states: Tensor) -> Tensor:
-        return states
+        return self.taken(states)
 
 
 class JTC(Shortcut):
@@ -155,7 +166,7 @@ class JTC(Shortcut):
         self._keep(matrix=matrix)
 
     def forward(self, states: Tensor) -> Tensor:
-        return states @ self.matrix
+        return self.taken(states) @ self.matrix
 
 
 class _Trained(Shortcut):
@@ -167,6 +178,7 @@ class _Trained(Shortcut):
 
     def prepare(self, states: Tensor) -> Tensor:
         """norm(h)."""
+        states = self.taken(states)
         return states if self.norm is None else normalised(states, self.norm, self.eps)
 
     def config(self) -> dict[str, Any]:
@@ -228,7 +240,7 @@ class NJTC(LowRank):
         return self.down.double(), offset, self.up.double()
 
     def reduce(self, states: Tensor) -> Tensor:
-        return states @ self.down
+        return self.taken(states) @ self.down
 
 
 class NNJTC(NJTC):
@@ -263,7 +275,7 @@ class NNJTC(NJTC):
 
     def reduce(self, states: Tensor) -> Tensor:
         scale = self.gamma * torch.rsqrt(self.variance + BATCH_NORM_EPS)
-        return ((states - self.mean) * scale + self.beta) @ self.down
+        return ((self.taken(states) - self.mean) * scale + self.beta) @ self.down
 
 
 class Residual(Shortcut):
@@ -287,7 +299,7 @@ class Residual(Shortcut):
 
     def forward(self, states: Tensor) -> Tensor:
         corrections: Tensor = NNJTC.restore(self.state_dict(), {})(states)
-        return states + corrections
+        return self.taken(states) + corrections
 
 
 class Distilled(_Trained, LowRank):
