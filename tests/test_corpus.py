@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from onejump.corpus import build_corpus, describe_splits, split_sentences, warnings_of_splits
 from onejump.documents import Document, read_documents
 from onejump.errors import CorpusError
+from onejump.files import read_json
 
 A, B = "A first text, long enough.", "A second text, long enough."
 
@@ -188,6 +189,6 @@ def test_source_code_makes_a_corpus(tmp_path: Path, caplog: pytest.LogCaptureFix
         )
     table = pd.read_parquet(tmp_path / "c.parquet")
     assert table["document"].str.endswith(".py").all()
-    assert json.loads(summary.read_text()) == describe_splits(table)
+    assert read_json(summary) == describe_splits(table)
     assert "training: 3 sentences of 3 documents, at most 33% of one" in caplog.text
     assert "validation: 1 sentences of 1 documents: under 30 documents" in caplog.text

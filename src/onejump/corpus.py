@@ -40,8 +40,8 @@ def split_sentences(
 ) -> pd.DataFrame:
     """Draw training and validation sentences from different documents.
 
-    A hash of its text says whether a document is for training or for validation, and likewise of a sentence,
-    wherever it stands: see `onejump.sides`. Each side takes a sentence from every one of its documents before
+    A hash of its text says whether a document is for training (three of four) or for validation: see
+    `onejump.sides`. Each side takes a sentence from every one of its documents before
     it takes a second one from any. A sentence is drawn once. What ends without an end mark is left out
     (headings, list items, lines cut short before a formula), and what holds control characters.
 
@@ -58,7 +58,7 @@ def split_sentences(
         What documents are cut into. A paragraph is what stands between empty lines, with its line breaks and
         indents, whatever it ends with: for source code.
     seed : int, default 0
-        Decides sides and order. Corpora of one seed do not overlap across sides.
+        Decides sides and order. No two corpora of one seed have a document on different sides.
     min_characters, max_characters : int
         Shorter and longer sentences are left out.
     max_documents : int
@@ -104,9 +104,9 @@ def split_sentences(
         )
         raise CorpusError(
             f"too little text: {filled}, found in {read} documents{capped}. Counted once each are {unit}s of "
-            f"{min_characters} to {max_characters} characters{ending}, of which a hash gives 25 of 64 to "
-            "training, 9 of 64 to validation and the rest to neither, so that no document or sentence is "
-            "ever on both sides: give more text or more documents, or ask for less"
+            f"{min_characters} to {max_characters} characters{ending}; of the documents, three of four serve "
+            "training and the others validation, by a hash of their text: give more text or more documents, "
+            "or ask for less"
         )
     rows = [(row.document, row.sentence, side) for side in wanted for row in drawn[side]]
     table = pd.DataFrame(rows, columns=["document", "sentence", "split"])

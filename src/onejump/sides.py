@@ -1,28 +1,29 @@
-"""Which side, training or validation, a document and a sentence can be on, and which sentences are drawn.
+"""Which side, training or validation, a document is on, and which sentences are drawn.
 
-A document's side follows from its text and the seed, and so does a sentence's from its own text. A sentence
-is drawn where both are on one side. Nothing else counts: not the sizes of the splits, not the order, number
-or names of the documents. So of two corpora of one seed, whatever documents they share, no document and no
-sentence is in the training split of one and in the validation split of the other.
+A document's side follows from its text and the seed. Nothing else counts: not the sizes of the splits, not
+the order, number or names of the documents. So of two corpora of one seed, whatever documents they share, no
+document is in the training split of one and in the validation split of the other.
+
+A sentence is on the side of its document. Where documents of both sides have it, its own text says on which
+side it may be drawn.
 """
 
 from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from onejump.documents import Document
 from onejump.errors import CorpusError
 from onejump.sentences import without_invisible
 
-TRAINING_SHARE = 5 / 8
-"""Of documents, and of sentences. As both have to agree, 25 of 64 sentences can serve training and 9 of 64
-validation, about three to one, as in the papers (9,000 and 3,000 sentences)."""
+TRAINING_SHARE = 3 / 4
+"""Of documents, as of the papers' sentences (9,000 and 3,000)."""
 
-# More of the drawn are kept than wanted, so that they are seldom sorted.
-_SLACK = 1000
+# More are kept than wanted: of both sides some may be the same, and so they are seldom sorted.
+_SPARE, _SLACK = 0.1, 1000
 
 
 class Place(NamedTuple):
@@ -65,16 +66,17 @@ def place(text: str, kind: str, seed: int) -> Place:
 
 
 class _Draw:
-    """The first `wanted` different sentences of a side, of all that are offered; memory for twice as many."""
+    """The first different sentences of a side, of all that are offered; holds twice as many as wanted."""
 
     def __init__(self, wanted: int) -> None:
         self._wanted = wanted
+        self._kept = wanted + int(_SPARE * wanted) + _SLACK
         self._found: dict[bytes, Drawn] = {}
         self._last: Drawn | None = None
 
     def may_take(self, document_order: bytes) -> bool:
         """Whether any sentence of a document can still be drawn."""
-        return self._wanted > 0 and (self._last is None or (0, document_order) <= self._last[:2])
+        return self._last is None or (0, document_order) <= self._last[:2]
 
     def offer(self, digest: bytes, drawn: Drawn) -> None:
         if self._last is not None and drawn > self._last:
@@ -82,18 +84,29 @@ class _Draw:
         before = self._found.get(digest)
         if before is None or drawn < before:
             self._found[digest] = drawn
-        if len(self._found) > 2 * self._wanted + _SLACK:
+        if len(self._found) > 2 * self._kept:
             self._keep_first()
 
     def _keep_first(self) -> None:
-        first = sorted(self._found.items(), key=lambda item: item[1])[: self._wanted]
+        first = sorted(self._found.items(), key=lambda item: item[1])[: self._kept]
         self._found = dict(first)
         self._last = first[-1][1] if first else None
 
-    def result(self) -> list[Drawn]:
-        """Those drawn, in order: a sentence of each document, then a second one of each, and so on."""
+    def candidates(self) -> dict[bytes, Drawn]:
+        """By their digests, somewhat more than are wanted."""
         self._keep_first()
-        return list(self._found.values())
+        return self._found
+
+    def result(self, elsewhere: Collection[bytes]) -> list[Drawn]:
+        """Those drawn, in order: a sentence of each document, then a second one of each, and so on.
+
+        Parameters
+        ----------
+        elsewhere : collection of bytes
+            Digests of sentences that the other side draws.
+        """
+        found = [drawn for digest, drawn in self.candidates().items() if digest not in elsewhere]
+        return found[: self._wanted]
 
 
 def draw(
@@ -103,7 +116,7 @@ def draw(
     cut: Callable[[str], Iterable[str]],
     seed: int,
 ) -> dict[str, list[Drawn]]:
-    """Draw sentences for each side, by turns over the side's documents.
+    """Draw sentences for each side, by turns over the side's documents. No sentence is drawn twice.
 
     A side takes one sentence of each of its documents before it takes a second one of any: the most documents
     that can be had, and the least of each. Documents come in the order of their hashes, and so do the
@@ -137,12 +150,19 @@ def draw(
         found: dict[bytes, tuple[bytes, str]] = {}
         for sentence in cut(document.text):
             of_sentence = place(sentence, "sentence", seed)
-            if of_sentence.side == side:
-                found.setdefault(of_sentence.digest, (of_sentence.order, sentence))
+            found.setdefault(of_sentence.digest, (of_sentence.order, sentence))
         in_order = sorted(found.items(), key=lambda item: item[1])
         for turn, (digest, (_, sentence)) in enumerate(in_order):
             draws[side].offer(digest, Drawn(turn, order, document.id, sentence))
-    drawn = {side: found.result() for side, found in draws.items()}
+    on_both = set.intersection(*(set(found.candidates()) for found in draws.values()))
+    sides = {
+        digest: place(next(iter(draws.values())).candidates()[digest].sentence, "sentence", seed).side
+        for digest in on_both
+    }
+    drawn = {
+        side: found.result([digest for digest, own in sides.items() if own != side])
+        for side, found in draws.items()
+    }
     orders: dict[str, bytes] = {}
     for row in (row for rows in drawn.values() for row in rows):
         if orders.setdefault(row.document, row.document_order) != row.document_order:
