@@ -15,7 +15,8 @@ from gguf import GGUFWriter, TokenType
 from safetensors.torch import load_file, save_file
 
 from onejump.errors import ModelError
-from onejump.loading import convert_gguf, load_model
+from onejump.gguf_header import check_gguf
+from onejump.loading import convert_gguf, load_model, sizes_from_gguf
 
 Weights = dict[str, torch.Tensor]
 SIZES: dict[str, Any] = {
@@ -206,6 +207,54 @@ def test_a_gguf_file_that_the_model_is_not_all_of_is_refused(
     with pytest.raises(ModelError, match=reason):
         convert_gguf(gguf_of(change), tmp_path / "weights")
     assert not (tmp_path / "weights").exists()
+
+
+def test_a_gguf_file_that_is_cut_off_is_refused(gguf_of: Callable[..., Path], tmp_path: Path) -> None:
+    path = gguf_of()
+    whole = path.read_bytes()
+    check_gguf(path)
+    for size in [*range(0, 3000, 37), *range(3000, len(whole), 1009), len(whole) - 1]:
+        path.write_bytes(whole[:size])
+        with pytest.raises(ModelError, match=r"cut off|damaged"):
+            check_gguf(path)
+    for read in (sizes_from_gguf, lambda path: convert_gguf(path, tmp_path / "weights")):
+        with pytest.raises(ModelError, match=rf"cut off: its header says that there are {len(whole)} bytes"):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "number", "accepted"),
+    [("block_count", 2**31, 21), ("embedding_length", 2**32 - 1, 64), ("feed_forward_length", 2**30, 64)],
+)
+def test_sizes_that_the_tensors_of_a_gguf_file_do_not_have_are_refused(
+    gguf_of: Callable[..., Path], tmp_path: Path, key: str, number: int, accepted: int
+) -> None:
+    path = gguf_of()
+    content = bytearray(path.read_bytes())
+    at = content.index(key.encode()) + len(key) + 4
+    content[at : at + 4] = number.to_bytes(4, "little")
+    path.write_bytes(content)
+    for read in (sizes_from_gguf, lambda path: convert_gguf(path, tmp_path / "weights")):
+        with pytest.raises(
+            ModelError, match=rf"llama\.{key} of the GGUF file is {number}, .* 0 to {accepted}"
+        ):
+            read(path)
+
+
+def test_no_damage_of_a_gguf_files_header_is_more_than_an_error(gguf_of: Callable[..., Path]) -> None:
+    path = gguf_of()
+    whole = path.read_bytes()
+    refused = []
+    for at in range(4, 3000, 11):
+        content = bytearray(whole)
+        content[at : at + 4] = b"\xff\xff\xff\x7f"
+        path.write_bytes(content)
+        try:
+            sizes_from_gguf(path)
+        except ModelError as error:
+            refused.append(str(error))
+    assert len(refused) > 50
+    assert not any("\n" in line for line in refused)
 
 
 def test_rope_scaling_of_a_gguf_file_is_not_passed_over(gguf_of: Callable[..., Path], tmp_path: Path) -> None:

@@ -174,6 +174,7 @@ def model_and_prompts(
         device=compute["device"],
         device_map=compute["device_map"],
         modules=description.get("modules"),
+        allow_pickle=description.get("allow_pickle", False),
     )
     check_model_files(description, origin["source"])
     return transformer, prompts

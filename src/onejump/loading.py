@@ -16,10 +16,12 @@ from onejump.anatomy import (
     is_causal,
     text_config,
 )
+from onejump.bounds import refuse_absurd, refuse_oversized, refuse_pickled, refuse_without_weights
 from onejump.checkpoint import refuse_incomplete, refuse_unread_gguf
 from onejump.device import pick_device
-from onejump.errors import ModelError
+from onejump.errors import ModelError, OneJumpError
 from onejump.files import replacing, write_json
+from onejump.gguf_header import check_gguf
 from onejump.model import Transformer
 from onejump.named import named_modules
 from onejump.source_files import check_model_files, model_digest
@@ -34,6 +36,7 @@ def load_model(
     device_map: str | None = None,
     trust_remote_code: bool = False,
     modules: Mapping[str, str | None] | None = None,
+    allow_pickle: bool = False,
 ) -> Transformer:
     """Load a model from a hub name or a local folder, and check its head.
 
@@ -51,6 +54,8 @@ def load_model(
         One device, or how to spread the model over several.
     modules : mapping of {"blocks", "norm", "head"} -> str, optional
         As of `Transformer`.
+    allow_pickle : bool
+        Whether weights may be pickled (pytorch_model.bin). Even then only tensors are read from them.
 
     Raises
     ------
@@ -60,9 +65,14 @@ def load_model(
     from transformers import AutoConfig
 
     placement = {"device_map": device_map} if device_map else {}
+    if Path(source).is_dir():
+        refuse_oversized(source)
+        if not allow_pickle:
+            refuse_pickled(source)
     with _loading(source):
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
-        model, report = _auto_model(config).from_pretrained(
+        refuse_without_weights(source, _empty_model(source, config, trust_remote_code).num_parameters())
+        model, report = _auto_model(source, config).from_pretrained(
             source,
             revision=revision,
             dtype=getattr(torch, dtype),
@@ -70,6 +80,7 @@ def load_model(
             # Weights of another shape are refused below, by name.
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            use_safetensors=None if allow_pickle else True,
             **placement,
         )
     refuse_incomplete(source, model, report)
@@ -78,18 +89,34 @@ def load_model(
     return Transformer(model, modules)
 
 
-def _auto_model(config: Any) -> Any:
+def _auto_model(source: str, config: Any) -> Any:
     """The class that loads what a configuration is of."""
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
     masked = any(name.endswith(MASKED) for name in config.architectures or ())
-    return AutoModelForMaskedLM if masked else AutoModelForCausalLM
+    auto = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+    remote = getattr(config, "auto_map", None) or {}
+    if auto.__name__ not in remote and type(config) not in auto._model_mapping:
+        raise ModelError(
+            f"{source}: a {'masked' if masked else 'causal'} language model was expected, transformers has "
+            f"none of the type {config.model_type!r}"
+        )
+    return auto
+
+
+def _empty_model(source: str, config: Any, trust_remote_code: bool) -> Any:
+    """The model of a configuration, without numbers."""
+    refuse_absurd(source, config)
+    with torch.device("meta"):
+        return _auto_model(source, config).from_config(config, trust_remote_code=trust_remote_code)
 
 
 def load_tokenizer(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
     """Load the tokenizer that belongs to a model."""
     from transformers import AutoTokenizer
 
+    if Path(source).is_dir():
+        refuse_oversized(source)
     with _loading(source):
         return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
 
@@ -117,6 +144,7 @@ def convert_gguf(gguf: str | Path, output: str | Path) -> None:
     gguf = Path(gguf)
     if not gguf.is_file():
         raise ModelError(f"{gguf}: no such GGUF file")
+    check_gguf(gguf)
     with _loading(str(gguf)):
         model, report = AutoModelForCausalLM.from_pretrained(
             str(gguf.parent),
@@ -159,9 +187,9 @@ def sizes_from_configuration(
     """
     from transformers import AutoConfig
 
-    with _loading(source), torch.device("meta"):
+    with _loading(source):
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
-        model = _auto_model(config).from_config(config, trust_remote_code=trust_remote_code)
+        model = _empty_model(source, config, trust_remote_code)
     named = named_modules(model, modules or {})
     blocks = named.get("blocks")
     unembedding: Any = named.get("head") or find_unembedding(model)
@@ -178,6 +206,7 @@ def sizes_from_gguf(path: str | Path) -> dict[str, int]:
     """Sizes of a GGUF file, from its header."""
     from gguf import GGUFReader
 
+    check_gguf(path)
     with _loading(str(path)):
         reader = GGUFReader(path)
         architecture = reader.fields["general.architecture"].contents()
@@ -189,14 +218,16 @@ def sizes_from_gguf(path: str | Path) -> dict[str, int]:
         }
 
 
-def resolve_hub(hub: str, revision: str | None) -> str:
+def resolve_hub(hub: str, revision: str | None, *, allow_pickle: bool = False) -> str:
     """Fetch a hub model into the local cache and give back its commit."""
     from huggingface_hub import snapshot_download
 
     # A repository often holds the same weights in several formats.
-    unwanted = ["*.bin", "*.h5", "*.msgpack", "*.onnx", "*.ot", "*.tflite", "*.gguf", "original/*"]
+    unwanted = ["*.h5", "*.msgpack", "*.onnx", "*.ot", "*.tflite", "*.gguf", "original/*"]
+    unwanted += [] if allow_pickle else ["*.bin"]
     with _loading(hub):
         snapshot = snapshot_download(hub, revision=revision, ignore_patterns=unwanted)
+    refuse_oversized(snapshot)
     return Path(snapshot).name
 
 
@@ -208,8 +239,18 @@ def _loading(source: str) -> Iterator[None]:
     logging.disable_progress_bar()
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+    except OneJumpError:
+        raise
+    except Exception as error:  # of other libraries, on files of any content
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if "weights_only" in reason:
+            # torch would advise to read all of a pickle, which runs what is in it.
+            reason = "its pickled weights hold other things than tensors: safetensors are accepted"
+        elif "safetensors" in reason and "no file named" in reason:
+            reason = (
+                "it holds no safetensors; if its weights are pickled (.bin) and you trust them, say "
+                "allow_pickle: true for this model"
+            )
         raise ModelError(f"{source}: the model could not be loaded: {reason[:500]}") from error
 
 
@@ -224,10 +265,11 @@ def describe(
     device: str = "auto",
     device_map: str | None = None,
     modules: Mapping[str, str | None] | None = None,
+    allow_pickle: bool = False,
 ) -> None:
     """The stage: load and check a model, then write its sizes (json) and its head (safetensors)."""
     local = Path(source).is_dir()
-    commit = None if local else resolve_hub(source, revision)
+    commit = None if local else resolve_hub(source, revision, allow_pickle=allow_pickle)
     digest = model_digest(source) if local else f"commit:{commit}"
     transformer = load_model(
         source,
@@ -237,6 +279,7 @@ def describe(
         device_map=device_map,
         trust_remote_code=trust_remote_code,
         modules=modules,
+        allow_pickle=allow_pickle,
     )
     tokenizer = load_tokenizer(source, revision=commit, trust_remote_code=trust_remote_code)
     if len(tokenizer) > transformer.model.get_input_embeddings().num_embeddings:
@@ -259,6 +302,7 @@ def describe(
         "dtype": dtype,
         "trust_remote_code": trust_remote_code,
         "modules": modules,
+        "allow_pickle": allow_pickle,
     }
     # Files that changed while they were loaded would be described by the digest of others.
     check_model_files(description, source)

@@ -205,6 +205,8 @@ class Model(_Section):
     """Number format of the weights in the forward pass."""
     trust_remote_code: bool = False
     """Run Python code that the model's repository brings. Off unless you have read it."""
+    allow_pickle: bool = False
+    """Read weights that are pickled (pytorch_model.bin). Off, as a pickle can run code when it is read."""
     modules: Modules | None = None
     """Where blocks, final norm and head are, for a model in which onejump does not find them."""
 
@@ -215,7 +217,9 @@ class Model(_Section):
         if self.hub is None:
             _refuse_without_effect(self, ("revision",), "on a model that is not from the hub")
         if self.gguf is not None or self.wheel is not None:
-            _refuse_without_effect(self, ("trust_remote_code",), "on a GGUF file, which holds no code")
+            _refuse_without_effect(
+                self, ("trust_remote_code", "allow_pickle"), "on a GGUF file, which holds no code"
+            )
         return self
 
 

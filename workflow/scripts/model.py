@@ -14,6 +14,7 @@ with job(snakemake):
         dtype=model["dtype"],
         trust_remote_code=model["trust_remote_code"],
         modules=model["modules"],
+        allow_pickle=model["allow_pickle"],
         device=snakemake.config["compute"]["device"],
         device_map=snakemake.config["compute"]["device_map"],
     )
