@@ -110,6 +110,14 @@ def test_ranks_are_held_against_an_earlier_run(here: Path) -> None:
     )
 
 
+def test_the_summary_warns_of_splits_of_few_documents(here: Path) -> None:
+    many = {"sentences": 10, "documents": 10, "largest_share": 0.1}
+    few = {"sentences": 5, "documents": 2, "largest_share": 0.6}
+    write_json(here / "results/mine/corpora/c.json", {"training": many, "validation": few})
+    _, printed, _ = run("summary", "mine.yaml")
+    assert "warning: c, validation: 5 sentences of 2 documents: under " in printed
+
+
 def test_help_shows_examples() -> None:
     status, printed, _ = run("--help")
     assert status == 0

@@ -72,6 +72,15 @@ def test_what_is_there_passes(here: Path) -> None:
     assert mistakes({"wheel": "x==1", "file": "not/yet/fetched.gguf"}) == []
 
 
+def test_a_dataset_of_a_folder_has_no_subset_or_revision(here: Path) -> None:
+    (here / "saved").mkdir()
+    (here / "saved/dataset_info.json").write_text("{}", encoding="utf-8")
+    assert mistakes(corpus={"dataset": "saved", "subset": "x", "revision": "main"}) == [
+        "corpora.c.subset: 'x' given, but it has no effect on a folder's dataset: leave it out",
+        "corpora.c.revision: 'main' given, but it has no effect on a folder's dataset: leave it out",
+    ]
+
+
 def test_what_is_missing_is_named_by_its_key(here: Path) -> None:
     os.mkfifo(here / "pipe")
     (here / "empty").mkdir()

@@ -107,6 +107,17 @@ def test_every_study_of_the_project_is_valid_and_named_once(path: Path) -> None:
         ("corpora/c/min_characters", 2000, ["c.min_characters: 2000 given", "max_characters = 1000"]),
         ("activations/store", {"compressor": "none", "compression_level": 3}, ["store.compression_level: 3"]),
         ("activations/store", {"dtype": "float16", "keepbits": 11}, ["store.keepbits: 11 given", "float16"]),
+        (
+            "experiments/early-exit",
+            {"rules": ["fixed"], "tau": 2.0},
+            ["early-exit.tau: 2.0 given, but it has no effect without the rule decaying"],
+        ),
+        (
+            "experiments/level-pairs",
+            {"methods": ["jtc"], "rank": 3},
+            ["level-pairs.rank: 3 given, but it has no effect without njtc"],
+        ),
+        ("shortcuts/affine", {"steps": 0, "patience": 3}, ["affine.patience: 3 given", "trains nothing"]),
         ("evaluation/precision_at", [1, 5, 1], ["evaluation.precision_at: 1 given twice"]),
         ("shortcuts", {"jtc": {}}, ["selection.method: the default has 'n-njtc', but the study has none"]),
         ("shortcuts/distilled", {"sharpness": float("nan")}, ["distilled.sharpness: nan given"]),

@@ -93,6 +93,13 @@ def check_known_sizes(study: Study, results: Path) -> None:
 
 
 def _corpus_mistakes(corpus: Corpus) -> Iterator[str]:
+    if corpus.dataset is not None:
+        saved = ("dataset_info.json", "dataset_dict.json")
+        if any(Path(corpus.dataset, name).is_file() for name in saved):
+            for key in ("subset", "revision"):
+                value = getattr(corpus, key)
+                if value is not None:
+                    yield f"{key}: {value!r} given, but it has no effect on a folder's dataset: leave it out"
     if corpus.path is None:
         return
     path = Path(corpus.path)

@@ -404,6 +404,12 @@ class Distillation(_Section):
     normalise: bool = True
     """Begin with the model's own kind of norm (RMSNorm or LayerNorm, without gain)."""
 
+    @model_validator(mode="after")
+    def _options_of_training(self) -> Self:
+        if self.steps == 0:
+            _refuse_without_effect(self, ("learning_rate", "patience"), "with steps: 0, which trains nothing")
+        return self
+
 
 class Distilled(Distillation):
     """(norm(h) A + c) B + b, for each level."""
@@ -631,6 +637,12 @@ class LevelPairs(_Section):
     colormap: Annotated[str, AfterValidator(_colormap)] = "cividis"
     """A matplotlib colour map."""
 
+    @model_validator(mode="after")
+    def _options_of_the_methods_in_use(self) -> Self:
+        if not {"njtc", "n-njtc"} & set(self.methods):
+            _refuse_without_effect(self, ("rank",), "without njtc and n-njtc")
+        return self
+
 
 class SubModules(_Section):
     """Parts of all blocks above a level replaced by linear maps (JTC section 6)."""
@@ -668,6 +680,12 @@ class EarlyExit(_Section):
     """N, tokens of an average sentence; null: as the sampled positions say."""
     from_level: NonNegativeInt = 1
     """The first level to exit from."""
+
+    @model_validator(mode="after")
+    def _options_of_the_rules_in_use(self) -> Self:
+        if "decaying" not in self.rules:
+            _refuse_without_effect(self, ("tau", "length"), "without the rule decaying")
+        return self
 
 
 class Transfer(_Section):
