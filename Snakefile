@@ -68,7 +68,7 @@ rule all:
             *(
                 f"figures/{figure}.{suffix}"
                 for figure in (*STUDY.figures.names(), *EXPERIMENTS)
-                for suffix in ("svg", "png")
+                for suffix in (("svg", "png", "csv") if figure == "selected" else ("svg", "png"))
             )
         ),
 

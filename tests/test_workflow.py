@@ -338,6 +338,19 @@ def test_the_report_holds_every_figure(project: Project) -> None:
     page = (project.folder / "report.html").read_text(encoding="utf-8")
     for figure in ("methods", "selected", "alternatives", "scores", "parameters"):
         assert f"figures/{figure}.svg" in page
+    front = page[page.index("var workflow_desc") :]
+    opening = (
+        "The selected jump of tiny-llama",
+        "a jump per level (4 jumps)",
+        "dotted line and the star mark",
+    )
+    then = (
+        "Every shortcut of the study, mean over all levels",
+        "What the workflow did",
+        "More figures: tiny",
+    )
+    places = [front.index(text) for text in (*opening, *then)]
+    assert places == sorted(places)
 
 
 def test_the_summary_names_jump_figures_and_scores(

@@ -1,10 +1,12 @@
 """Shortcuts in transformers: maps from an early block's hidden state to the last block's.
 
->>> import onejump
+>>> import onejump, torch
 >>> results = "results/default/smollm2-135m"
->>> jump = onejump.load_shortcuts(f"{results}/wikipedia-en", "ojfa").at(13)
 >>> head = onejump.Head.load(f"{results}/head.safetensors")
->>> logits = head.logits(jump(states))  # states of level 13, of shape (..., H)
+>>> jump = onejump.load_shortcuts(f"{results}/wikipedia-en", "ojfa").at(12)
+>>> store = onejump.ActivationStore([f"{results}/wikipedia-en/activations/validation-0.zarr"])
+>>> states = torch.from_numpy(store.level(12))  # of level 12, (samples, H)
+>>> logits = head.logits(jump(states))
 """
 
 from __future__ import annotations

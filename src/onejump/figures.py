@@ -29,6 +29,7 @@ from onejump.figure_parts import (
 from onejump.files import replacing
 from onejump.jump_figures import draw_ranks, draw_scores, draw_spaces
 from onejump.level_panels import Curve, curve_of, level_figure
+from onejump.selected_table import selected_table
 
 _ARBITRARY_LINES: tuple[Any, ...] = ("--", ":", "-.", "-", (0, (8, 2)), (0, (1, 3)))
 
@@ -41,7 +42,7 @@ def draw(figure: str, outputs: Sequence[Path], *, options: dict[str, Any], **inp
     figure : str
         One of the study's figures.
     outputs : sequence of Path
-        Files to write, the format chosen by the suffix (.svg, .png).
+        Files to write, the format chosen by the suffix: .svg, .png, and .csv for the table of selected.
     options : dict
         The study's options of the figure.
     **inputs : Path
@@ -50,7 +51,8 @@ def draw(figure: str, outputs: Sequence[Path], *, options: dict[str, Any], **inp
         - evaluation: table of `onejump.evaluation.collect`, for methods, selected, prediction, alternatives,
           limit, pareto and sub-modules;
         - scores: table of `onejump.selection.score_jumps`, for scores;
-        - parameters: table of `onejump.evaluation.count_parameters`, for parameters and pareto;
+        - parameters: table of `onejump.evaluation.count_parameters`, for parameters, pareto and the table of
+          selected;
         - selection: of `onejump.selection.select_jump`, for selected, alternatives and scores; the others
           mark or name the level of the selected jump where they get it;
         - analysis: table of `onejump.analysis.analyse`, for spaces and ranks;
@@ -68,9 +70,13 @@ def draw(figure: str, outputs: Sequence[Path], *, options: dict[str, Any], **inp
     style = files("onejump") / "onejump.mplstyle"
     # After a reset, so that a reader's own matplotlibrc does not change the figures.
     with as_file(style) as style_file, matplotlib.style.context(style_file, after_reset=True):
-        drawn = _FIGURES[figure](Inputs(figure, inputs), options)
+        given = Inputs(figure, inputs)
+        drawn = _FIGURES[figure](given, options)
         with ExitStack() as stack:
             for fresh in [stack.enter_context(replacing(output)) for output in outputs]:
+                if fresh.suffix == ".csv":
+                    _TABLES[figure](given, options).to_csv(fresh, index=False)
+                    continue
                 undated = {"Date": None} if fresh.suffix == ".svg" else None
                 drawn.savefig(fresh, metadata=undated)
 
@@ -207,3 +213,5 @@ _FIGURES: dict[str, Callable[[Inputs, dict[str, Any]], Figure]] = {
     "ranks": draw_ranks,
     **EXPERIMENTS,
 }
+
+_TABLES = {"selected": selected_table}

@@ -235,9 +235,16 @@ TABLES = [
             for experiment in EXPERIMENTS
             for table in TABLES_OF_EXPERIMENTS[experiment].values()
         }
-        - {"evaluation.parquet"}
+        - {"evaluation.parquet", "selection.json"}
     ),
 ]
+
+
+# The report lists figures by their labels, which it sorts: numbers give the order.
+SHOWN_FIRST = (
+    *("selected", "alternatives", "scores", "methods", "pareto", "limit", "parameters", "prediction"),
+    *("criteria", "rank-sweep", "early-exit", "transfer", "level-pairs", "sub-modules", "spaces", "ranks"),
+)
 
 
 def figure_outputs(figure):
@@ -247,6 +254,6 @@ def figure_outputs(figure):
         caption=f"../report/{figure}.rst",
         category="{model}",
         subcategory="{corpus}",
-        labels={"figure": figure},
+        labels={"figure": f"{SHOWN_FIRST.index(figure) + 1:02d} {figure}"},
     )
     return [shown, f"{PAIR}/figures/{figure}.png"]

@@ -24,9 +24,12 @@ rule figure_methods:
 rule figure_selected:
     input:
         evaluation=f"{PAIR}/evaluation.parquet",
+        parameters=f"{PAIR}/parameters.parquet",
         selection=f"{PAIR}/selection.json",
     output:
         figure_outputs("selected"),
+        # The report's front page shows it below the figure.
+        f"{PAIR}/figures/selected.csv",
     log:
         f"{PAIR}/logs/figures/selected.log",
     conda:
