@@ -26,7 +26,9 @@ from onejump.activations import (
 )
 from onejump.errors import ActivationError, CorpusError, ModelError
 from onejump.files import write_json, write_table
+from onejump.head import Head, HeadConfig
 from onejump.loading import load_model, load_tokenizer
+from onejump.logit_parts import LOGITS_TOGETHER, summarise_logits
 from onejump.model import Transformer
 from onejump.source_files import model_digest
 from onejump.store import SAMPLE_ARRAYS, ActivationStore
@@ -154,7 +156,14 @@ def test_the_same_samples_in_any_number_of_shards(
                 shard=shard,
                 shards=shards,
                 seed=1,
-                options={"positions": 2, "skip_first": True, "max_tokens": 64, "top_k": 3, "store": EXACT},
+                options={
+                    "positions": 2,
+                    "skip_first": True,
+                    "special_tokens": False,
+                    "max_tokens": 64,
+                    "top_k": 3,
+                    "store": EXACT,
+                },
                 compute={"device": "cpu", "device_map": None, "batch_tokens": 100},
             )
         store = ActivationStore(paths)
@@ -186,7 +195,14 @@ def test_bfloat16_on_a_device_map(tiny_model_folder: Path, corpus: pd.DataFrame,
             shard=0,
             shards=1,
             seed=1,
-            options={"positions": 1, "skip_first": False, "max_tokens": 64, "top_k": 3, "store": EXACT},
+            options={
+                "positions": 1,
+                "skip_first": False,
+                "special_tokens": False,
+                "max_tokens": 64,
+                "top_k": 3,
+                "store": EXACT,
+            },
             compute={"device": "cpu", "device_map": device_map, "batch_tokens": 100},
             weights=tiny_model_folder,
         )
@@ -281,6 +297,49 @@ def masked_tokenizer(tiny_masked_folder: MaskedFolder) -> Any:
     return load_tokenizer(str(tiny_masked_folder("bert")))
 
 
+def test_special_tokens_are_sampled_where_asked_for_only(masked_tokenizer: Any, corpus: pd.DataFrame) -> None:
+    """A causal model's tokenizer that puts a start and an end token around each sentence."""
+    for special_tokens in (False, True):
+        for skip_first in (False, True):
+            prompts = make_prompts(
+                corpus,
+                masked_tokenizer,
+                seed=0,
+                positions=99,
+                special_tokens=special_tokens,
+                skip_first=skip_first,
+            )
+            for prompt in prompts:
+                text = corpus.set_index("sentence_id")["sentence"][prompt.sentence]
+                length = len(masked_tokenizer(text)["input_ids"])
+                first, last = (0, length) if special_tokens else (1, length - 1)
+                assert prompt.positions.tolist() == list(range(first + skip_first, last))
+
+
+@pytest.mark.parametrize("top_k", [1, 7])
+def test_logits_in_parts_are_those_of_all_at_once(top_k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    head = Head(
+        HeadConfig("rms", 1e-5), torch.ones(8), torch.zeros(8), torch.randn(50, 8, generator=generator)
+    )
+    states = torch.randn(23, 8, generator=generator)
+    seen: list[int] = []
+    whole = Head.logits
+
+    def counted(self: Head, some: torch.Tensor) -> torch.Tensor:
+        seen.append(len(some))
+        return whole(self, some)
+
+    monkeypatch.setattr(Head, "logits", counted)
+    monkeypatch.setitem(LOGITS_TOGETHER, "cpu", 50 * 5)
+    values, tokens, logsumexp = summarise_logits(head, states, top_k)
+    assert seen == [5, 5, 5, 5, 3]
+    expected = head.features(states) @ head.unembedding.T
+    torch.testing.assert_close(values, expected.topk(top_k).values)
+    assert torch.equal(tokens, expected.topk(top_k).indices)
+    torch.testing.assert_close(logsumexp, expected.double().exp().sum(-1).log().float())
+
+
 @pytest.mark.parametrize("skip_first", [False, True])
 def test_masked_prompts_are_whole_sentences_with_one_word_masked(
     skip_first: bool, masked_tokenizer: Any, corpus: pd.DataFrame
@@ -354,7 +413,14 @@ def test_the_store_holds_what_a_plain_pass_over_each_masked_sentence_gives(
         shard=0,
         shards=1,
         seed=1,
-        options={"positions": 2, "skip_first": False, "max_tokens": 64, "top_k": 7, "store": EXACT},
+        options={
+            "positions": 2,
+            "skip_first": False,
+            "special_tokens": False,
+            "max_tokens": 64,
+            "top_k": 7,
+            "store": EXACT,
+        },
         compute={"device": "cpu", "device_map": None, "batch_tokens": 300},
     )
     found = ActivationStore([tmp_path / "s.zarr"])

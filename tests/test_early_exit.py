@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from onejump import evaluation
 from onejump.document_roles import assign_documents
 from onejump.early_exit import (
     RULES,
@@ -33,6 +32,7 @@ from onejump.evaluation import evaluate
 from onejump.files import write_json, write_table
 from onejump.head import Head
 from onejump.held_out import samples_with_role
+from onejump.logit_parts import LOGITS_TOGETHER
 from onejump.maps import JTC, NNJTC, Distilled, Identity, Shortcut, load_shortcut, save_shortcuts
 from onejump.shortcuts import fit_shortcuts
 from onejump.store import ActivationStore
@@ -82,7 +82,7 @@ def test_confidences_are_those_of_the_head(
     levels_of_data: Data,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(evaluation._LOGITS, "cpu", part)
+    monkeypatch.setitem(LOGITS_TOGETHER, "cpu", part)
     head = make_head(H, V, norm, bias=True, softcap=5.0)
     store = make_store(levels_of_data(LEVELS + 1, SAMPLES, H), sizes=[80, 70], head=head)
     shortcuts = some_shortcuts(kind)

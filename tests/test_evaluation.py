@@ -13,12 +13,12 @@ import scipy.stats
 import torch
 from sklearn.metrics import r2_score
 
-from onejump import evaluation
 from onejump.activations import Prompt, extract
 from onejump.evaluation import arbitrary_jumps, count_parameters, evaluate, evaluate_method
 from onejump.files import write_json
 from onejump.head import Head
 from onejump.loading import load_model
+from onejump.logit_parts import LOGITS_TOGETHER
 from onejump.maps import (
     NJTC,
     Affine,
@@ -93,7 +93,7 @@ def test_metrics_are_those_of_the_models_own_head(
     store: ActivationStore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(evaluation._LOGITS, "cpu", part)  # 3000: many parts of 15 samples
+    monkeypatch.setitem(LOGITS_TOGETHER, "cpu", part)  # 3000: many parts of 15 samples
     shortcuts = shortcuts_of(store, method)
     table = evaluate(store, transformer.head, {method: shortcuts.__getitem__}, precision_at=(1, 5))
     last = store.level(4)

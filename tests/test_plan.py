@@ -109,6 +109,17 @@ def test_forward_passes_are_two_flops_a_weight_and_token() -> None:
     assert cost.model_flops == pytest.approx(2 * (50_000 - 200 * 32) * 1500, rel=0.1)
 
 
+def test_many_positions_and_a_large_vocabulary_take_no_more_than_a_batch() -> None:
+    """Measured: 0.77 GB, of which the logits of all samples together would be 4.3 GB for each copy."""
+    large = Sizes(blocks=4, hidden=64, vocabulary=262_144, parameters=33_800_000)
+    options = Activations(positions=512)
+    cost = activations_cost(large, options, 64, batch_tokens=4096, tokens_per_sentence=512)
+    assert 0.77e9 < cost.memory < 1e9
+    for more in (Activations(positions=5120), Activations(positions=64)):
+        other = activations_cost(large, more, 4096, batch_tokens=4096, tokens_per_sentence=512)
+        assert other.memory == pytest.approx(cost.memory, rel=0.02)
+
+
 def test_a_masked_model_runs_over_whole_sentences_once_for_each_position() -> None:
     options, masked = Activations(positions=3, max_tokens=20), replace(SIZES, causal=False)
     for length, run in ((15, 15), (29, 20)):

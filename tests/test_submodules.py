@@ -15,12 +15,12 @@ import transformers as hf
 from accelerate import dispatch_model
 from torch import nn
 
-from onejump import evaluation
 from onejump.activations import Prompt, make_prompts, pad, sample_positions
 from onejump.anatomy import PARTS, find_parts
 from onejump.errors import ActivationError, ModelError, OneJumpError
 from onejump.files import read_json, read_table, write_json, write_table
 from onejump.loading import load_model, load_tokenizer
+from onejump.logit_parts import LOGITS_TOGETHER
 from onejump.maps import JTC, Identity, ShortcutFolder, save_shortcuts
 from onejump.model import Transformer
 from onejump.source_files import model_digest
@@ -79,7 +79,13 @@ LLAMA_NAMES = {
     "norms": ["input_layernorm", "post_attention_layernorm"],
 }
 EXACT: dict[str, Any] = {"keepbits": None, "chunk_samples": 16}
-OPTIONS: dict[str, Any] = {"positions": 1, "skip_first": False, "max_tokens": 512, "store": EXACT}
+OPTIONS: dict[str, Any] = {
+    "positions": 1,
+    "skip_first": False,
+    "special_tokens": False,
+    "max_tokens": 512,
+    "store": EXACT,
+}
 COMPUTE: dict[str, Any] = {"device": "cpu", "device_map": None, "batch_tokens": 64}
 
 
@@ -366,7 +372,7 @@ def test_many_small_parts_of_a_batch_give_the_same(monkeypatch: pytest.MonkeyPat
     part = Part(transformer, "feed-forward")
     maps = random_maps(3)
     whole = evaluate(part, maps, transformer, some_prompts(), [0, 1])
-    monkeypatch.setitem(evaluation._LOGITS, "cpu", 200)  # two samples at a time
+    monkeypatch.setitem(LOGITS_TOGETHER, "cpu", 200)  # two samples at a time
     pd.testing.assert_frame_equal(evaluate(part, maps, transformer, some_prompts(), [0, 1]), whole, rtol=1e-5)
 
 

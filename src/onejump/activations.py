@@ -17,6 +17,7 @@ from tqdm import tqdm
 from onejump.errors import ActivationError, CorpusError
 from onejump.files import read_json, read_table, replacing
 from onejump.loading import load_model, load_tokenizer, mask_token
+from onejump.logit_parts import summarise_logits
 from onejump.model import Transformer
 from onejump.source_files import check_model_files
 from onejump.store import Array, ShardWriter, Storable
@@ -71,6 +72,7 @@ def make_prompts(
     seed: int,
     positions: int = 1,
     skip_first: bool = False,
+    special_tokens: bool = False,
     max_tokens: int = 512,
     masked: bool = False,
 ) -> list[Prompt]:
@@ -84,13 +86,16 @@ def make_prompts(
         With columns sentence_id and sentence.
     tokenizer : transformers.PreTrainedTokenizerBase
     seed, positions, skip_first
-        As in `sample_positions`.
+        As in `sample_positions`, of the tokens that may be sampled: without special tokens, the first one is
+        the text's own first token.
+    special_tokens : bool
+        Sample the tokenizer's special tokens too, such as the start token that it puts before each sentence.
+        Masked prompts never do.
     max_tokens : int
         Longer sentences are cut; they still end in the special tokens that the tokenizer adds.
     masked : bool
         For a masked language model: each sampled position is masked in a prompt of its own, which has all of
-        the sentence. Special tokens are never sampled, so that the first token, to skip or not, is the first
-        one of the text.
+        the sentence.
 
     Raises
     ------
@@ -100,7 +105,7 @@ def make_prompts(
         If a tokenizer for masked prompts has no mask token.
     """
     mask = mask_token(tokenizer) if masked else None
-    special = np.asarray(tokenizer.all_special_ids if masked else [])
+    special = np.asarray([] if special_tokens and not masked else tokenizer.all_special_ids)
     encoded = tokenizer(
         sentences["sentence"].tolist(), truncation=True, max_length=max_tokens, return_attention_mask=False
     )["input_ids"]
@@ -165,6 +170,7 @@ def model_and_prompts(
         seed=seed,
         positions=options["positions"],
         skip_first=options["skip_first"],
+        special_tokens=options["special_tokens"],
         max_tokens=options["max_tokens"],
         masked=not description.get("causal", True),
     )
@@ -303,8 +309,9 @@ def write_shard(
             states, last = read(tokens, rows, positions)
             sentence = np.asarray([batch[row].sentence for row in rows.tolist()])
             refuse(states, writer.storable, sentence, positions.numpy())
-            logits = transformer.head.logits(last.to(transformer.head.gain))
-            top_logits, top_tokens = logits.topk(top_k)
+            top_logits, top_tokens, logsumexp = summarise_logits(
+                transformer.head, last.to(transformer.head.gain), top_k
+            )
             writer.append(
                 states.cpu().numpy(),
                 sentence=sentence,
@@ -312,7 +319,7 @@ def write_shard(
                 token=np.asarray([prompt.tokens[i] for prompt in batch for i in prompt.positions]),
                 top_tokens=top_tokens.cpu().numpy(),
                 top_logits=top_logits.cpu().numpy(),
-                logsumexp=logits.logsumexp(-1).cpu().numpy(),
+                logsumexp=logsumexp.cpu().numpy(),
             )
             # Not to be held while those of the next batch are read.
             del states

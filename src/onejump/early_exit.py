@@ -32,11 +32,12 @@ from tqdm import tqdm
 from onejump.device import pick_device
 from onejump.document_roles import THRESHOLDS
 from onejump.errors import OneJumpError, StudyError
-from onejump.evaluation import Exits, ShortcutAt, methods_of, samples_together
+from onejump.evaluation import Exits, ShortcutAt, methods_of
 from onejump.exit_head import ExitHead
 from onejump.files import read_table, write_table
 from onejump.head import Head
 from onejump.held_out import samples_with_role
+from onejump.logit_parts import samples_together
 from onejump.maps import LowRank, Shortcut
 from onejump.store import ActivationStore
 

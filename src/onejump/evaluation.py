@@ -16,20 +16,12 @@ from onejump.device import pick_device
 from onejump.exit_head import ExitHead
 from onejump.files import read_json, read_table, write_table
 from onejump.head import Head
+from onejump.logit_parts import samples_together
 from onejump.maps import NNJTC, Identity, LowRank, Shortcut, ShortcutFolder
 from onejump.store import ActivationStore
 
 ShortcutAt = Callable[[int], Shortcut]
 """The shortcut that a method uses at a level."""
-
-# Elements of one samples x vocabulary matrix; a few of them are alive at a time. On a CPU small enough that
-# the allocator keeps the memory at hand: asking the system for new pages costs more than the arithmetic.
-_LOGITS = {"cpu": 2**22, "cuda": 2**27}
-
-
-def samples_together(head: Head, device: torch.device | str) -> int:
-    """How many samples' logits are made at a time."""
-    return max(1, _LOGITS[torch.device(device).type] // head.vocabulary)
 
 
 class Teacher(NamedTuple):

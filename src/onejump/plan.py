@@ -157,7 +157,10 @@ def activations_cost(
         tokens = samples * min(tokens_per_sentence, options.max_tokens)
     levels, width, chunk = sizes.blocks + 1, sizes.hidden, options.store.chunk_samples
     head = sizes.vocabulary * width
-    together = min(batch_tokens / 8, sentences) * options.positions
+    # Samples of a batch: those of an eighth of its tokens, but a token is one sample at most.
+    together = min(min(batch_tokens / 8, sentences) * options.positions, batch_tokens, samples)
+    # Logits are made for some samples at a time (`logit_parts.LOGITS_TOGETHER`).
+    logits = min(together * sizes.vocabulary, max(2**22, sizes.vocabulary))
     return Cost(
         tokens=tokens,
         model_flops=2 * (sizes.parameters - head) * tokens * _PADDING,
@@ -170,7 +173,8 @@ def activations_cost(
         + sizes.weights
         + 4 * head
         + 8 * levels * min(chunk, samples) * width
-        + together * (levels * width * 8 + sizes.vocabulary * 8)
+        + together * levels * width * 8
+        + 8 * logits
         + batch_tokens * width * 12 * _BYTES[sizes.dtype],
     )
 

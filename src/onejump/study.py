@@ -309,8 +309,12 @@ class Activations(_Section):
 
     positions: PositiveInt = 1
     """Token positions sampled in each sentence, without repetition."""
+    special_tokens: bool = False
+    """Sample special tokens of the tokenizer too, such as the start token that it puts before each sentence.
+    Those of a masked model are never sampled."""
     skip_first: bool = False
-    """Never sample the first token, whose state many models use as an attention sink."""
+    """Never sample the first token of those that may be sampled, which is the text's own first one unless
+    special_tokens is true: many models use the state of a sequence's first token as an attention sink."""
     max_tokens: PositiveInt = 512
     """Longer sentences are cut."""
     top_k: Annotated[int, Field(ge=1)] = 64

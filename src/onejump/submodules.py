@@ -20,10 +20,11 @@ from tqdm import tqdm
 from onejump.activations import Prompt, batches, model_and_prompts, pad, shard_sentences, write_shard
 from onejump.device import pick_device
 from onejump.errors import ActivationError, ModelError, OneJumpError
-from onejump.evaluation import Teacher, samples_together, token_metrics
+from onejump.evaluation import Teacher, token_metrics
 from onejump.exact import Moments, fit_jtc
 from onejump.files import read_json, read_table, write_table
 from onejump.held_out import some_of
+from onejump.logit_parts import samples_together
 from onejump.maps import JTC, Shortcut, ShortcutFolder, save_shortcuts
 from onejump.model import Transformer
 from onejump.store import ActivationStore, Storable
