@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,3 +61,19 @@ def test_a_job_that_ends_early_says_why_in_its_log(
     log = snakemake.log[0].read_text(encoding="utf-8")
     assert f"ERROR {said}" in log
     assert ("Traceback" in log) == traced
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+def test_a_job_that_ends_at_a_random_moment_leaves_whole_files(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    """What it had begun is removed: on SIGTERM by itself, on SIGKILL by the next writer."""
+    program = [
+        sys.executable,
+        str(Path(__file__).parent / "killed_writers.py"),
+        str(tmp_path),
+        str(int(number)),
+        "15",
+    ]
+    run = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr

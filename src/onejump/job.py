@@ -11,9 +11,18 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from onejump.errors import OneJumpError
+
+
+class _Stopped(KeyboardInterrupt):
+    """A signal asks this process to end. What handles Ctrl-C handles it; what handles errors does not."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 @contextmanager
@@ -22,7 +31,8 @@ def job(snakemake: Any) -> Iterator[None]:
 
     Enter it before the stage's module is imported: thread counts are read when torch loads. The log gets
     warnings and, of an error that onejump raises on purpose, its one line; of any other the traceback too.
-    The job then ends with status 1.
+    The job then ends with status 1. A job that a signal asks to end (Ctrl-C, SIGTERM, a closed terminal)
+    first removes what it had begun to write, and ends with status 128 + the signal's number.
 
     Parameters
     ----------
@@ -44,20 +54,45 @@ def job(snakemake: Any) -> Iterator[None]:
     warnings.simplefilter("default")
     logging.info("%s: started, threads: %s", what, snakemake.threads)
     try:
-        yield
+        with _stopping():
+            yield
     except OneJumpError as error:
         _fail(what, str(error))
     except MemoryError:
         _fail(what, "not enough memory: lower compute.batch_tokens or activations.shard_sentences")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         # Ctrl-C reaches every process of the run: that is no error to trace.
-        _fail(what, "stopped by the user", status=128 + signal.SIGINT)
+        number = error.number if isinstance(error, _Stopped) else signal.SIGINT
+        by = "the user" if number == signal.SIGINT else signal.Signals(number).name
+        _fail(what, f"stopped by {by}", status=128 + number)
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":
             _fail(what, f"not enough GPU memory: lower compute.batch_tokens ({error})")
         logging.error(traceback.format_exc())
         _fail(what, f"{type(error).__name__}: {error}")
     logging.info("%s: done", what)
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """End what runs in here by an exception when a signal asks this process to end."""
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+    def stop(number: int, _: FrameType | None) -> None:
+        for other in numbers:  # a second one must not break off the cleaning up
+            signal.signal(other, signal.SIG_IGN)
+        raise _Stopped(number)
+
+    # nohup has a process ignore SIGHUP: that is kept.
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _fail(what: str, reason: str, status: int = 1) -> None:

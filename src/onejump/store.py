@@ -183,8 +183,9 @@ class ShardWriter:
         self._wait()
         if self._written != self._samples:
             raise ValueError(f"{self._samples} samples were announced, {self._written} were appended")
-        for name, array in self._of_samples.items():
-            array[...] = self._kept[name]
+        # In the thread too: whoever breaks off the writing waits for the thread, and then nothing is written.
+        self._pending = self._thread.submit(self._write_samples)
+        self._wait()
 
     def __enter__(self) -> Self:
         return self
@@ -213,6 +214,10 @@ class ShardWriter:
     def _write(self, buffer: Array, start: int, stop: int) -> None:
         for level in range(self._levels):
             self._activations[level, start:stop] = buffer[level, : stop - start]
+
+    def _write_samples(self) -> None:
+        for name, array in self._of_samples.items():
+            array[...] = self._kept[name]
 
     def _wait(self) -> None:
         if self._pending is not None:
