@@ -186,6 +186,13 @@ def test_a_section_whose_keys_are_all_commented_out_is_the_default() -> None:
     assert parse_study(VALID | empty) == parse_study(VALID)
 
 
+def test_long_values_that_look_alike_when_shortened_are_two() -> None:
+    values = ["x" * 100 + middle + "x" * 100 for middle in "ab"]
+    with pytest.raises(StudyError) as error:
+        parse_study(changed("evaluation/arbitrary", values))
+    assert "given twice" not in str(error.value)
+
+
 def test_a_wheels_file_has_one_checksum() -> None:
     source = {"wheel": "x==1", "file": "f.txt"}
     corpus = source | {"sha256": "0" * 64, "training": 1, "validation": 1}

@@ -6,37 +6,45 @@ Every field's docstring is its documentation: `onejump schema` turns this module
 
 from __future__ import annotations
 
-import difflib
 import functools
-import os
-import re
-import unicodedata
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
     model_validator,
 )
 
 from onejump.errors import StudyError
-from onejump.fetch import PINNED_WHEEL
-from onejump.language import EXPECTED, is_language
 from onejump.rank import PAPERS_RANK
-from onejump.study_errors import place_of, rule, shown, shown_key, told
-from onejump.study_file import Content, KeyPath, merge, read_setting, read_study_file
+from onejump.study_content import from_the_working_folder, unusable_values
+from onejump.study_errors import rule, told
+from onejump.study_file import KeyPath, merge, read_setting, read_study_file
+from onejump.study_values import (
+    Colormap,
+    Empty,
+    HubName,
+    Language,
+    Metric,
+    ModelPath,
+    Name,
+    Precision,
+    Prediction,
+    Rank,
+    Section,
+    Sha256,
+    Switches,
+    Wheel,
+    WheelFile,
+    exactly_one,
+    of_form,
+    refuse_without_effect,
+)
 
 METHODS = ("identity", "jtc", "njtc", "n-njtc", "joint", "residual", "distilled", "one-jump", "affine")
 LOW_RANK_METHODS = ("njtc", "n-njtc", "joint", "residual", "distilled", "one-jump")
@@ -51,129 +59,15 @@ SWEPT_METHODS = ("n-njtc", "distilled", "one-jump", "ojfa")
 SELECTED_METHODS = ("njtc", "n-njtc")
 SCORE_METRICS = ("signed-squared-cosine", "cosine", "mse")
 
-_MOST_MISTAKES = 20
-
-# What may stand in a path, so that a name is its own folder.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-# What the workflow itself writes beside the models' folders, and beside the corpora's in a model's folder.
-_RESERVED = ("corpora", "report.html", "logs", "benchmarks", "weights", "model.json", "head.safetensors")
-
-
-def _path_name(value: str) -> str:
-    if not _NAME.fullmatch(value):
-        raise ValueError(
-            "a name of at most 100 letters, digits, '.', '_' and '-', beginning with a letter or digit"
-        )
-    if value in _RESERVED:
-        raise ValueError(f"a name other than {', '.join(_RESERVED)}, which the results folder uses itself")
-    return value
-
-
-def _of_form(pattern: str, words: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
-            raise ValueError(words)
-        return value
-
-    return AfterValidator(check)
-
-
-def _path_in_wheel(value: str) -> str:
-    # It becomes a part of the path where the file is kept, and Snakemake takes {...} for a wildcard.
-    if any(step in ("", ".", "..") for step in value.split("/")) or re.search(r"[\\{}]", value):
-        raise ValueError(
-            "a path inside the wheel, such as package/data/model.gguf, without '..', '\\\\' and braces"
-        )
-    return value
-
-
-def _language(value: str) -> str:
-    if not is_language(value):
-        raise ValueError(EXPECTED)
-    return value
-
-
-def _colormap(value: str) -> str:
-    try:
-        from matplotlib import colormaps
-    except ImportError:  # a figure cannot be drawn here either
-        return value
-    if value not in colormaps:
-        near = difflib.get_close_matches(value, colormaps, n=3, cutoff=0.5) or ["cividis", "viridis"]
-        raise ValueError(f"a matplotlib colour map, such as {', '.join(near)}")
-    return value
-
-
-Name = Annotated[str, AfterValidator(_path_name)]
-_PRECISION = r"precision@[1-9]\d*"
-Metric = Annotated[str, _of_form(rf"{_PRECISION}|surprisal|r2|kl", "precision@<k>, surprisal, r2 or kl")]
-Precision = Annotated[str, _of_form(_PRECISION, "precision@<k>, such as precision@1")]
-Prediction = Annotated[str, _of_form(rf"{_PRECISION}|surprisal", "precision@<k> or surprisal")]
-Language = Annotated[str, AfterValidator(_language)]
-HubName = Annotated[
-    str,
-    _of_form(
-        r"(?!.*(--|\.\.))(\w[\w.-]*/)?\w[\w.-]{0,95}",
-        "a name on the Hugging Face hub, such as openai-community/gpt2 (a folder of this machine: folder)",
-    ),
-]
-ModelPath = Annotated[str, _of_form(r"[^{}]+", "a path without braces, which Snakemake takes for wildcards")]
-Wheel = Annotated[str, _of_form(PINNED_WHEEL, "a pinned wheel, name==version")]
-WheelFile = Annotated[str, AfterValidator(_path_in_wheel)]
-Sha256 = Annotated[str, _of_form(r"[0-9A-Fa-f]{64}", "a SHA-256: 64 hexadecimal digits, in quotes")]
-
-
-def _rank(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    try:
-        return check(value)
-    except ValidationError:
-        raise ValueError("a rank of at least 1, or below 1 a part of H, such as 5 or 0.01") from None
-
-
-Rank = Annotated[PositiveInt | Annotated[float, Field(gt=0, lt=1)], WrapValidator(_rank)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True, allow_inf_nan=False
-    )
-
-    def _said(self, key: str, member: Any = None) -> str:
-        """Words for a value, or a member of it, in a message: nobody gave what is only the default."""
-        value = shown(getattr(self, key) if member is None else member)
-        return f"{value} given" if key in self.model_fields_set else f"the default has {value}"
-
-
-def _empty_is_default(value: Any) -> Any:
-    """A section whose keys are all left out, or commented out, is null in YAML."""
-    return {} if value is None else value
-
-
-Empty = BeforeValidator(_empty_is_default)
-
-
-def _exactly_one(section: BaseModel, keys: tuple[str, ...]) -> None:
-    given = [key for key in keys if getattr(section, key) is not None]
-    if len(given) != 1:
-        raise ValueError(f"exactly one of {', '.join(keys)} (given: {', '.join(given) or 'none'})")
-
-
-def _refuse_without_effect(section: BaseModel, keys: Sequence[str], why: str) -> None:
-    for key in keys:
-        if key in section.model_fields_set and getattr(section, key) is not None:
-            value = getattr(section, key)
-            given = "" if isinstance(value, BaseModel) else f"{shown(value)} given, but "
-            raise rule(f"{given}it has no effect {why}: leave it out", key)
-
 
 def _refuse_idle_wheel_keys(section: Model | Corpus) -> None:
     if section.wheel is None:
-        _refuse_without_effect(section, ("file", "sha256"), "without wheel")
+        refuse_without_effect(section, ("file", "sha256"), "without wheel")
     elif section.file is None:
         raise rule("missing; it names the file inside the wheel", "file")
 
 
-class Modules(_Section):
+class Modules(Section):
     """Where a model's parts are, for a model in which onejump does not find them; see docs/families.md."""
 
     blocks: Annotated[str, Field(min_length=1)] | None = None
@@ -184,7 +78,7 @@ class Modules(_Section):
     """Path of the unembedding, a Linear."""
 
 
-class Model(_Section):
+class Model(Section):
     """A causal or masked language model: one of hub, folder, gguf or wheel says where its weights are."""
 
     hub: HubName | None = None
@@ -212,18 +106,18 @@ class Model(_Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        _exactly_one(self, ("hub", "folder", "gguf", "wheel"))
+        exactly_one(self, ("hub", "folder", "gguf", "wheel"))
         _refuse_idle_wheel_keys(self)
         if self.hub is None:
-            _refuse_without_effect(self, ("revision",), "on a model that is not from the hub")
+            refuse_without_effect(self, ("revision",), "on a model that is not from the hub")
         if self.gguf is not None or self.wheel is not None:
-            _refuse_without_effect(
+            refuse_without_effect(
                 self, ("trust_remote_code", "allow_pickle"), "on a GGUF file, which holds no code"
             )
         return self
 
 
-class Corpus(_Section):
+class Corpus(Section):
     """Documents, and how many of their sentences to keep; one of path, dataset, wheel or standard_library."""
 
     path: Annotated[str, Field(min_length=1)] | None = None
@@ -265,23 +159,23 @@ class Corpus(_Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        _exactly_one(self, ("path", "dataset", "wheel", "standard_library"))
+        exactly_one(self, ("path", "dataset", "wheel", "standard_library"))
         _refuse_idle_wheel_keys(self)
         if self.dataset is None:
-            _refuse_without_effect(self, ("subset", "split", "revision"), "without dataset")
+            refuse_without_effect(self, ("subset", "split", "revision"), "without dataset")
         if self.standard_library or (self.path or self.file or "").lower().endswith((".txt", ".py")):
-            _refuse_without_effect(self, ("text",), "on plain text, which has no keys or columns")
+            refuse_without_effect(self, ("text",), "on plain text, which has no keys or columns")
         if self.unit == "paragraph":
-            _refuse_without_effect(self, ("language",), "on paragraphs, which are not cut into sentences")
+            refuse_without_effect(self, ("language",), "on paragraphs, which are not cut into sentences")
         if self.min_characters > self.max_characters:
             raise rule(
-                f"{self._said('min_characters')}, accepted is at most max_characters = {self.max_characters}",
+                f"{self.said('min_characters')}, accepted is at most max_characters = {self.max_characters}",
                 "min_characters",
             )
         return self
 
 
-class Store(_Section):
+class Store(Section):
     """How activations lie on disk: zarr v3, one chunk per level and `chunk_samples` samples."""
 
     dtype: Literal["float32", "float16"] = "float32"
@@ -298,13 +192,13 @@ class Store(_Section):
     @model_validator(mode="after")
     def _mantissa(self) -> Self:
         if self.dtype == "float16" and self.keepbits is not None and self.keepbits > 10:
-            raise rule(f"{self._said('keepbits')}, accepted is at most 10 for float16", "keepbits")
+            raise rule(f"{self.said('keepbits')}, accepted is at most 10 for float16", "keepbits")
         if self.compressor == "none":
-            _refuse_without_effect(self, ("compression_level",), "with compressor: none")
+            refuse_without_effect(self, ("compression_level",), "with compressor: none")
         return self
 
 
-class Activations(_Section):
+class Activations(Section):
     """What is extracted from the model."""
 
     positions: PositiveInt = 1
@@ -325,7 +219,7 @@ class Activations(_Section):
     """How they lie on disk."""
 
 
-class HeldOut(_Section):
+class HeldOut(Section):
     """Training documents that shortcuts are not fitted to, drawn by the study's seed."""
 
     stopping: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -337,14 +231,14 @@ class HeldOut(_Section):
     def _some_are_left(self) -> Self:
         if self.stopping + self.thresholds >= 1:
             raise rule(
-                f"{self._said('stopping')}, accepted is less than 1 - thresholds = {1 - self.thresholds:g}: "
+                f"{self.said('stopping')}, accepted is less than 1 - thresholds = {1 - self.thresholds:g}: "
                 "some documents have to be left to fit to",
                 "stopping",
             )
         return self
 
 
-class Gradient(_Section):
+class Gradient(Section):
     """The papers' solver: minibatch Adam, all levels batched in one process, cosine-decayed step."""
 
     epochs: PositiveInt = 400
@@ -355,18 +249,18 @@ class Gradient(_Section):
     """Adam's step size at the start."""
 
 
-class Identity(_Section):
+class Identity(Section):
     """The state itself, unchanged."""
 
 
-class FullRank(_Section):
+class FullRank(Section):
     """Jump to conclusions (JTC): a full H x H matrix for each level."""
 
     solver: Literal["exact"] = "exact"
     """Least squares."""
 
 
-class LowRank(_Section):
+class LowRank(Section):
     """A rank-r shortcut: njtc, n-njtc or joint."""
 
     rank: Rank | None = None
@@ -379,11 +273,11 @@ class LowRank(_Section):
     @model_validator(mode="after")
     def _options_of_the_solver_in_use(self) -> Self:
         if self.solver != "gradient":
-            _refuse_without_effect(self, ("gradient",), "without solver: gradient")
+            refuse_without_effect(self, ("gradient",), "without solver: gradient")
         return self
 
 
-class Residual(_Section):
+class Residual(Section):
     """h + BatchNorm(h) A B."""
 
     rank: Rank | None = None
@@ -392,7 +286,7 @@ class Residual(_Section):
     """Reduced-rank regression of what the state lacks."""
 
 
-class Distillation(_Section):
+class Distillation(Section):
     """How a kind is trained on the teacher's distribution."""
 
     steps: NonNegativeInt
@@ -411,7 +305,7 @@ class Distillation(_Section):
     @model_validator(mode="after")
     def _options_of_training(self) -> Self:
         if self.steps == 0:
-            _refuse_without_effect(self, ("learning_rate", "patience"), "with steps: 0, which trains nothing")
+            refuse_without_effect(self, ("learning_rate", "patience"), "with steps: 0, which trains nothing")
         return self
 
 
@@ -449,45 +343,7 @@ class Affine(Distillation):
     """Samples of a step."""
 
 
-def _switch(value: Any) -> Any:
-    """A switch that is named is on: with its defaults where it says nothing (null in YAML, or true)."""
-    if value is None or value is True:
-        return {}
-    return None if value is False else value
-
-
-def _with_switches(schema: dict[str, Any]) -> None:
-    """Tell editors of true and false, which `_switch` takes before pydantic sees them."""
-    for member in schema["properties"].values():
-        member["anyOf"].append({"type": "boolean"})
-
-
-class _Switches(_Section):
-    """What a study may leave out: each member has its options, or is None where it is switched off.
-
-    In a study, a member that is named is on, with its defaults if nothing follows; false switches it off.
-    """
-
-    model_config = ConfigDict(json_schema_extra=_with_switches)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _switch_on_what_is_named(cls, given: Any) -> Any:
-        return {key: _switch(value) for key, value in given.items()} if isinstance(given, Mapping) else given
-
-    def names(self) -> tuple[str, ...]:
-        """Names of those switched on."""
-        return tuple(
-            name.replace("_", "-") for name in type(self).model_fields if getattr(self, name) is not None
-        )
-
-    def options(self, name: str) -> dict[str, Any]:
-        """Options of one of them, as plain values."""
-        options: dict[str, Any] = getattr(self, name.replace("-", "_")).model_dump()
-        return options
-
-
-class Shortcuts(_Switches):
+class Shortcuts(Switches):
     """The shortcut kinds to fit: leave one out and it is neither fitted nor evaluated."""
 
     identity: Identity | None = None
@@ -521,7 +377,7 @@ class Shortcuts(_Switches):
         return options
 
 
-class Selection(_Section):
+class Selection(Section):
     """How a jump is selected."""
 
     method: Literal["njtc", "n-njtc"] = "n-njtc"
@@ -531,7 +387,7 @@ class Selection(_Section):
     Distilled jumps have no mse: where the study says mse, theirs is signed-squared-cosine."""
 
 
-class Evaluation(_Section):
+class Evaluation(Section):
     """What is measured on the validation samples."""
 
     precision_at: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 5, 10]
@@ -544,14 +400,14 @@ class Evaluation(_Section):
     """Also the selected jump with each level's own normalisation statistics: what normalisation explains."""
 
 
-class LevelFigure(_Section):
+class LevelFigure(Section):
     """A figure with the exit level on its x axis."""
 
     metrics: Annotated[list[Metric], Field(min_length=1)] = ["precision@1", "surprisal"]
     """Metrics drawn, a panel each: precision@k, surprisal, r2 or kl. Distilled kinds have no r2."""
 
 
-class PredictionFigure(_Section):
+class PredictionFigure(Section):
     """Quality of prediction of some methods."""
 
     methods: Annotated[list[str], Field(min_length=1)] = ["identity", "jtc", "njtc", "n-njtc"]
@@ -565,36 +421,36 @@ class PredictionFigure(_Section):
     """Metrics drawn, a panel each."""
 
 
-class ScoreFigure(_Section):
+class ScoreFigure(Section):
     """The jump x level score matrix."""
 
-    colormap: Annotated[str, AfterValidator(_colormap)] = "cividis"
+    colormap: Colormap = "cividis"
     """A matplotlib colour map."""
 
 
-class ParameterFigure(_Section):
+class ParameterFigure(Section):
     """The table of numbers kept at inference."""
 
 
-class ShareFigure(_Section):
+class ShareFigure(Section):
     """A figure of precisions."""
 
     metrics: Annotated[list[Precision], Field(min_length=1)] = ["precision@1"]
     """Precisions drawn, a panel each: precision@k."""
 
 
-class SpaceFigure(_Section):
+class SpaceFigure(Section):
     """Level x level matrices of the spaces that jumps share."""
 
-    colormap: Annotated[str, AfterValidator(_colormap)] = "cividis"
+    colormap: Colormap = "cividis"
     """A matplotlib colour map."""
 
 
-class RankFigure(_Section):
+class RankFigure(Section):
     """What the ranks of a jump are spent on."""
 
 
-class Figures(_Switches):
+class Figures(Switches):
     """Figures to draw: those that a study names, and those of the default study unless they are false."""
 
     methods: LevelFigure | None = LevelFigure()
@@ -626,7 +482,7 @@ class Figures(_Switches):
         return given
 
 
-class LevelPairs(_Section):
+class LevelPairs(Section):
     """Quality of fit from every level to every later one (JTC Fig. 2, N-NJTC Fig. 2)."""
 
     methods: Annotated[list[Literal["identity", "jtc", "njtc", "n-njtc"]], Field(min_length=1)] = [
@@ -638,17 +494,17 @@ class LevelPairs(_Section):
     """Kinds fitted to every pair of levels, exactly."""
     rank: Rank | None = None
     """Of njtc and n-njtc: r, or below 1 the part of H that it is; null means 0.01."""
-    colormap: Annotated[str, AfterValidator(_colormap)] = "cividis"
+    colormap: Colormap = "cividis"
     """A matplotlib colour map."""
 
     @model_validator(mode="after")
     def _options_of_the_methods_in_use(self) -> Self:
         if not {"njtc", "n-njtc"} & set(self.methods):
-            _refuse_without_effect(self, ("rank",), "without njtc and n-njtc")
+            refuse_without_effect(self, ("rank",), "without njtc and n-njtc")
         return self
 
 
-class SubModules(_Section):
+class SubModules(Section):
     """Parts of all blocks above a level replaced by linear maps (JTC section 6)."""
 
     parts: Annotated[list[Literal["attention", "feed-forward", "norms"]], Field(min_length=1)] = [
@@ -665,7 +521,7 @@ class SubModules(_Section):
     """Metrics drawn, a panel each: precision@k or surprisal."""
 
 
-class EarlyExit(_Section):
+class EarlyExit(Section):
     """Exit at the first level that is confident enough (JTC section 5)."""
 
     methods: Annotated[list[str], Field(min_length=1)] | None = None
@@ -688,11 +544,11 @@ class EarlyExit(_Section):
     @model_validator(mode="after")
     def _options_of_the_rules_in_use(self) -> Self:
         if "decaying" not in self.rules:
-            _refuse_without_effect(self, ("tau", "length"), "without the rule decaying")
+            refuse_without_effect(self, ("tau", "length"), "without the rule decaying")
         return self
 
 
-class Transfer(_Section):
+class Transfer(Section):
     """Shortcuts fitted and selected on one corpus, evaluated on the study's others."""
 
     methods: Annotated[list[str], Field(min_length=1)] | None = None
@@ -701,11 +557,11 @@ class Transfer(_Section):
     """Metrics drawn, a row of panels each."""
 
 
-class Criteria(_Section):
+class Criteria(Section):
     """The jump that each selection criterion chooses, and what that costs."""
 
 
-class RankSweep(_Section):
+class RankSweep(Section):
     """Precision against numbers kept, over the rank."""
 
     ranks: Annotated[list[Rank], Field(min_length=1)] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1]
@@ -722,7 +578,7 @@ class RankSweep(_Section):
     """Metrics drawn, a panel each."""
 
 
-class Experiments(_Switches):
+class Experiments(Switches):
     """Experiments of the papers besides: each is a table and a figure. Leave one out and it is not made."""
 
     level_pairs: Annotated[LevelPairs | None, Field(alias="level-pairs")] = None
@@ -739,10 +595,10 @@ class Experiments(_Switches):
     """What more ranks give."""
 
 
-class Compute(_Section):
+class Compute(Section):
     """Where and how fast to compute. Nothing here decides a result, so no change here reruns a stage."""
 
-    device: Annotated[str, _of_form(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:<index>")] = "auto"
+    device: Annotated[str, of_form(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:<index>")] = "auto"
     """auto (a GPU where there is one), cpu, cuda, cuda:1, ..."""
     device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = None
     """auto spreads a large model over the GPUs of a job (needs accelerate)."""
@@ -750,7 +606,7 @@ class Compute(_Section):
     """Tokens in one forward pass, padding included."""
 
 
-class Study(_Section):
+class Study(Section):
     """models x corpora x shortcut kinds x evaluations."""
 
     study: Name
@@ -788,7 +644,7 @@ class Study(_Section):
                 if possible
                 else f"but the study has none to select from: switch shortcuts.{self.selection.method} on"
             )
-            raise rule(f"{self.selection._said('method')}, {accepted}", "selection/method")
+            raise rule(f"{self.selection.said('method')}, {accepted}", "selection/method")
         if self.evaluation.normalised and self.selection.method != "n-njtc":
             raise rule(
                 f"true given, but selection.method is {self.selection.method!r}: only n-njtc has "
@@ -798,7 +654,7 @@ class Study(_Section):
         deepest = max(self.evaluation.precision_at)
         if deepest > self.activations.top_k:
             raise rule(
-                f"{self.evaluation._said('precision_at', deepest)}, accepted is at most activations.top_k = "
+                f"{self.evaluation.said('precision_at', deepest)}, accepted is at most activations.top_k = "
                 f"{self.activations.top_k}",
                 "evaluation/precision_at",
             )
@@ -815,7 +671,7 @@ class Study(_Section):
             for metric in getattr(section, "metrics", ()):
                 if metric not in measured:
                     raise rule(
-                        f"{section._said('metrics', metric)}, but evaluation.precision_at is "
+                        f"{section.said('metrics', metric)}, but evaluation.precision_at is "
                         f"{self.evaluation.precision_at}",
                         f"{path}/metrics",
                     )
@@ -826,13 +682,13 @@ class Study(_Section):
                 known = checksums.setdefault((source.wheel, source.file), source.sha256)
                 if source.wheel and (known or "").lower() != (source.sha256 or "").lower():
                     raise rule(
-                        f"{source._said('sha256')}, but the study gives another checksum, or none, for the "
+                        f"{source.said('sha256')}, but the study gives another checksum, or none, for the "
                         "same file elsewhere",
                         f"{group}/{name}/sha256",
                     )
         return self
 
-    def _check_r2_is_measured(self, path: str, section: _Section) -> None:
+    def _check_r2_is_measured(self, path: str, section: Section) -> None:
         """Distilled kinds have no r2: a figure of r2 needs a kind that has."""
         if "r2" not in getattr(section, "metrics", ()):
             return
@@ -841,12 +697,12 @@ class Study(_Section):
         )
         if all(self.fitted_as(method) in DISTILLED_METHODS for method in drawn):
             raise rule(
-                f"{section._said('metrics', 'r2')}, but the methods drawn are {', '.join(drawn)}: distilled "
+                f"{section.said('metrics', 'r2')}, but the methods drawn are {', '.join(drawn)}: distilled "
                 "kinds predict no state that r2 could compare; accepted are the other metrics",
                 f"{path}/metrics",
             )
 
-    def _switched_on(self) -> Iterator[tuple[str, _Section]]:
+    def _switched_on(self) -> Iterator[tuple[str, Section]]:
         """Figures and experiments that are on, with the path of each."""
         for group, switches in (("figures", self.figures), ("experiments", self.experiments)):
             for name in switches.names():
@@ -861,7 +717,7 @@ class Study(_Section):
             for method in getattr(section, "methods", None) or ():
                 if method not in evaluated:
                     raise rule(
-                        f"{section._said('methods', method)}, but the study evaluates {', '.join(evaluated)}",
+                        f"{section.said('methods', method)}, but the study evaluates {', '.join(evaluated)}",
                         f"{path}/methods",
                     )
         if self.experiments.transfer is not None and len(self.corpora) < 2:
@@ -992,9 +848,9 @@ def parse_study(config: Mapping[str, Any], places: Mapping[KeyPath, str] | None 
         One line a mistake: where it stands, the key, the value given and what is accepted.
     """
     places = places or {}
-    mistakes = list(_unusable_values(config, (), places))
+    mistakes = list(unusable_values(config, (), places))
     if mistakes:
-        raise StudyError("\n".join(mistakes[:_MOST_MISTAKES]))
+        raise StudyError("\n".join(mistakes))
     try:
         return Study.model_validate(config)
     except ValidationError as error:
@@ -1018,61 +874,9 @@ def load_study(*paths: str | Path, settings: Sequence[str] = ()) -> Study:
     StudyError
         If a file is missing, is no YAML mapping, or does not describe a study.
     """
-    contents = [_from_the_working_folder(read_study_file(path), Path(path).parent) for path in paths]
+    contents = [from_the_working_folder(read_study_file(path), Path(path).parent) for path in paths]
     content = merge([*contents, *map(read_setting, settings)])
     return parse_study(content.values, content.places)
-
-
-def _from_the_working_folder(content: Content, folder: Path) -> Content:
-    """Make the paths of a study file, which are relative to its folder, relative to the working folder.
-
-    Below the working folder they stay relative, so that a whole checkout can move without a rerun.
-    """
-    here = os.path.relpath(folder)
-    if here == ".":
-        return content
-    values = dict(content.values)
-    for group, keys in (("models", ("folder", "gguf")), ("corpora", ("path", "dataset"))):
-        if not isinstance(values.get(group), dict):
-            continue
-        values[group] = dict(values[group])
-        for name, source in values[group].items():
-            if not isinstance(source, dict):
-                continue
-            for key in keys:
-                given = source.get(key)
-                if not isinstance(given, str) or not given or "\0" in given or os.path.isabs(given):
-                    continue
-                found = os.path.normpath(os.path.join(folder, given))
-                if key == "dataset" and not os.path.isdir(found):
-                    continue  # a name on the hub
-                relative = os.path.relpath(found)
-                source = source | {key: os.path.abspath(found) if relative.startswith("..") else relative}
-            values[group][name] = source
-    return Content(values, content.places)
-
-
-def _unusable_values(value: Any, path: KeyPath, places: Mapping[KeyPath, str]) -> Iterator[str]:
-    """Lines for what no key of a study can hold: control characters, and a list that repeats itself."""
-    start = place_of(path, places) + ".".join(map(shown_key, path))
-    if isinstance(value, Mapping):
-        for key, member in value.items():
-            if isinstance(key, str) and not _is_plain(key):
-                place = place_of((*path, key), places)
-                yield f"{place}{shown(key)}: a key without control characters was expected"
-            yield from _unusable_values(member, (*path, key), places)
-    elif isinstance(value, list):
-        for index, member in enumerate(value):
-            yield from _unusable_values(member, (*path, index), places)
-        counts = Counter(shown(member) for member in value if isinstance(member, str | int | float))
-        yield from (f"{start}: {member} given twice" for member, count in counts.items() if count > 1)
-    elif isinstance(value, str) and not _is_plain(value):
-        yield f"{start}: {shown(value)} given, text without control characters was expected"
-
-
-def _is_plain(text: str) -> bool:
-    # Cc: control characters; Cs: halves of surrogate pairs, which no file name or text can hold.
-    return not any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
 
 
 @functools.cache

@@ -176,7 +176,7 @@ def read_setting(argument: str) -> Content:
     """
     key, equals, value = argument.partition("=")
     path = tuple(key.split("."))
-    if not equals or not all(path):
+    if not equals or not all(path) or len(path) > _DEEPEST:
         raise StudyError(f"{argument!r} given, accepted is KEY=VALUE such as seed=3 or selection.metric=mse")
     values, places = _read(value, f"--config {key}")
     for step in reversed(path):
