@@ -63,7 +63,7 @@ localrules:
 rule all:
     default_target: True
     input:
-        pairs(*TABLES),
+        pairs(*sorted(TABLES)),
         pairs(
             *(
                 f"figures/{figure}.{suffix}"
@@ -71,6 +71,10 @@ rule all:
                 for suffix in (("svg", "png", "csv") if figure == "selected" else ("svg", "png"))
             )
         ),
+
+
+onstart:
+    write_owner(Path(RESULTS), STUDY_FILES)
 
 
 onsuccess:

@@ -27,6 +27,7 @@ from onejump.plan import (
     submodules_cost,
     uses_gpu,
 )
+from onejump.results_owner import check_owner, write_owner
 from onejump.sources import check_before_run
 from onejump.study import DISTILLED_METHODS, load_study
 
@@ -44,6 +45,7 @@ try:
     )
     if workflow.is_main_process:
         check_before_run(STUDY, Path("results"))
+        check_owner(Path("results", STUDY.study), STUDY_FILES)
 except StudyError as error:
     sys.exit(f"The study is not valid:\n{error}")
 except OneJumpError as error:
@@ -225,19 +227,16 @@ TABLES_OF_EXPERIMENTS = {
 
 # What a run leaves for each model and corpus besides figures. A table that was deleted is made again only if it is
 # named here, as the figure drawn from it may still be there.
-TABLES = [
+TABLES = {
     *("scores.parquet", "selection.json", "evaluation.parquet", "parameters.parquet"),
     *(["distilled-scores.parquet", "distilled-selection.json"] if "distilled" in METHODS else []),
     *(["analysis.parquet"] if STUDY.figures.spaces or STUDY.figures.ranks else []),
-    *sorted(
-        {
-            table.removeprefix(f"{PAIR}/")
-            for experiment in EXPERIMENTS
-            for table in TABLES_OF_EXPERIMENTS[experiment].values()
-        }
-        - {"evaluation.parquet", "selection.json"}
+    *(
+        table.removeprefix(f"{PAIR}/")
+        for experiment in EXPERIMENTS
+        for table in TABLES_OF_EXPERIMENTS[experiment].values()
     ),
-]
+}
 
 
 # The report lists figures by their labels, which it sorts: numbers give the order.
