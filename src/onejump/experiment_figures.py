@@ -119,8 +119,8 @@ def _draw_early_exit(inputs: Inputs, options: dict[str, Any]) -> Figure:
         of_rule = curves[curves["rule"] == rule]
         for method in methods:
             rows = of_rule[of_rule["method"] == method].sort_values("blocks")
-            look = LOOKS[method]
-            ax.plot(rows["blocks"], rows["agreement"], color=look.colour, linestyle=look.line, linewidth=1.3)
+            style = LOOKS[method].style() | {"marker": "", "linewidth": 1.3}
+            ax.plot(rows["blocks"], rows["agreement"], **style)
         for target in targets:
             ax.axhline(target, color=QUIET, linewidth=0.8, linestyle=":", zorder=1.5)
         ax.set(
@@ -314,8 +314,7 @@ def _draw_rank_sweep(inputs: Inputs, options: dict[str, Any]) -> Figure:
             rows = table[(table["method"] == method) & (table["metric"] == metric)]
             points = rows.groupby("rank").agg({"numbers": "first", "value": "mean"})
             look = LOOKS[method]
-            style = {"color": look.colour, "linestyle": look.line, "marker": look.marker}
-            ax.plot(points["numbers"], points["value"], label=method_label(method), **style)
+            ax.plot(points["numbers"], points["value"], label=method_label(method), **look.style())
             for rank, numbers, value in points.itertuples():
                 ax.annotate(
                     str(rank),

@@ -186,8 +186,8 @@ def draw_ranks(inputs: Inputs, options: dict[str, Any]) -> Figure:
         for ax, curves in ((variance, held), (loss, lost)):
             ranks = np.arange(curves.shape[1])
             ax.fill_between(ranks, curves.min(0), curves.max(0), color=look.colour, alpha=0.18, linewidth=0)
-            style = {"color": look.colour, "linestyle": look.line, "marker": look.marker}
-            ax.plot(ranks, curves.mean(0), label=method, markevery=max(1, len(ranks) // 8), **style)
+            every = max(1, len(ranks) // 8)
+            ax.plot(ranks, curves.mean(0), label=method, markevery=every, **look.style())
     variance.set(ylabel="share of the last level's variance", ylim=(0, 1.03))
     loss.set(ylabel="cross-entropy to the teacher (nats)")
     for ax in (variance, loss):

@@ -70,10 +70,7 @@ def curve_of(table: pd.DataFrame, metric: str, method: str, label: str) -> Curve
     rows = table[(table["method"] == method) & (table["metric"] == metric)].sort_values("level")
     style: dict[str, Any] = {}
     if method in LOOKS:
-        look = LOOKS[method]
-        style = {"color": look.colour, "linestyle": look.line, "marker": look.marker}
-        # Lines with more gaps lie on top, so that of two equal curves both are seen.
-        style["zorder"] = 3.0 - 0.5 * look.ink()
+        style = LOOKS[method].style()
         step = max(1, len(rows) // 8)
         style["markevery"] = (list(LOOKS).index(method) * step // len(LOOKS), step)
     return Curve(
