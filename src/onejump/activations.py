@@ -124,12 +124,15 @@ def make_prompts(
     return sorted(prompts, key=lambda prompt: (-len(prompt.tokens), prompt.sentence))
 
 
-def batches(prompts: Sequence[Prompt], batch_tokens: int) -> Iterator[Sequence[Prompt]]:
+def batches(
+    prompts: Sequence[Prompt], batch_tokens: int, context: int | None = None
+) -> Iterator[Sequence[Prompt]]:
     """Cut prompts, sorted by falling length, into batches of at most `batch_tokens` tokens with padding.
 
     A batch that is large enough to run fast (an eighth of that) ends where prompts get a tenth shorter than
     its longest: padding them would cost more than another batch. A prompt that alone is longer than
-    `batch_tokens` makes a batch of its own.
+    `batch_tokens` makes a batch of its own; so does one longer than `context` (`Transformer.context`), whose
+    states would depend on its neighbours, and theirs on it.
     """
     start = 0
     while start < len(prompts):
@@ -138,6 +141,8 @@ def batches(prompts: Sequence[Prompt], batch_tokens: int) -> Iterator[Sequence[P
         enough = start + max(1, batch_tokens // 8 // longest)
         while stop > enough and len(prompts[stop - 1].tokens) < 0.9 * longest:
             stop -= 1
+        if context is not None and longest > context:
+            stop = start + 1
         yield prompts[start:stop]
         start = stop
 
@@ -304,7 +309,7 @@ def write_shard(
         ) as writer,
         tqdm(total=sum(len(prompt.tokens) for prompt in prompts), unit="token", disable=None) as progress,
     ):
-        for batch in batches(prompts, batch_tokens):
+        for batch in batches(prompts, batch_tokens, transformer.context):
             tokens, rows, positions = pad(batch, transformer.padding)
             states, last = read(tokens, rows, positions)
             sentence = np.asarray([batch[row].sentence for row in rows.tolist()])

@@ -22,6 +22,7 @@ from onejump.anatomy import (
 from onejump.errors import ModelError
 from onejump.named import blocks_of, named_modules
 from onejump.norms import TOLERANCE
+from onejump.rope import forget_lengths, original_context
 from onejump.seen import given_to, state_of
 
 
@@ -47,6 +48,9 @@ class Transformer:
         Whether a token's state depends on the tokens before it only.
     padding : int
         Token that pads the sentences of a batch to one length.
+    context : int or None
+        Tokens beyond which a sequence has to be run alone, as the frequencies of its rotary positions depend
+        on the longest sequence of a batch (longrope, dynamic scaling); None for most models.
     blocks : torch.nn.ModuleList
         The L blocks.
     head : Head
@@ -70,6 +74,7 @@ class Transformer:
                 "accepted"
             )
         named = named_modules(model, modules or {})
+        self.context = original_context(text_config(model))
         unembedding = named.get("head") or find_unembedding(model)
         if "blocks" in named:
             self.blocks: nn.ModuleList = blocks_of(named["blocks"], self._try)
@@ -117,14 +122,37 @@ class Transformer:
         -------
         Tensor of shape (L + 1, n, H)
             In the model's dtype, on the device of the first block.
+
+        Raises
+        ------
+        ModelError
+            If several sequences are given at once, padded to more than `context` tokens.
         """
         levels: list[Tensor] = []
         with self._reading(levels, rows, positions):
-            self._run(self.body, tokens)
+            self.run(tokens)
         return torch.stack([level.to(levels[0].device) for level in levels])
+
+    def run(self, tokens: Tensor) -> None:
+        """Run the model, but for its head, over sequences (n, length), padded on the right with `padding`.
+
+        Raises
+        ------
+        ModelError
+            If several sequences are given at once, padded to more than `context` tokens.
+        """
+        if self.context is not None and len(tokens) > 1 and tokens.shape[1] > self.context:
+            raise ModelError(
+                f"{type(self.model).__name__}: {len(tokens)} sequences of up to {tokens.shape[1]} tokens "
+                f"given; beyond its original context of {self.context} tokens a state depends on the longest "
+                "sequence run with it: run such sequences one by one"
+            )
+        self._run(self.body, tokens)
 
     def _run(self, module: nn.Module, tokens: Tensor) -> Any:
         tokens = tokens.to(self.device)
+        if self.context is not None:
+            forget_lengths(self.body)
         if self.causal:
             return module(tokens, use_cache=False)
         return module(tokens, attention_mask=(tokens != self.padding).long())

@@ -92,7 +92,7 @@ class Part:
             last.append(_at(_first(returned), rows, positions))
 
         with self._watched(see), self._transformer.blocks[-1].register_forward_hook(see_last):
-            self._transformer.body(tokens.to(self._transformer.device), use_cache=False)
+            self._transformer.run(tokens)
         return read, last[0]
 
     @contextmanager
@@ -142,7 +142,7 @@ class Part:
             not_seen.discard(module)
 
         with self._watched(see):
-            self._transformer.body(_probe_tokens(self._transformer), use_cache=False)
+            self._transformer.run(_probe_tokens(self._transformer))
         if not_seen:
             raise ModelError(f"{self.where(min(not_seen))} was found, but the model runs without it")
         return behind
@@ -214,7 +214,7 @@ class Pass:
         handles = [block.register_forward_pre_hook(before, with_kwargs=True) for block in self._blocks]
         handles.append(self._blocks[-1].register_forward_hook(after_last))
         try:
-            transformer.body(tokens.to(transformer.device), use_cache=False)
+            transformer.run(tokens)
         finally:
             for handle in handles:
                 handle.remove()
@@ -364,7 +364,7 @@ def evaluate(
     """
     found: dict[tuple[int, str], list[Tensor]] = {}
     with tqdm(total=sum(len(prompt.tokens) for prompt in prompts), unit="token", disable=None) as progress:
-        for batch in batches(prompts, batch_tokens):
+        for batch in batches(prompts, batch_tokens, transformer.context):
             tokens, rows, positions = pad(batch, transformer.padding)
             run = Pass(transformer, tokens, levels)
             with part.replaced(maps):
