@@ -10,7 +10,7 @@ SNAKEMAKE = $(BIN)/snakemake --configfile "$(STUDY)"
 .DEFAULT_GOAL := run
 
 run: .venv/installed
-	$(SNAKEMAKE)
+	$(BIN)/onejump run "$(STUDY)"
 	@$(MAKE) --no-print-directory report
 	@$(BIN)/onejump summary "$(STUDY)"
 

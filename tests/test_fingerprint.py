@@ -119,7 +119,7 @@ def test_every_name_of_the_package_is_there() -> None:
 def test_nothing_is_pickled_and_nothing_evaluated() -> None:
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
-        for forbidden in ("import pickle", "torch.load", "torch.save", "eval(", "exec(", "allow_pickle"):
+        for forbidden in ("import pickle", "torch.load", "torch.save", "eval(", "exec(", "allow_pickle=True"):
             assert forbidden not in text.replace(".eval()", ""), f"{forbidden} in {path.name}"
 
 

@@ -104,6 +104,8 @@ def test_what_is_missing_is_named_by_its_key(here: Path) -> None:
     ):
         [line] = mistakes(model)
         assert line.startswith(said)
+    [line] = mistakes(corpus={"dataset": "../data/saved/text"})
+    assert line.startswith("corpora.c.dataset: '../data/saved/text' given, but there is no such folder")
     assert len(mistakes({"folder": "nowhere"}, {"path": "nowhere"})) == 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from onejump.errors import ModelError, OneJumpError, StudyError
 from onejump.files import read_json
 from onejump.gguf_header import read_gguf_sizes
 from onejump.study import Corpus, Model, Study
+from onejump.study_values import HUB_NAME
 
 # Under which names configurations of transformers state L and H.
 _BLOCKS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -94,6 +96,11 @@ def check_known_sizes(study: Study, results: Path) -> None:
 
 def _corpus_mistakes(corpus: Corpus) -> Iterator[str]:
     if corpus.dataset is not None:
+        if not Path(corpus.dataset).is_dir() and not re.fullmatch(HUB_NAME, corpus.dataset):
+            yield (
+                f"dataset: {corpus.dataset!r} given, but there is no such folder, and a name on the Hugging "
+                "Face hub looks like wikimedia/wikipedia"
+            )
         saved = ("dataset_info.json", "dataset_dict.json")
         if any(Path(corpus.dataset, name).is_file() for name in saved):
             for key in ("subset", "revision"):

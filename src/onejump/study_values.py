@@ -85,10 +85,11 @@ Metric = Annotated[str, of_form(rf"{_PRECISION}|surprisal|r2|kl", "precision@<k>
 Precision = Annotated[str, of_form(_PRECISION, "precision@<k>, such as precision@1")]
 Prediction = Annotated[str, of_form(rf"{_PRECISION}|surprisal", "precision@<k> or surprisal")]
 Language = Annotated[str, AfterValidator(_language)]
+HUB_NAME = r"(?!.*(--|\.\.))(\w[\w.-]*/)?\w[\w.-]{0,95}"
 HubName = Annotated[
     str,
     of_form(
-        r"(?!.*(--|\.\.))(\w[\w.-]*/)?\w[\w.-]{0,95}",
+        HUB_NAME,
         "a name on the Hugging Face hub, such as openai-community/gpt2 (a folder of this machine: folder)",
     ),
 ]
