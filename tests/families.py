@@ -114,6 +114,7 @@ _BESIDES: dict[str, dict[str, Any]] = {
     "RoCBertConfig": {"pronunciation_embed_dim": 8, "pronunciation_vocab_size": 10}
     | {"shape_embed_dim": 8, "shape_vocab_size": 10},
     "UltrabertConfig": {"prediction_head_size": 24},
+    "RwkvConfig": {"rescale_every": 2},
     "XmodConfig": {"default_language": "en_XX"},
     "YoutuConfig": _LATENT,
     "Zamba2Config": {"layers_block_type": ["linear_attention", "hybrid", "linear_attention"]}

@@ -42,6 +42,16 @@ def test_pickled_weights_are_read_if_asked_for_only(folder: Path, tmp_path: Path
     assert json.loads(paths[0].read_text(encoding="utf-8"))["allow_pickle"] is True
 
 
+@pytest.mark.parametrize(
+    ("allowed", "message"),
+    [(False, r"no safetensors; .* allow_pickle: true"), (True, r"no file named .*safetensors, or .*\.bin")],
+)
+def test_a_folder_without_weights_is_named(allowed: bool, message: str, folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=message):
+        load_model(str(folder), device="cpu", allow_pickle=allowed)
+
+
 class _Code:
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -83,9 +83,8 @@ def find_blocks(body: nn.Module, config: Any, run: Callable[[], Any]) -> nn.Modu
     wanted = blocks_stated(config)
     lists = {name: module for name, module in body.named_modules() if isinstance(module, nn.ModuleList)}
     called = calls((module for modules in lists.values() for module in modules), run)
-    run_by_list = {
-        name: [module for module in called if module in set(modules)] for name, modules in lists.items()
-    }
+    members = {name: set(modules) for name, modules in lists.items()}
+    run_by_list = {name: [module for module in called if module in members[name]] for name in lists}
     found = [name for name, modules in run_by_list.items() if len(modules) == wanted]
     # Lists inside a block (experts, say) can run as often as the blocks, but lie deeper.
     found.sort(key=lambda name: name.count("."))

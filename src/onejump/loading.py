@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -235,6 +236,8 @@ def resolve_hub(hub: str, revision: str | None, *, allow_pickle: bool = False) -
 def _loading(source: str) -> Iterator[None]:
     from transformers.utils import logging
 
+    # Otherwise transformers takes weights that a converter proposed, where a repository has none itself.
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     # Its bar counts tensors, hundreds a second: next to the stages' own bars that is noise.
     logging.disable_progress_bar()
     try:
@@ -246,10 +249,10 @@ def _loading(source: str) -> Iterator[None]:
         if "weights_only" in reason:
             # torch would advise to read all of a pickle, which runs what is in it.
             reason = "its pickled weights hold other things than tensors: safetensors are accepted"
-        elif "safetensors" in reason and "no file named" in reason:
+        elif "safetensors found in directory" in reason or "use_safetensors=True" in reason:
             reason = (
                 "it holds no safetensors; if its weights are pickled (.bin) and you trust them, say "
-                "allow_pickle: true for this model"
+                "allow_pickle: true for them"
             )
         raise ModelError(f"{source}: the model could not be loaded: {reason[:500]}") from error
 
