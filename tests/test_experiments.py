@@ -61,6 +61,7 @@ def test_transfer_holds_a_corpus_own_shortcuts_against_others(experiments: Proje
     folder = experiments.folder / PAIR.parent
     table = pd.read_parquet(folder / "stories" / "transfer.parquet")
     assert set(table["corpus"]) == {"stories"}
+    assert set(table["seen"]) == {0}
     assert set(zip(table["fitted_on"], table["target"], strict=True)) == {
         ("stories", "stories"),
         ("stories", "code"),

@@ -48,6 +48,11 @@ class Drawn(NamedTuple):
     sentence: str
 
 
+def normalised(text: str) -> str:
+    """A text without what does not make it another one: white space, case, invisible characters."""
+    return " ".join(without_invisible(unicodedata.normalize("NFKC", text)).split()).casefold()
+
+
 def place(text: str, kind: str, seed: int) -> Place:
     """Side and order of a text.
 
@@ -58,8 +63,7 @@ def place(text: str, kind: str, seed: int) -> Place:
         A document of one sentence has not the side of that sentence.
     seed : int
     """
-    normal = " ".join(without_invisible(unicodedata.normalize("NFKC", text)).split()).casefold()
-    content = f"{kind} {seed}\n".encode() + normal.encode(errors="surrogatepass")
+    content = f"{kind} {seed}\n".encode() + normalised(text).encode(errors="surrogatepass")
     digest = hashlib.blake2b(content, digest_size=32).digest()
     training = int.from_bytes(digest[:8], "big") < TRAINING_SHARE * 2**64
     return Place("training" if training else "validation", digest[8:16], digest[16:])

@@ -147,9 +147,8 @@ class Corpus(Section):
     training: PositiveInt
     """Sentences to fit and select on."""
     validation: PositiveInt
-    """Sentences to evaluate on, from other documents than the training sentences: a hash says which side a
-    document is on, and which a sentence, so that about 39% of all sentences can serve training and 14%
-    validation."""
+    """Sentences to evaluate on, from other documents than the training sentences: a hash of its text puts
+    a document on either side, three of four on that of training."""
     min_characters: PositiveInt = 20
     """Shorter sentences are left out."""
     max_characters: PositiveInt = 1000

@@ -39,6 +39,7 @@ rule transfer:
     input:
         evaluations=of_transfers(*(f"evaluation/{method}.parquet" for method in STUDY.transferred())),
         selections=of_transfers("selection.json"),
+        corpora=[f"{RESULTS}/corpora/{corpus}.parquet" for corpus in STUDY.corpora],
     output:
         f"{PAIR}/transfer.parquet",
     log:
@@ -47,6 +48,7 @@ rule transfer:
         "../../envs/onejump.yaml"
     params:
         pairs=transfers,
+        corpora=list(STUDY.corpora),
         code=fingerprint("transfer"),
     message:
         "Shortcuts of {wildcards.corpus} on every corpus, {wildcards.model}"

@@ -13,4 +13,5 @@ with job(snakemake):
         {pair: evaluations[i * of_each : (i + 1) * of_each] for i, pair in enumerate(pairs)},
         dict(zip(pairs, map(Path, snakemake.input.selections), strict=True)),
         corpus=snakemake.wildcards.corpus,
+        corpora=dict(zip(snakemake.params.corpora, map(Path, snakemake.input.corpora), strict=True)),
     )
