@@ -35,7 +35,8 @@ class Norm(NamedTuple):
     """(width,), float32."""
 
 
-@torch.inference_mode()
+# Not in inference mode: what comes of it stays in the head, which may be trained through.
+@torch.no_grad()
 def understand_norm(norm: nn.Module, width: int, device: torch.device | str = "cpu") -> Norm:
     """Measure what a norm does by running a float32 copy of it, whatever its class and weights are called.
 
@@ -131,7 +132,7 @@ def _off(norm: nn.Module, found: Norm, states: Tensor) -> float:
     return off if math.isfinite(off) else math.inf
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def understand_activation(
     dense: nn.Module, norm: nn.Module, run: Callable[[], Any], dtype: torch.dtype
 ) -> str:
