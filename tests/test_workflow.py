@@ -63,7 +63,11 @@ def test_a_run_leaves_what_is_promised(finished: Project) -> None:
     assert evaluation["value"].notna().all()
     drawn = {path.name for path in (pair / "figures").iterdir()}
     names = ("methods", "selected", "alternatives", "scores", "parameters")
-    assert drawn == {f"{name}.{suffix}" for name in names for suffix in ("svg", "png")}
+    assert drawn == {f"{name}.{suffix}" for name in names for suffix in ("svg", "png")} | {"selected.csv"}
+    shown = pd.read_csv(pair / "figures" / "selected.csv").set_index("shortcut")
+    assert shown.index[0].startswith("selected jump (OJFA), level ")
+    mean = evaluation.query("method == 'jtc' and metric == 'surprisal'")["value"].mean()
+    assert shown.loc["jtc", "surprisal"] == round(mean, 3)
     scores = pd.read_parquet(pair / "scores.parquet")
     assert len(scores) == 3 * 4 * 4
 
