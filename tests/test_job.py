@@ -77,3 +77,15 @@ def test_a_job_that_ends_at_a_random_moment_leaves_whole_files(
     ]
     run = subprocess.run(program, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_what_the_library_warns_of_is_said_on_the_terminal_too(
+    snakemake: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with job(snakemake):
+        logging.getLogger("onejump.corpus").warning("few documents")
+        logging.getLogger("onejump.corpus").info("many words")
+        logging.getLogger("another").warning("chatter")
+    assert capsys.readouterr().err == "corpus stories: few documents\n"
+    log = Path(snakemake.log[0]).read_text(encoding="utf-8")
+    assert all(said in log for said in ("few documents", "many words", "chatter"))

@@ -104,6 +104,7 @@ def test_every_study_of_the_project_is_valid_and_named_once(path: Path) -> None:
         ("corpora/c/split", "train", ["corpora.c.split: 'train' given", "no effect without dataset"]),
         ("corpora/c", {"path": "a.txt", "text": "x", "training": 1, "validation": 1}, ["c.text: 'x' given"]),
         ("corpora/c/language", "English", ["corpora.c.language: 'English' given", "such as en, de or zh"]),
+        ("corpora/c/language", "qq", ["corpora.c.language: 'qq' given", "such as en, de or zh"]),
         ("corpora/c/min_characters", 2000, ["c.min_characters: 2000 given", "max_characters = 1000"]),
         ("activations/store", {"compressor": "none", "compression_level": 3}, ["store.compression_level: 3"]),
         ("activations/store", {"dtype": "float16", "keepbits": 11}, ["store.keepbits: 11 given", "float16"]),

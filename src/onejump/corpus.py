@@ -23,7 +23,7 @@ FEW_DOCUMENTS = 30
 """A split of fewer documents is warned of: standard errors and thresholds rest on documents."""
 _LARGE_SHARE = 0.2
 
-logger = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 
 def split_sentences(
@@ -205,7 +205,7 @@ def build_corpus(
     )
     described = describe_splits(table)
     for split, found in described.items():
-        logger.info(
+        _LOG.info(
             "%s: %d sentences of %d documents, at most %.2g%% of one",
             split,
             found["sentences"],
@@ -213,7 +213,7 @@ def build_corpus(
             100 * found["largest_share"],
         )
     for line in warnings_of_splits(described):
-        logger.warning("%s", line)
+        _LOG.warning("%s", line)
     write_table(output, table)
     if summary is not None:
         write_json(summary, described)

@@ -47,7 +47,13 @@ def job(snakemake: Any) -> Iterator[None]:
     log.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(log, mode="w", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # What the library itself warns of is said on the terminal too, where a log would not be opened.
+    terminal = logging.StreamHandler()
+    terminal.setFormatter(logging.Formatter(f"{what}: %(message)s"))
+    terminal.addFilter(
+        lambda record: record.levelno == logging.WARNING and record.name.startswith("onejump.")
+    )
+    logging.basicConfig(level=logging.INFO, handlers=[handler, terminal], force=True)
     logging.captureWarnings(True)
     for chatty in ("httpx", "httpcore", "matplotlib", "fontTools"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -11,7 +11,7 @@ import pandas as pd
 from onejump.files import read_json, read_table, write_table
 from onejump.sides import normalised
 
-logger = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 FromTo = tuple[str, str]
 """The corpus that shortcuts were fitted and selected on, and the one that they are used on."""
@@ -50,7 +50,7 @@ def collect_transfer(
         found["jump"] = read_json(selections[fitted_on, target])["jump"]
         found["seen"] = count_seen(read_table(corpora[fitted_on]), read_table(corpora[target]))
         if found["seen"].any():
-            logger.warning(
+            _LOG.warning(
                 "from %s to %s: %d validation sentences of %s are training sentences of %s too",
                 *(fitted_on, target, found["seen"].iloc[0], target, fitted_on),
             )
