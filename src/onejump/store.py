@@ -52,7 +52,7 @@ SAMPLE_ARRAYS = {
 }
 
 
-_REMEDY = "delete this shard and run the same command again"
+_REMEDY = "delete this shard and run snakemake again"
 
 
 class Storable(NamedTuple):
