@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from onejump.errors import OneJumpError
+from onejump.parent import end_with_parent
 
 
 class _Stopped(KeyboardInterrupt):
@@ -61,6 +62,7 @@ def job(snakemake: Any) -> Iterator[None]:
     logging.info("%s: started, threads: %s", what, snakemake.threads)
     try:
         with _stopping():
+            end_with_parent()
             yield
     except OneJumpError as error:
         _fail(what, str(error))

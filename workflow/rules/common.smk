@@ -27,7 +27,9 @@ from onejump.plan import (
     submodules_cost,
     uses_gpu,
 )
+from onejump.parent import name_parent
 from onejump.results_owner import check_owner, write_owner
+from onejump.run_lock import enter_run
 from onejump.sources import check_before_run
 from onejump.study import DISTILLED_METHODS, load_study
 
@@ -46,10 +48,14 @@ try:
     if workflow.is_main_process:
         check_before_run(STUDY, Path("results"))
         check_owner(Path("results", STUDY.study), STUDY_FILES)
+        if not workflow.output_settings.dryrun:
+            told = enter_run(Path(".snakemake"), on_cluster=workflow.resource_settings.nodes is not None)
+            print(told or "", end="\n" if told else "", file=sys.stderr)
 except StudyError as error:
     sys.exit(f"The study is not valid:\n{error}")
 except OneJumpError as error:
     sys.exit(str(error))
+name_parent()
 if not workflow.overwrite_configfiles:
 
     configfile: "config.yaml"
