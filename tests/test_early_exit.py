@@ -91,9 +91,9 @@ def test_confidences_are_those_of_the_head(
         table = confidences(store, head, {"m": shortcuts.__getitem__}, samples=samples)
         rows = np.arange(SAMPLES) if samples is None else samples.numpy().nonzero()[0]
         teacher = softmax_by_hand(head, torch.from_numpy(store.level(LEVELS)).double()).argmax(1)[rows]
-        assert list(table) == ["method", "sample", "position", "level", "probability", "hit"]
+        assert list(table) == ["method", "sample", "document", "position", "level", "probability", "hit"]
         kinds = table.dtypes.astype(str).drop("method").tolist()
-        assert kinds == ["int32", "int32", "int16", "float32", "bool"]
+        assert kinds == ["int32", "int64", "int32", "int16", "float32", "bool"]
         assert len(table) == LEVELS * len(rows)
         for level in range(LEVELS):
             found = table[table["level"] == level]
@@ -143,9 +143,8 @@ def some_confidences(seed: int, samples: int = 40, levels: int = 5, coarse: bool
     right[:, -1] **= 3
     if coarse:  # ties
         p = (p * 8).round() / 8
-    return Confidences(
-        p, generator.random(p.shape) < right, generator.integers(0, 30, samples).astype(np.int32)
-    )
+    positions = generator.integers(0, 30, samples).astype(np.int32)
+    return Confidences(p, generator.random(p.shape) < right, positions, np.arange(samples))
 
 
 @given(st.integers(0, 10_000), st.floats(0, 1.2), st.integers(0, 4), st.booleans())
@@ -278,7 +277,7 @@ def test_a_level_that_is_too_sure_needs_a_threshold_of_its_own() -> None:
         p = generator.random((2000, 6))
         right = p.copy()
         right[:, 0] = 0.05  # its confidence says nothing
-        return Confidences(p, generator.random(p.shape) < right, np.zeros(2000, np.int32))
+        return Confidences(p, generator.random(p.shape) < right, np.zeros(2000, np.int32), np.arange(2000))
 
     seen, unseen = draw(), draw()
     blocks = {}
@@ -301,7 +300,7 @@ def test_rules_and_levels_that_are_not(make_store: MakeStore) -> None:
 
 @pytest.fixture
 def study(tmp_path: Path, make_head: MakeHead, make_store: MakeStore, levels_of_data: Data) -> dict[str, Any]:
-    """Training and validation shards, a head, and the table of 30 training documents, 9 for thresholds."""
+    """Training and validation shards, a head, and the table of 30 training documents, 12 for thresholds."""
     head = make_head(H, V)
     head.save(tmp_path / "head.safetensors")
     training = make_store(levels_of_data(LEVELS + 1, 300, H), sizes=[170, 130], head=head)
@@ -310,7 +309,7 @@ def study(tmp_path: Path, make_head: MakeHead, make_store: MakeStore, levels_of_
     ids = np.arange(300)
     table = pd.DataFrame({"sentence_id": ids, "document": [f"d{i // 10}" for i in ids], "split": "training"})
     write_table(corpus, table)
-    assign_documents(documents, corpus, stopping=0.1, thresholds=0.3, seed=5)
+    assign_documents(documents, corpus, stopping=0.1, thresholds=0.4, seed=5)
     return {"training": training, "validation": validation, "documents": documents, "head": head}
 
 
@@ -328,7 +327,7 @@ def test_shortcuts_without_the_held_out_documents(method: str, study: dict[str, 
         device="cpu",
     )
     kept = ~samples_with_role(store, study["documents"], "thresholds").numpy()
-    assert kept.sum() == 210
+    assert kept.sum() == 180
     levels = [store.level(level).astype(np.float64)[kept] for level in range(LEVELS + 1)]
     x, y = (np.concatenate(levels[:-1]), np.concatenate([levels[-1]] * LEVELS))
     name = "all-levels.safetensors"
@@ -358,7 +357,7 @@ def measured(study: dict[str, Any], tmp_path: Path, method: str, **options: Any)
     """Tables of both splits."""
     paths = tmp_path / f"{method}-held-out.parquet", tmp_path / f"{method}-validation.parquet"
     head = tmp_path / "head.safetensors"
-    drawn = {"documents": study["documents"]}
+    drawn = {"documents": study["documents"], "role": "thresholds"}
     for path, split, more in zip(paths, ("training", "validation"), (drawn, {}), strict=True):
         measure_confidences(path, study[split].paths, head, method=method, device="cpu", **more, **options)
     return paths
@@ -384,7 +383,7 @@ def test_the_stage(study: dict[str, Any], tmp_path: Path) -> None:
         ),
     ]
     held_out = samples_with_role(study["training"], study["documents"], "thresholds").numpy().nonzero()[0]
-    assert len(held_out) == 90
+    assert len(held_out) == 120
     tables = [pd.read_parquet(path) for path in pairs[0]]
     assert sorted(tables[0]["sample"].unique()) == held_out.tolist()
     assert tables[1]["sample"].nunique() == SAMPLES
@@ -412,7 +411,11 @@ def test_the_stage(study: dict[str, Any], tmp_path: Path) -> None:
     about = ["model", "corpus", "method", "rule"]
     assert list(curve) == [*about, "split", "threshold", "agreement", "blocks", "n"]
     columns = ["agreement", "agreement_stderr", "blocks", "saved", "saved_stderr", "reached", "n"]
+    columns += ["documents", "held_out_n", "held_out_documents", "note"]
     assert list(saving) == [*about, "target", "threshold", *columns]
+    assert set(zip(saving["held_out_n"], saving["held_out_documents"], saving["documents"], strict=True)) == {
+        (120, 12, SAMPLES)
+    }
     every = {(method, rule) for method in methods for rule in RULES}
     assert set(curve.groupby(["method", "rule"]).groups) == every
     assert len(saving) == 2 * len(every)
@@ -421,7 +424,10 @@ def test_the_stage(study: dict[str, Any], tmp_path: Path) -> None:
     assert (never["agreement"] == 1).all()
     assert (never["blocks"] == LEVELS).all()
     assert (curve.groupby(["method", "rule", "split"])["blocks"].diff().dropna() >= 0).all()
-    assert curve.groupby("split")["n"].unique().map(list).to_dict() == {"held-out": [90], "validation": [150]}
+    assert curve.groupby("split")["n"].unique().map(list).to_dict() == {
+        "held-out": [120],
+        "validation": [150],
+    }
     seen, unseen = (Confidences.of(table) for table in tables)
     for target in (0.9, 0.6):
         row = saving[
@@ -445,11 +451,12 @@ def test_the_stage(study: dict[str, Any], tmp_path: Path) -> None:
 
 def test_a_target_out_of_reach_is_never_exiting(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
-    n = 30
+    n = 600
     table = pd.DataFrame(
         {
             "method": "wrong",
             "sample": np.repeat(np.arange(n), 2),
+            "document": np.repeat(np.arange(n), 2),
             "position": 0,
             "level": np.tile([0, 1], n),
             "probability": generator.random(2 * n).astype(np.float32),
@@ -470,5 +477,60 @@ def test_a_target_out_of_reach_is_never_exiting(tmp_path: Path) -> None:
     both = [path], [tmp_path / "other.parquet"]
     with pytest.raises(OneJumpError, match=r"wrong.parquet is of wrong, but .*other.parquet of right"):
         compare_exits(tmp_path / "curves.parquet", savings, *both, model="m", corpus="c")
-    with pytest.raises(OneJumpError, match="59 rows given, 30 samples at 2 levels expected"):
+    with pytest.raises(OneJumpError, match="1199 rows given, 600 samples at 2 levels expected"):
         Confidences.of(table.iloc[1:])
+
+
+@pytest.mark.parametrize(
+    ("samples", "documents", "reached"), [(99, 99, False), (100, 99, True), (400, 9, False), (400, 10, True)]
+)
+def test_no_threshold_is_chosen_on_too_few_samples_or_documents(
+    samples: int, documents: int, reached: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All agree and are sure, so that any threshold seems to do."""
+    table = pd.DataFrame(
+        {
+            "method": "sure",
+            "sample": np.repeat(np.arange(samples), 2),
+            "document": np.repeat(np.arange(samples) % documents, 2),
+            "position": 0,
+            "level": np.tile([0, 1], samples),
+            "probability": np.float32(0.99),
+            "hit": True,
+        }
+    )
+    paths = [tmp_path / "sure.parquet"]
+    write_table(paths[0], table)
+    curves, savings = tmp_path / "curves.parquet", tmp_path / "savings.parquet"
+    compare_exits(curves, savings, paths, paths, rules=["fixed"], targets=[0.95, 0.5], model="m", corpus="c")
+    saving = pd.read_parquet(savings).set_index("target")
+    assert saving.loc[0.95, "reached"] == reached
+    assert saving.loc[0.95, "saved"] == float(reached)
+    assert (saving.loc[0.95, "note"] == "") == reached
+    assert saving.loc[0.5, "reached"] == (documents >= 10)
+    said = f"sure: no threshold for an agreement of 0.95: there are {samples} held-out samples of {documents}"
+    assert (said in caplog.text) is not reached
+    assert "at least 100 samples of 10 documents are needed" in caplog.text or reached
+
+
+def test_odds_that_rest_on_few_agreements_are_told(tmp_path: Path) -> None:
+    found = some_confidences(0, samples=300, levels=3)
+    hits = found.hits.copy()
+    hits[4:, 1] = False
+    table = pd.DataFrame(
+        {
+            "method": "m",
+            "sample": np.tile(np.arange(300), 3),
+            "document": np.tile(np.arange(300), 3),
+            "position": 0,
+            "level": np.repeat(np.arange(3), 300),
+            "probability": found.probabilities.T.ravel(),
+            "hit": hits.T.ravel(),
+        }
+    )
+    path, savings = tmp_path / "m.parquet", tmp_path / "savings.parquet"
+    write_table(path, table)
+    compare_exits(tmp_path / "curves.parquet", savings, [path], [path], from_level=1, model="m", corpus="c")
+    notes = pd.read_parquet(savings).groupby("rule")["note"].unique().map(list)
+    assert notes["fixed"] == notes["decaying"] == [""]
+    assert notes["per-level"] == ["fewer than 5 held-out samples agree at level 1: its odds are a guess"]

@@ -14,6 +14,7 @@ import torch
 from sklearn.metrics import r2_score
 
 from onejump.activations import Prompt, extract
+from onejump.errors import OneJumpError
 from onejump.evaluation import arbitrary_jumps, count_parameters, evaluate, evaluate_method
 from onejump.files import write_json
 from onejump.head import Head
@@ -122,6 +123,35 @@ def test_the_teacher_predicts_itself(
             assert value(table, "identity", level, metric) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("part", [2**22, 3000])
+def test_samples_of_one_document_are_not_independent(
+    part: int, transformer: Transformer, store: ActivationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With every sample given twice, as of one document, all errors are those of the samples given once."""
+    monkeypatch.setitem(evaluation._LOGITS, "cpu", part)
+    (jump, *_) = shortcuts_of(store, "n-njtc")
+    twice = ActivationStore([*store.paths, *store.paths])
+    documents = np.tile(np.arange(SAMPLES), 2)
+    methods = {"n-njtc": lambda _: jump}
+    once = evaluate(store, transformer.head, methods, precision_at=(1,))
+    given = evaluate(twice, transformer.head, methods, documents=documents, precision_at=(1,))
+    assert set(once["n"]) == set(given["documents"]) == set(once["documents"]) == {SAMPLES}
+    assert set(given["n"]) == {2 * SAMPLES}
+    np.testing.assert_allclose(given["value"], once["value"], rtol=1e-5)
+    np.testing.assert_allclose(given["stderr"], once["stderr"], rtol=1e-5)
+
+
+def test_one_document_has_no_error_and_precisions_need_their_tokens(
+    transformer: Transformer, store: ActivationStore
+) -> None:
+    methods = {"identity": lambda _: Identity()}
+    table = evaluate(store, transformer.head, methods, documents=np.zeros(SAMPLES), precision_at=(1,))
+    assert table["value"].notna().all()
+    assert table["stderr"].isna().all()
+    with pytest.raises(OneJumpError, match=r"precision_at: 11 given, but .* keeps the 10 most likely tokens"):
+        evaluate(store, transformer.head, methods, precision_at=(1, 11))
+
+
 def test_r2_is_scikit_learns_with_constant_coordinates(
     make_store: MakeStore, levels_of_data: Data, make_head: Callable[..., Head]
 ) -> None:
@@ -151,7 +181,8 @@ def test_standard_error_of_r2_is_the_linearised_ones_and_near_the_bootstraps(
         ratios = errors.sum(0) / total
         influence = ((errors - ratios * deviations) / total).mean(1)
         found = value(table, "n-njtc", level, "r2", "stderr")
-        assert found == pytest.approx(np.sqrt(np.square(influence).sum()), rel=1e-4)
+        variance = np.square(influence).sum() * SAMPLES / (SAMPLES - 1)  # each sentence is a document
+        assert found == pytest.approx(np.sqrt(variance), rel=1e-4)
         picks = [generator.integers(0, SAMPLES, SAMPLES) for _ in range(300)]
         spread = np.std([r2_score(last[pick], predicted[pick]) for pick in picks])
         assert found == pytest.approx(spread, rel=0.25)

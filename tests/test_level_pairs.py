@@ -174,11 +174,12 @@ def test_the_stage_writes_a_table(make_store: MakeStore, split: Split, tmp_path:
         device="cpu",
     )
     table = read_table(output)
-    assert list(table) == ["model", "corpus", "method", "source", "target", "r2", "n"]
+    assert list(table) == ["model", "corpus", "method", "source", "target", "r2", "n", "documents"]
     assert set(table["model"]) == {"some-model"}
     assert set(table["corpus"]) == {"some-corpus"}
     expected = level_pairs(training, validation, ["identity", "njtc"], 3, CPU)
-    pd.testing.assert_frame_equal(table.drop(columns=["model", "corpus"]), expected)
+    assert (table["documents"] == 150).all()
+    pd.testing.assert_frame_equal(table.drop(columns=["model", "corpus", "documents"]), expected)
 
 
 @pytest.mark.parametrize(

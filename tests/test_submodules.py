@@ -307,12 +307,16 @@ def test_a_replaced_part_is_that_of_a_swapped_model(family: str, part: str) -> N
                 theirs, ours = (m(torch.tensor([prompt.tokens])).logits[0] for m in (model, swapped))
             by_hand += [metrics_by_hand(theirs[i], ours[i]) for i in prompt.positions]
         expected = pd.DataFrame(by_hand)
+        sentences = np.repeat([prompt.sentence for prompt in prompts], [len(p.positions) for p in prompts])
         found = table[table["level"] == level].set_index("metric")
         assert (found["n"] == len(by_hand)).all()
         assert found["value"]["overflow"] == 0
         for metric in expected:
             assert found["value"][metric] == pytest.approx(expected[metric].mean(), rel=1e-3)
-            assert found["stderr"][metric] == pytest.approx(expected[metric].sem(), rel=2e-3)
+            # Positions of one sentence are not independent.
+            apart = (expected[metric] - expected[metric].mean()).groupby(sentences).sum()
+            variance = np.square(apart).sum() * len(prompts) / (len(prompts) - 1)
+            assert found["stderr"][metric] == pytest.approx(np.sqrt(variance) / len(by_hand), rel=2e-3)
         assert expected["surprisal"].mean() > 0.5  # the swap does matter
 
 
@@ -486,12 +490,13 @@ def test_the_stages(study: dict[str, Any], tiny_model_folder: Path, tmp_path: Pa
     named: dict[str, Any] = {"model_name": "tiny", "corpus_name": "stories", "precision_at": [1, 5]}
     evaluate_parts(tmp_path / "out.parquet", maps, step=3, samples=9, **named, **study)
     table = read_table(tmp_path / "out.parquet")
-    assert list(table) == ["model", "corpus", "part", "level", "metric", "value", "stderr", "n"]
+    assert list(table) == ["model", "corpus", "part", "level", "metric", "value", "stderr", "n", "documents"]
     assert set(zip(table["model"], table["corpus"], strict=True)) == {("tiny", "stories")}
     assert set(table["metric"]) == {"precision@1", "precision@5", "surprisal", "kl", "overflow"}
     assert set(zip(table["part"], table["level"], strict=True)) == {(p, k) for p in PARTS for k in (0, 3)}
     assert len(table) == 3 * 2 * 5
     assert (table["n"] == 9).all()
+    assert (table["documents"] < 9).all()
 
     # The same samples as those of the stage "activations", every third sentence of the validation split.
     chosen = read_table(study["corpus"]).iloc[60:85:3]
@@ -504,7 +509,10 @@ def test_the_stages(study: dict[str, Any], tiny_model_folder: Path, tmp_path: Pa
     for part, path in maps.items():
         of_model, folder = Part(transformer, part), ShortcutFolder(path)
         fitted = [folder.load(module) for module in range(len(folder))]
-        again = evaluate(of_model, fitted, transformer, prompts, [0, 3], precision_at=[1, 5])
+        of_sentences = dict(zip(chosen["sentence_id"], chosen["document"], strict=True))
+        again = evaluate(
+            of_model, fitted, transformer, prompts, [0, 3], documents=of_sentences, precision_at=[1, 5]
+        )
         found = table[table["part"] == part].drop(columns=["model", "corpus"]).reset_index(drop=True)
         pd.testing.assert_frame_equal(found, again, rtol=1e-4)
 

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from onejump.device import pick_device
-from onejump.evaluation import top_metrics
+from onejump.evaluation import check_kept_tokens, top_metrics
 from onejump.files import read_json, write_table
 from onejump.head import Head
+from onejump.held_out import documents_of_samples
 from onejump.maps import LowRank, ShortcutFolder
 from onejump.selection import logits_of_jumps
+from onejump.standard_errors import Clusters
 from onejump.store import ActivationStore
 
 RANDOM = "random"
@@ -75,6 +77,7 @@ def compare_criteria(
     shortcuts: Path,
     selection: Path,
     *,
+    documents: Path | None = None,
     precision_at: Sequence[int],
     model: str,
     corpus: str,
@@ -86,8 +89,8 @@ def compare_criteria(
     ----------
     output : Path
         Table with columns model, corpus, criterion, jump, metric, value (mean over levels and samples),
-        stderr, n. Rows of the criterion "jump" are of every jump; those of "random" have no jump, and as
-        stderr the standard deviation between jumps.
+        stderr, n, documents. Rows of the criterion "jump" are of every jump; those of "random" have no jump,
+        and as stderr the standard deviation between jumps.
     shards : sequence of Path
         Validation shards.
     head : Path
@@ -96,17 +99,27 @@ def compare_criteria(
         Folder of the kind that the study selects from.
     selection : Path
         Of the selection stage.
+    documents : Path, optional
+        Table of the stage "document roles", for the standard errors (`onejump.standard_errors`). Unless
+        given, each sentence counts as a document.
     precision_at : sequence of int
+
+    Raises
+    ------
+    OneJumpError
+        If the store keeps fewer most likely tokens than a precision looks at.
     """
     on = pick_device(device)
     store, jumps = ActivationStore(shards), ShortcutFolder(shortcuts).low_rank()
+    check_kept_tokens(store, precision_at)
+    clusters = Clusters(documents_of_samples(store, documents))
     found = metrics_of_jumps(store, Head.load(head).to(on), jumps, precision_at)
     means = {metric: values.mean(1) for metric, values in found.items()}
     rows: list[tuple[str, int | None, str, float, float]] = []
     chosen = [("jump", jump) for jump in range(len(jumps))]
     chosen += choices(read_json(selection)["by_metric"], means)
     for metric, of_jumps in means.items():
-        errors = found[metric].std(1) / store.samples**0.5
+        _, errors = clusters.of_values(found[metric].T)
         rows += [
             (criterion, jump, metric, float(of_jumps[jump]), float(errors[jump]))
             for criterion, jump in chosen
@@ -114,5 +127,5 @@ def compare_criteria(
         spread = float(of_jumps.std()) if len(jumps) > 1 else 0.0
         rows.append((RANDOM, None, metric, float(of_jumps.mean()), spread))
     table = pd.DataFrame(rows, columns=["criterion", "jump", "metric", "value", "stderr"])
-    table = table.astype({"jump": "Int64"}).assign(n=store.samples)
+    table = table.astype({"jump": "Int64"}).assign(n=store.samples, documents=clusters.documents)
     write_table(output, table, model=model, corpus=corpus)

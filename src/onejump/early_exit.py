@@ -18,6 +18,8 @@ backwards or by coordinate ascent, fit the held-out samples better and others no
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,15 +32,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from onejump.device import pick_device
-from onejump.document_roles import THRESHOLDS
+from onejump.document_roles import FEW_DOCUMENTS
 from onejump.errors import OneJumpError, StudyError
 from onejump.evaluation import Exits, ShortcutAt, methods_of
 from onejump.exit_head import ExitHead
 from onejump.files import read_table, write_table
 from onejump.head import Head
-from onejump.held_out import samples_with_role
+from onejump.held_out import documents_of_samples, samples_with_role
 from onejump.logit_parts import samples_together
 from onejump.maps import LowRank, Shortcut
+from onejump.standard_errors import Clusters
 from onejump.store import ActivationStore
 
 Floats = NDArray[np.float64]
@@ -53,6 +56,10 @@ _LARGEST = 1 - 2.0**-24
 _SURE = 600.0
 # Steps of a calibration, and what a step still has to gain.
 _NEWTON, _CONVERGED = 100, 1e-10
+# Disagreements to expect among the samples that a threshold is chosen on, and agreements that the calibration
+# of a level needs.
+_DISAGREEMENTS = _AGREEMENTS = 5
+_LOG = logging.getLogger(__name__)
 
 
 @torch.inference_mode()
@@ -62,6 +69,7 @@ def confidences(
     methods: Mapping[str, ShortcutAt],
     *,
     samples: Tensor | None = None,
+    documents: NDArray[Any] | None = None,
     device: torch.device | str = "cpu",
 ) -> pd.DataFrame:
     """What methods think of their most likely token, at all early-exit levels.
@@ -73,13 +81,15 @@ def confidences(
     methods : mapping of name -> function of a level that gives its shortcut
     samples : Tensor of shape (samples,), bool, optional
         Which of them; all unless given.
+    documents : ndarray of shape (samples,), optional
+        The document of each sample of the store; unless given, each sentence counts as one.
     device : torch.device
 
     Returns
     -------
     DataFrame
-        Columns method, sample (number in the store), position, level, probability (of the most likely token)
-        and hit (whether it is the full model's most likely token).
+        Columns method, sample (number in the store), document, position, level, probability (of the most
+        likely token) and hit (whether it is the full model's most likely token).
     """
     head = head.to(device)
     exits = Exits(head, methods, device)
@@ -96,8 +106,10 @@ def confidences(
             for method, (shortcut, exit_head) in at_level.items():
                 logits = _logits(states, shortcut, exit_head, head)
                 found[method][level, part] = _confidence(logits, tokens).cpu()
+    from_documents = store.of_samples("sentence") if documents is None else documents
     of_samples = {
         "sample": np.tile(rows.astype(np.int32), levels),
+        "document": np.tile(from_documents[rows].astype(np.int64), levels),
         "position": np.tile(store.of_samples("position")[rows].astype(np.int32), levels),
         "level": np.repeat(np.arange(levels, dtype=np.int16), len(rows)),
     }
@@ -131,6 +143,7 @@ def measure_confidences(
     shortcuts: Path | None,
     selection: Path | None = None,
     documents: Path | None = None,
+    role: str | None = None,
     device: str = "auto",
 ) -> None:
     """The stage's first half: the confidences of one method.
@@ -147,14 +160,18 @@ def measure_confidences(
         As of `evaluation.evaluate_method`. On training shards, shortcuts that were not fitted to the
         documents for thresholds: confidence in what was fitted to comes too easily.
     documents : Path, optional
-        Table of the stage "document roles": then only samples of the documents for thresholds.
+        Table of the stage "document roles"; without it each sentence counts as a document.
+    role : {"thresholds"}, optional
+        Only samples of documents of this role.
     device : str
     """
     store = ActivationStore(shards)
     on = pick_device(device)
     methods = methods_of(method, shortcuts, selection, levels=store.levels - 1, device=on)
-    samples = None if documents is None else samples_with_role(store, documents, THRESHOLDS)
-    write_table(output, confidences(store, Head.load(head), methods, samples=samples, device=on))
+    samples = None if documents is None or role is None else samples_with_role(store, documents, role)
+    of_samples = documents_of_samples(store, documents)
+    table = confidences(store, Head.load(head), methods, samples=samples, documents=of_samples, device=on)
+    write_table(output, table)
 
 
 class Confidences(NamedTuple):
@@ -165,6 +182,8 @@ class Confidences(NamedTuple):
     hits: NDArray[np.bool_]
     """(n, L)."""
     positions: NDArray[np.int32]
+    """(n,)."""
+    documents: NDArray[np.int64]
     """(n,)."""
 
     @classmethod
@@ -186,7 +205,8 @@ class Confidences(NamedTuple):
         def matrix(column: str) -> NDArray[Any]:
             return table[column].to_numpy().reshape(levels, samples).T
 
-        return cls(matrix("probability").astype(np.float64), matrix("hit"), matrix("position")[:, 0])
+        probabilities = matrix("probability").astype(np.float64)
+        return cls(probabilities, matrix("hit"), matrix("position")[:, 0], matrix("document")[:, 0])
 
 
 class Calibration:
@@ -399,7 +419,11 @@ def compare_exits(
     savings : Path
         Table with columns model, corpus, method, rule, target, threshold (chosen on held-out samples); as
         found on validation samples agreement, agreement_stderr, blocks (mean), saved (1 - blocks / L),
-        saved_stderr; reached (whether any exits reached the target on held-out samples), n.
+        saved_stderr; reached (whether any exits reached the target on held-out samples), n and documents (of
+        validation); held_out_n, held_out_documents; note (what to know about a threshold, or empty). Where
+        the held-out samples or documents are too few for a target (`samples_needed`), no threshold is
+        chosen: reached is false, the threshold inf, and the note says so. Standard errors are those of
+        `onejump.standard_errors`.
     held_out, validation : sequence of Path
         Tables of `measure_confidences`, of the same methods in the same order.
     rules : sequence of {"fixed", "decaying", "per-level"}
@@ -422,12 +446,54 @@ def compare_exits(
             thresholds = on_held_out.thresholds(_SWEPT)
             for split, sweep in (("held-out", on_held_out), ("validation", on_validation)):
                 swept.append(_curve({**about, "split": split}, sweep, thresholds))
-            chosen += [
-                {**about, **_saving(on_validation, target, on_held_out.reaching(target))}
-                for target in targets
-            ]
+            documents = Clusters(unseen.documents)
+            for target in targets:
+                refused = too_few(seen, target)
+                threshold = np.inf if refused else on_held_out.reaching(target)
+                note = refused or (_few_agreements(seen, from_level) if name == "per-level" else "")
+                about_held_out = {
+                    "held_out_n": len(seen.hits),
+                    "held_out_documents": len(np.unique(seen.documents)),
+                    "note": note,
+                }
+                chosen.append(about | _saving(on_validation, target, threshold, documents) | about_held_out)
+    found = pd.DataFrame(chosen)
+    for text, of_note in found[found["note"] != ""].groupby("note", sort=False):
+        _LOG.warning("%s: %s", ", ".join(of_note["method"].unique()), text)
     write_table(curves, pd.concat(swept, ignore_index=True))
-    write_table(savings, pd.DataFrame(chosen))
+    write_table(savings, found)
+
+
+def samples_needed(target: float) -> int:
+    """Held-out samples that a threshold for an agreement has to be chosen on.
+
+    So many that an exit policy which just reaches the target is expected to disagree five times; for targets
+    above .99, as many as for .99.
+    """
+    return math.ceil(round(_DISAGREEMENTS / max(1 - target, 0.01), 6))
+
+
+def too_few(held_out: Confidences, target: float) -> str:
+    """Why no threshold can be chosen on held-out samples, or an empty text if it can."""
+    samples, documents = len(held_out.hits), len(np.unique(held_out.documents))
+    needed = samples_needed(target)
+    if samples >= needed and documents >= FEW_DOCUMENTS:
+        return ""
+    return (
+        f"no threshold for an agreement of {target:g}: there are {samples} held-out samples of {documents} "
+        f"documents, and at least {needed} samples of {FEW_DOCUMENTS} documents are needed; more training "
+        "sentences, or a larger held_out.thresholds, give them"
+    )
+
+
+def _few_agreements(held_out: Confidences, from_level: int) -> str:
+    """Levels whose odds rest on the prior of their calibration more than on samples."""
+    agreeing = held_out.hits.sum(0)
+    levels = [level for level in range(from_level, len(agreeing)) if agreeing[level] < _AGREEMENTS]
+    if not levels:
+        return ""
+    named = ", ".join(map(str, levels))
+    return f"fewer than {_AGREEMENTS} held-out samples agree at level {named}: its odds are a guess"
 
 
 def _pairs(
@@ -450,22 +516,20 @@ def _curve(about: dict[str, str], sweep: Sweep, thresholds: Floats) -> pd.DataFr
     return pd.DataFrame({**about, **columns})
 
 
-def _saving(sweep: Sweep, target: float, threshold: float) -> dict[str, Any]:
+def _saving(sweep: Sweep, target: float, threshold: float, documents: Clusters) -> dict[str, Any]:
     agreed, blocks = sweep.exits(threshold)
     saved = 1 - blocks / sweep.levels
+    values = torch.from_numpy(np.stack([agreed.astype(np.float64), saved], 1))
+    agreement_stderr, saved_stderr = documents.of_values(values)[1].tolist()
     return {
         "target": target,
         "threshold": threshold,
         "agreement": agreed.mean(),
-        "agreement_stderr": _stderr(agreed),
+        "agreement_stderr": agreement_stderr,
         "blocks": blocks.mean(),
         "saved": saved.mean(),
-        "saved_stderr": _stderr(saved),
+        "saved_stderr": saved_stderr,
         "reached": bool(np.isfinite(threshold)),
         "n": sweep.samples,
+        "documents": documents.documents,
     }
-
-
-def _stderr(values: NDArray[Any]) -> float:
-    """Standard error of a mean over samples."""
-    return float(values.std() / np.sqrt(max(1, len(values) - 1)))

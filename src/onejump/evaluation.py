@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from onejump.device import pick_device
+from onejump.errors import OneJumpError
 from onejump.exit_head import ExitHead
 from onejump.files import read_json, read_table, write_table
 from onejump.head import Head
+from onejump.held_out import documents_of_samples
 from onejump.logit_parts import samples_together
 from onejump.maps import NNJTC, Identity, LowRank, Shortcut, ShortcutFolder
+from onejump.standard_errors import ClusteredR2, Clusters, Variation
 from onejump.store import ActivationStore
 
 ShortcutAt = Callable[[int], Shortcut]
@@ -69,85 +73,13 @@ def top_metrics(
     return metrics, normaliser
 
 
-class _Variation:
-    """Spread of the last level's states: what r2 is measured against."""
-
-    def __init__(self, store: ActivationStore, device: torch.device | str) -> None:
-        last = [store.levels - 1]
-        self.mean = torch.zeros(store.hidden, dtype=torch.float64, device=device)
-        for (states,) in store.blocks(last):
-            self.mean += torch.from_numpy(states).to(device).double().sum(0) / store.samples
-        # D'D of the squared deviations D (n, H).
-        self.gram = torch.zeros(store.hidden, store.hidden, dtype=torch.float64, device=device)
-        total = torch.zeros_like(self.mean)
-        for (states,) in store.blocks(last):
-            deviations = self.squared_deviations(torch.from_numpy(states).to(device))
-            total += deviations.sum(0)
-            self.gram.addmm_(deviations.T, deviations)
-        # 0 where a coordinate is constant.
-        self.inverse_total = torch.where(total > 0, 1 / total, 0.0)
-
-    def squared_deviations(self, last: Tensor) -> Tensor:
-        """(y - mean)^2 of last-level states y, (n, H)."""
-        return (last.double() - self.mean).square_()
-
-
-class _R2:
-    """r2 averaged over coordinates, as scikit-learn's `r2_score(..., multioutput="uniform_average")`.
-
-    With squared errors e_ij, squared deviations d_ij, T_j = sum_i d_ij and q_j = sum_i e_ij / T_j, r2 is
-    1 - mean_j q_j. Its standard error is that of the linearised ratio: sample i moves r2 by -(a_i - b_i) / H,
-    where a_i = sum_j e_ij / T_j and b_i = sum_j q_j d_ij / T_j. As q is known at the end only, the sum of
-    (a_i - b_i)^2 is put together from sums of a_i^2, a_i d_i and d_i d_i'.
-    """
-
-    def __init__(self, variation: _Variation) -> None:
-        self._variation = variation
-        self._errors = torch.zeros_like(variation.mean)
-        self._squares = 0.0
-        self._with_deviations = torch.zeros_like(variation.mean)
-
-    def add(self, predicted: Tensor, last: Tensor, deviations: Tensor) -> None:
-        errors = (last - predicted).double().square_()
-        self._errors += errors.sum(0)
-        relative = errors @ self._variation.inverse_total
-        self._squares += float(relative.square().sum())
-        self._with_deviations += relative @ deviations
-
-    def result(self) -> tuple[float, float]:
-        inverse = self._variation.inverse_total
-        # A constant coordinate counts 0 if predicted exactly, else 1.
-        ratios = torch.where(inverse > 0, self._errors * inverse, (self._errors > 0).double())
-        weights = ratios * inverse
-        variance = (
-            self._squares - 2 * weights @ self._with_deviations + weights @ self._variation.gram @ weights
-        )
-        return float(1 - ratios.mean()), float(variance.clamp_min(0).sqrt()) / len(ratios)
-
-
-class _Mean:
-    """Mean of a metric over samples, and its standard error."""
-
-    def __init__(self) -> None:
-        self.total = self.squares = 0.0
-
-    def add(self, values: Tensor) -> None:
-        values = values.double()
-        self.total += float(values.sum())
-        self.squares += float(values.square().sum())
-
-    def result(self, n: int) -> tuple[float, float]:
-        mean = self.total / n
-        variance = max(0.0, self.squares / n - mean**2) * n / max(1, n - 1)
-        return mean, float(np.sqrt(variance / n))
-
-
 @torch.inference_mode()
 def evaluate(
     store: ActivationStore,
     head: Head,
     methods: Mapping[str, ShortcutAt],
     *,
+    documents: NDArray[Any] | None = None,
     precision_at: Sequence[int] = (1, 5, 10),
     device: torch.device | str = "cpu",
 ) -> pd.DataFrame:
@@ -159,46 +91,80 @@ def evaluate(
         Validation samples.
     head : Head
     methods : mapping of name -> function of a level that gives its shortcut
+    documents : ndarray of shape (samples,), optional
+        The document of each sample: those of one document are no independent ones to the standard errors
+        (`onejump.standard_errors`). Unless given, each sentence counts as a document.
     precision_at : sequence of int
 
     Returns
     -------
     DataFrame
-        Columns method, level, metric, value, stderr, n. r2 is there of methods that predict a state
-        (`Shortcut.predicts_state`).
+        Columns method, level, metric, value, stderr, n (samples), documents (how many they are from). r2 is
+        there of methods that predict a state (`Shortcut.predicts_state`).
+
+    Raises
+    ------
+    OneJumpError
+        If the store keeps fewer most likely tokens than a precision looks at.
     """
     head = head.to(device)
+    check_kept_tokens(store, precision_at)
+    clusters = Clusters(store.of_samples("sentence") if documents is None else documents)
     sources = range(store.levels - 1)
-    variation = _Variation(store, device)
-    means: dict[tuple[str, int], dict[str, _Mean]] = {(m, level): {} for m in methods for level in sources}
-    r2: dict[tuple[str, int], _R2] = {}
+    variation = _variation(store, clusters, device)
+    names = [*(f"precision@{k}" for k in precision_at), "surprisal", "kl"]
+    sums = {(method, level): clusters.sums(len(names)) for method in methods for level in sources}
+    r2: dict[tuple[str, int], ClusteredR2] = {}
     exits = Exits(head, methods, device)
-    done = 0
     with tqdm(total=store.samples, unit="sample", disable=None) as progress:
-        for states, last, teacher in _parts(store, head, max(precision_at), device):
-            deviations = variation.squared_deviations(last)
+        for part, states, last, teacher in _parts(store, head, max(precision_at), device):
             for level in sources:
                 for method in methods:
                     shortcut, exit_head = exits.at(method, level)
                     logits, predicted = _predict(states[level], shortcut, exit_head, head)
                     if shortcut.predicts_state:
-                        found = r2.setdefault((method, level), _R2(variation))
-                        found.add(predicted, last, deviations)
+                        if (method, level) not in r2:
+                            r2[method, level] = ClusteredR2(variation, device)
+                        r2[method, level].add(predicted, last, part)
                     metrics = token_metrics(logits, teacher, precision_at)
-                    for metric, values in metrics.items():
-                        means[method, level].setdefault(metric, _Mean()).add(values)
-            done += len(last)
+                    clusters.add(sums[method, level], torch.stack([metrics[n] for n in names], 1), part)
             progress.update(len(last))
-    rows = [
-        (*key, metric, *mean.result(done), done)
-        for key, of_metrics in means.items()
-        for metric, mean in of_metrics.items()
-    ]
-    rows += [(*key, "r2", *found.result(), done) for key, found in r2.items()]
-    columns = ["method", "level", "metric", "value", "stderr", "n"]
-    return pd.DataFrame(rows, columns=columns).sort_values(
-        ["method", "level"], kind="stable", ignore_index=True
-    )
+    rows: list[tuple[str, int, str, float, float]] = []
+    for (method, level), of_clusters in sums.items():
+        means, errors = (found.tolist() for found in clusters.mean_and_error(of_clusters))
+        rows += [(method, level, *found) for found in zip(names, means, errors, strict=True)]
+    rows += [(*key, "r2", *found.result()) for key, found in r2.items()]
+    table = pd.DataFrame(rows, columns=["method", "level", "metric", "value", "stderr"])
+    table = table.assign(n=clusters.samples, documents=clusters.documents)
+    return table.sort_values(["method", "level"], kind="stable", ignore_index=True)
+
+
+def check_kept_tokens(store: ActivationStore, precision_at: Sequence[int]) -> None:
+    """Make sure that a store keeps the most likely tokens that precisions look at.
+
+    Raises
+    ------
+    OneJumpError
+        If it keeps fewer.
+    """
+    kept = store.of_samples("top_tokens").shape[1]
+    if max(precision_at) > kept:
+        raise OneJumpError(
+            f"precision_at: {max(precision_at)} given, but {store.paths[0]} keeps the {kept} most likely "
+            f"tokens of each sample; accepted is at most {kept}"
+        )
+
+
+def _variation(store: ActivationStore, clusters: Clusters, device: torch.device | str) -> Variation:
+    last = [store.levels - 1]
+    mean = torch.zeros(store.hidden, dtype=torch.float64, device=device)
+    for (states,) in store.blocks(last):
+        mean += torch.from_numpy(states).to(device).double().sum(0) / store.samples
+    variation, start = Variation(mean, clusters), 0
+    for (states,) in store.blocks(last):
+        variation.add(torch.from_numpy(states).to(device), slice(start, start + len(states)))
+        start += len(states)
+    return variation
 
 
 class Exits:
@@ -236,17 +202,17 @@ def _predict(
 
 def _parts(
     store: ActivationStore, head: Head, top_k: int, device: torch.device | str
-) -> Iterator[tuple[list[Tensor], Tensor, Teacher]]:
-    """Samples in parts whose logits fit into memory: states of early-exit levels, of the last, teacher."""
+) -> Iterator[tuple[slice, list[Tensor], Tensor, Teacher]]:
+    """Samples in parts whose logits fit into memory: which, states of all levels, of the last, teacher."""
     top_tokens = torch.from_numpy(store.of_samples("top_tokens")[:, :top_k].astype(np.int64))
     rows = samples_together(head, device)
     start = 0
     for block in store.blocks(range(store.levels)):
         for part in range(0, len(block[-1]), rows):
             *states, last = (torch.from_numpy(level[part : part + rows]).to(device) for level in block)
-            stop = start + len(last)
-            yield states, last, _teacher(head.logits(last), top_tokens[start:stop].to(device))
-            start = stop
+            which = slice(start, start + len(last))
+            yield which, states, last, _teacher(head.logits(last), top_tokens[which].to(device))
+            start = which.stop
 
 
 def _teacher(logits: Tensor, top_tokens: Tensor) -> Teacher:
@@ -316,6 +282,7 @@ def evaluate_method(
     selection: Path | None = None,
     arbitrary: Sequence[str | int] = (),
     random: int = 0,
+    documents: Path | None = None,
     precision_at: Sequence[int],
     seed: int = 0,
     model: str,
@@ -327,7 +294,7 @@ def evaluate_method(
     Parameters
     ----------
     output : Path
-        Table with columns model, corpus, method, level, metric, value, stderr, n.
+        Table with columns model, corpus, method, level, metric, value, stderr, n, documents.
     shards : sequence of Path
         Validation shards.
     head : Path
@@ -340,6 +307,8 @@ def evaluate_method(
         The method's folder; for the latter ones that of the method selected from; None for identity.
     selection : Path
         For the latter ones.
+    documents : Path, optional
+        Table of the stage "document roles", for the standard errors.
     """
     store = ActivationStore(shards)
     on = pick_device(device)
@@ -353,7 +322,14 @@ def evaluate_method(
         seed=seed,
         device=on,
     )
-    table = evaluate(store, Head.load(head), methods, precision_at=precision_at, device=on)
+    table = evaluate(
+        store,
+        Head.load(head),
+        methods,
+        documents=documents_of_samples(store, documents),
+        precision_at=precision_at,
+        device=on,
+    )
     write_table(output, table, model=model, corpus=corpus)
 
 

@@ -40,15 +40,18 @@ def samples_with_role(store: ActivationStore, documents: Path, role: str) -> Ten
     return torch.from_numpy(found)
 
 
-def documents_of_samples(store: ActivationStore, documents: Path) -> NDArray[np.int64]:
+def documents_of_samples(store: ActivationStore, documents: Path | None) -> NDArray[np.int64]:
     """The document of each sample of a store, as a number: ndarray of shape (samples,).
 
     Parameters
     ----------
     store : ActivationStore
-    documents : Path
-        Table of the stage "document roles".
+    documents : Path, optional
+        Table of the stage "document roles". Without it each sentence counts as a document: its positions at
+        least are not independent.
     """
+    if documents is None:
+        return store.of_samples("sentence")
     return _of_samples(store, documents, "document").astype(np.int64)
 
 

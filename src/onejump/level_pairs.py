@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from onejump.device import pick_device
 from onejump.errors import StudyError
 from onejump.exact import Factorised, Moments, leading_directions, standardise, with_constant
 from onejump.files import write_table
+from onejump.held_out import documents_of_samples
 from onejump.maps import JTC, NJTC, NNJTC, Identity, Shortcut
 from onejump.rank import rank_for
 from onejump.store import ActivationStore
@@ -273,7 +275,8 @@ def level_pairs(
     Returns
     -------
     DataFrame
-        Columns method, source, target, r2, n (validation samples).
+        Columns method, source, target, r2, n (validation samples). There are no standard errors: they would
+        need sums for every document at every pair of levels.
 
     Raises
     ------
@@ -303,6 +306,7 @@ def measure_level_pairs(
     training: Sequence[Path],
     validation: Sequence[Path],
     *,
+    documents: Path | None = None,
     methods: Sequence[str],
     rank: float | None,
     model: str,
@@ -314,9 +318,12 @@ def measure_level_pairs(
     Parameters
     ----------
     output : Path
-        Table with columns model, corpus, method, source, target, r2, n (validation samples).
+        Table with columns model, corpus, method, source, target, r2, n (validation samples), documents (how
+        many these are from).
     training, validation : sequence of Path
         Shards.
+    documents : Path, optional
+        Table of the stage "document roles"; without it each sentence counts as a document.
     methods : sequence of {"identity", "jtc", "njtc", "n-njtc"}
     rank : int, float or None
         As of `rank_for`.
@@ -327,12 +334,13 @@ def measure_level_pairs(
     StudyError
         If a method is none of these, or the rank is over H.
     """
-    fitted_to = ActivationStore(training)
+    fitted_to, measured_on = ActivationStore(training), ActivationStore(validation)
     table = level_pairs(
         fitted_to,
-        ActivationStore(validation),
+        measured_on,
         methods,
         rank_for(fitted_to.hidden, rank),
         pick_device(device),
     )
+    table["documents"] = len(np.unique(documents_of_samples(measured_on, documents)))
     write_table(output, table, model=model, corpus=corpus)

@@ -22,7 +22,7 @@ def collect_ranks(
     Parameters
     ----------
     output : Path
-        Table with columns model, corpus, method, level, metric, value, stderr, n, rank, numbers.
+        Table with columns model, corpus, method, level, metric, value, stderr, n, documents, rank, numbers.
     evaluations : mapping of (rank as the study gives it, method) -> path
         Tables of `onejump.evaluation.evaluate_method`.
     shortcuts : mapping of the same keys -> folder

@@ -27,6 +27,7 @@ from onejump.held_out import some_of
 from onejump.logit_parts import samples_together
 from onejump.maps import JTC, Shortcut, ShortcutFolder, save_shortcuts
 from onejump.model import Transformer
+from onejump.standard_errors import Clusters
 from onejump.store import ActivationStore, Storable
 
 
@@ -335,6 +336,7 @@ def evaluate(
     prompts: Sequence[Prompt],
     levels: Sequence[int],
     *,
+    documents: Mapping[int, str] | None = None,
     precision_at: Sequence[int] = (1, 5, 10),
     batch_tokens: int = 4096,
 ) -> pd.DataFrame:
@@ -353,6 +355,8 @@ def evaluate(
         Sorted by falling length.
     levels : sequence of int
         Levels, of 0 to L - 1.
+    documents : mapping of sentence -> document, optional
+        For the standard errors (`onejump.standard_errors`); unless given, each sentence counts as a document.
     precision_at : sequence of int
     batch_tokens : int
         Tokens in one forward pass, padding included.
@@ -360,9 +364,10 @@ def evaluate(
     Returns
     -------
     DataFrame
-        Columns part, level, metric, value, stderr, n.
+        Columns part, level, metric, value, stderr, n, documents (how many the n samples are from).
     """
     found: dict[tuple[int, str], list[Tensor]] = {}
+    sentences: list[int] = []
     with tqdm(total=sum(len(prompt.tokens) for prompt in prompts), unit="token", disable=None) as progress:
         for batch in batches(prompts, batch_tokens, transformer.context):
             tokens, rows, positions = pad(batch, transformer.padding)
@@ -370,17 +375,18 @@ def evaluate(
             with part.replaced(maps):
                 finished = [_finish(run, level, rows, positions, part) for level in levels]
             last = _at(run.last, rows, positions)
+            sentences += [batch[row].sentence for row in rows.tolist()]
             for level, metric, values in _metrics(transformer, last, finished, levels, precision_at):
                 found.setdefault((level, metric), []).append(values.cpu())
             progress.update(sum(len(prompt.tokens) for prompt in batch))
-    table = []
+    clusters = Clusters(np.array([s if documents is None else documents[s] for s in sentences]))
+    rows_of_table = []
     for (level, metric), parts in found.items():
-        values = torch.cat(parts).double()
-        n = len(values)
-        stderr = float(values.std(correction=min(1, n - 1))) / n**0.5
-        table.append((part.name, level, metric, float(values.mean()), stderr, n))
-    columns = ["part", "level", "metric", "value", "stderr", "n"]
-    return pd.DataFrame(table, columns=columns).sort_values("level", kind="stable", ignore_index=True)
+        mean, stderr = clusters.of_values(torch.cat(parts))
+        rows_of_table.append((part.name, level, metric, float(mean), float(stderr)))
+    table = pd.DataFrame(rows_of_table, columns=["part", "level", "metric", "value", "stderr"])
+    table = table.assign(n=clusters.samples, documents=clusters.documents)
+    return table.sort_values("level", kind="stable", ignore_index=True)
 
 
 def _finish(run: Pass, level: int, rows: Tensor, positions: Tensor, part: Part) -> Tensor:
@@ -509,7 +515,7 @@ def evaluate_parts(
     Parameters
     ----------
     output : Path
-        Table with columns model, corpus, part, level, metric, value, stderr, n.
+        Table with columns model, corpus, part, level, metric, value, stderr, n, documents.
     maps : mapping of part -> folder
         What `fit_part` wrote.
     model, corpus, seed, options, compute, weights
@@ -551,6 +557,7 @@ def evaluate_parts(
                 transformer,
                 prompts,
                 range(0, transformer.levels - 1, step),
+                documents=dict(zip(sentences["sentence_id"], sentences["document"], strict=True)),
                 precision_at=precision_at,
                 batch_tokens=compute["batch_tokens"],
             )

@@ -4,6 +4,7 @@ rule criteria:
         head=f"{RESULTS}/{{model}}/head.safetensors",
         shortcuts=f"{PAIR}/shortcuts/{STUDY.selection.method}",
         selection=f"{PAIR}/selection.json",
+        documents=documents_of,
         model=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
         f"{PAIR}/criteria.parquet",

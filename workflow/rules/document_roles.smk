@@ -2,6 +2,11 @@
 DOCUMENTS = f"{RESULTS}/corpora/documents/{{corpus}}.parquet"
 
 
+def documents_of(wildcards):
+    """Of the corpus whose samples a job reads."""
+    return DOCUMENTS.format(corpus=sampled_corpus(wildcards))
+
+
 rule document_roles:
     input:
         f"{RESULTS}/corpora/{{corpus}}.parquet",

@@ -26,6 +26,7 @@ rule confidences:
         head=f"{RESULTS}/{{model}}/head.safetensors",
         shortcuts=shortcuts_of,
         selection=selection_of,
+        documents=documents_of,
         model=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
         f"{EXIT}/validation/{{method}}.parquet",
@@ -41,6 +42,7 @@ rule confidences:
     resources:
         **asked_of_the_site(evaluation_cost_of, "confidences"),
     params:
+        role=None,
         code=fingerprint("early_exit"),
     message:
         "Confidence of {wildcards.method}, {wildcards.model} on {wildcards.corpus}"
@@ -54,7 +56,7 @@ use rule confidences as held_out_confidences with:
         head=f"{RESULTS}/{{model}}/head.safetensors",
         shortcuts=unseen_shortcuts_of,
         selection=selection_of,
-        documents=DOCUMENTS,
+        documents=documents_of,
         model=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
         f"{EXIT}/held-out/{{method}}.parquet",
@@ -63,6 +65,7 @@ use rule confidences as held_out_confidences with:
     benchmark:
         f"{PAIR}/benchmarks/early-exit/held-out/{{method}}.tsv"
     params:
+        role="thresholds",
         code=fingerprint("early_exit"),
     message:
         "Confidence of {wildcards.method} on documents for thresholds, {wildcards.model} on {wildcards.corpus}"

@@ -4,6 +4,7 @@ rule evaluate:
         head=f"{RESULTS}/{{model}}/head.safetensors",
         shortcuts=shortcuts_of,
         selection=selection_of,
+        documents=documents_of,
         model=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
         f"{PAIR}/evaluation/{{method}}.parquet",

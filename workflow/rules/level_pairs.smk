@@ -2,6 +2,7 @@ rule level_pairs:
     input:
         training=shards("training"),
         validation=shards("validation"),
+        documents=documents_of,
         model=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
         f"{PAIR}/level-pairs.parquet",

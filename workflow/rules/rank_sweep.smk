@@ -57,6 +57,7 @@ use rule evaluate as rank_evaluate with:
         head=f"{RESULTS}/{{model}}/head.safetensors",
         shortcuts=lambda w: f"{AT_RANK}/shortcuts/{STUDY.fitted_as(w.method)}",
         selection=lambda w: f"{AT_RANK}/selection.json" if w.method == "ojfa" else [],
+        documents=documents_of,
         model=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
         f"{AT_RANK}/evaluation/{{method}}.parquet",

@@ -6,7 +6,6 @@ with job(snakemake):
     from onejump.early_exit import measure_confidences
 
     shortcuts, selection = snakemake.input.get("shortcuts"), snakemake.input.get("selection")
-    documents = snakemake.input.get("documents")
     measure_confidences(
         Path(snakemake.output[0]),
         [Path(shard) for shard in snakemake.input.shards],
@@ -14,6 +13,7 @@ with job(snakemake):
         method=snakemake.wildcards.method,
         shortcuts=Path(shortcuts) if shortcuts else None,
         selection=Path(selection) if selection else None,
-        documents=Path(documents) if documents else None,
+        documents=Path(snakemake.input.documents),
+        role=snakemake.params.role,
         device=snakemake.config["compute"]["device"],
     )

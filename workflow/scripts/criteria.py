@@ -11,6 +11,7 @@ with job(snakemake):
         Path(snakemake.input.head),
         Path(snakemake.input.shortcuts),
         Path(snakemake.input.selection),
+        documents=Path(snakemake.input.documents),
         precision_at=snakemake.params.precision_at,
         model=snakemake.wildcards.model,
         corpus=snakemake.wildcards.corpus,

@@ -13,6 +13,7 @@ with job(snakemake):
         method=snakemake.wildcards.method,
         shortcuts=Path(shortcuts) if shortcuts else None,
         selection=Path(selection) if selection else None,
+        documents=Path(snakemake.input.documents),
         precision_at=snakemake.params.precision_at,
         model=snakemake.wildcards.model,
         corpus=snakemake.wildcards.corpus,

@@ -9,6 +9,7 @@ with job(snakemake):
         Path(snakemake.output[0]),
         [Path(shard) for shard in snakemake.input.training],
         [Path(shard) for shard in snakemake.input.validation],
+        documents=Path(snakemake.input.documents),
         methods=snakemake.params.methods,
         rank=snakemake.params.rank,
         model=snakemake.wildcards.model,
