@@ -128,7 +128,7 @@ def test_samples_of_one_document_are_not_independent(
     part: int, transformer: Transformer, store: ActivationStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With every sample given twice, as of one document, all errors are those of the samples given once."""
-    monkeypatch.setitem(evaluation._LOGITS, "cpu", part)
+    monkeypatch.setitem(LOGITS_TOGETHER, "cpu", part)
     (jump, *_) = shortcuts_of(store, "n-njtc")
     twice = ActivationStore([*store.paths, *store.paths])
     documents = np.tile(np.arange(SAMPLES), 2)

@@ -32,7 +32,8 @@ def collect_transfer(
     output : Path
         Table with columns model, corpus (that this is about), fitted_on, target, method, level, metric,
         value, stderr, n, documents, jump (which of the jumps of fitted_on the target's training samples
-        choose), seen (validation sentences of the target that are training sentences of fitted_on: `count_seen`).
+        choose), seen (validation sentences of the target that are training sentences of fitted_on:
+        `count_seen`).
     evaluations : mapping of (fitted on, target) -> paths
         Tables of `onejump.evaluation.evaluate_method`, of validation samples of the target.
     selections : mapping of the same keys -> path
