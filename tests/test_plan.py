@@ -15,7 +15,17 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from onejump.cli import main
 from onejump.errors import OneJumpError
 from onejump.files import write_json
-from onejump.plan import DEVICES, Sizes, activations_cost, fit_cost, look_up_sizes, plan, uses_gpu
+from onejump.plan import (
+    DEVICES,
+    Sizes,
+    _time,
+    activations_cost,
+    fit_cost,
+    look_up_sizes,
+    other_files,
+    plan,
+    uses_gpu,
+)
 from onejump.store import ActivationStore
 from onejump.study import Activations, Store, Study, parse_study
 
@@ -198,3 +208,15 @@ def test_the_command_says_what_binds_first_and_what_does_not_fit() -> None:
     done = CliRunner().invoke(main, ["plan", str(root / "config.yaml"), "--sizes", "smollm2-135m=3,4"])
     assert done.exit_code == 2
     assert "accepted is MODEL=BLOCKS,HIDDEN,VOCABULARY,PARAMETERS" in done.output
+
+
+def test_the_plan_counts_weights_heads_and_times_in_fitting_units() -> None:
+    content: dict[str, Any] = {
+        "models": {"m": {"gguf": "m.gguf"}, "n": {"gguf": "m.gguf", "dtype": "bfloat16"}}
+    }
+    asked = study(**content)
+    files = other_files(asked, {"m": SIZES, "n": SIZES})
+    assert files["weights unpacked"] == 4 * 50_000, "one file, unpacked once"
+    assert files["heads"] == 2 * 4 * 200 * 32
+    assert files["text"] == pytest.approx(125_000)
+    assert [_time(s) for s in (4.2, 59, 240, 9000, 3.6e6)] == ["4 s", "59 s", "4 min", "2.5 h", "1,000 h"]

@@ -197,15 +197,15 @@ def plan(
     sizes: dict[str, dict[str, int]],
     results: Path,
 ) -> None:
-    """Say what a study will cost before it runs: jobs, tokens, FLOPs, disk, memory, hours."""
-    from onejump.plan import DEVICES, look_up_sizes, plan, show_plan
+    """Say what a study will cost before it runs: jobs, tokens, FLOPs, disk, memory, time."""
+    from onejump.plan import DEVICES, look_up_sizes, other_files, plan, show_plan
 
     known = look_up_sizes(study, results, sizes)
     where, host = DEVICES[device], DEVICES["cpu" if device == "cpu" else "node"]
     if tflops is not None:
         where = where.with_rate(tflops * 1e12)
     rows = list(plan(study, known, device=where, host=host, tokens_per_sentence=tokens))
-    click.echo(show_plan(rows, device=where, host=host, nodes=nodes))
+    click.echo(show_plan(rows, device=where, host=host, nodes=nodes, besides=other_files(study, known)))
 
 
 @main.command()

@@ -599,32 +599,80 @@ def _read_sizes(model: Model) -> dict[str, Any]:
     return sizes_from_gguf(path)
 
 
-def show_plan(rows: Sequence[Row], *, device: Device, host: Device, nodes: int) -> str:
-    """A table by stage for each model and corpus, what it adds up to, and what binds first."""
+# Bytes of a sentence in a corpus' table, and of a figure as SVG and PNG.
+_SENTENCE, _FIGURE = 100, 230_000
+
+
+def other_files(study: Study, sizes: Mapping[str, Sizes]) -> dict[str, float]:
+    """Bytes of what stages with hardly any work leave, by what it is.
+
+    Parameters
+    ----------
+    study : Study
+    sizes : mapping of model name -> Sizes
+    """
+    # Studies of one GGUF file share what is unpacked from it, in float32.
+    unpacked = {
+        (model.wheel, model.file, model.gguf): 4.0 * sizes[name].parameters
+        for name, model in study.models.items()
+        if model.wheel or model.gguf
+    }
+    figures = len(study.figures.names()) + len(study.experiments.names())
+    return {
+        "weights unpacked": sum(unpacked.values()),
+        "heads": sum(4.0 * size.vocabulary * size.hidden for size in sizes.values()),
+        "text": float(sum(c.training + c.validation for c in study.corpora.values()) * _SENTENCE),
+        "figures": float(len(study.models) * len(study.corpora) * figures * _FIGURE),
+    }
+
+
+def show_plan(
+    rows: Sequence[Row],
+    *,
+    device: Device,
+    host: Device,
+    nodes: int,
+    besides: Mapping[str, float] | None = None,
+) -> str:
+    """A table by stage for each model and corpus, what it adds up to, and what binds first.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+    device, host : Device
+    nodes : int
+        Jobs at a time.
+    besides : mapping of what -> bytes, optional
+        Of `other_files`.
+    """
     lines = []
+    besides = {what: size for what, size in (besides or {}).items() if size}
     for pair in dict.fromkeys((row.model, row.corpus) for row in rows):
         lines += [
             f"{pair[0]} on {pair[1]}",
             f"{'stage':<30}{'jobs':>5}  {'on':<5}{'tokens':>9}{'FLOPs':>9}"
-            f"{'disk':>10}{'memory':>10}{'hours':>10}",
+            f"{'disk':>10}{'memory':>10}{'time':>10}",
         ]
         for row in rows:
             if (row.model, row.corpus) == pair:
                 lines.append(
                     f"{row.stage:<30}{row.jobs:>5}  {'gpu' if row.gpu else 'cpu':<5}"
                     f"{_short(row.cost.tokens):>9}{_short(row.cost.flops):>9}{_short(row.cost.disk, 'B'):>10}"
-                    f"{_short(row.cost.memory, 'B'):>10}{row.seconds / 3600:>10.2g}"
+                    f"{_short(row.cost.memory, 'B'):>10}{_time(row.seconds):>10}"
                 )
         lines.append("")
     kinds = dict.fromkeys(row.stage.split()[0] for row in rows)
     stages = {kind: [row for row in rows if row.stage.split()[0] == kind] for kind in kinds}
-    walls = {kind: _wall(found, nodes) / 3600 for kind, found in stages.items()}
+    walls = {kind: _wall(found, nodes) for kind, found in stages.items()}
     longest = max(walls, key=lambda kind: walls[kind])
     jobs, disk = sum(row.jobs for row in rows), sum(row.cost.disk for row in rows)
+    if besides:
+        lines.append("besides: " + ", ".join(f"{what} {_short(size, 'B')}" for what, size in besides.items()))
+    disk += sum(besides.values())
     lines += [
-        f"total: {jobs} jobs, {_short(disk, 'B')} on disk, {sum(walls.values()):.3g} hours with {nodes} "
+        f"total: {jobs} jobs, {_short(disk, 'B')} on disk, {_time(sum(walls.values()))} with {nodes} "
         f"job{'s' if nodes > 1 else ''} at a time (gpu: {device.name}, cpu: {host.name})",
-        f"binds first: {longest}, {walls[longest]:.3g} of these hours",
+        f"binds first: {longest}, {_time(walls[longest])} of that",
     ]
     for row in rows:
         where = device if row.gpu else host
@@ -646,6 +694,15 @@ def _wall(rows: Sequence[Row], nodes: int) -> float:
     jobs = sum(row.jobs for row in rows)
     longest = max(row.seconds / row.jobs for row in rows)
     return max(longest, sum(row.seconds for row in rows) / min(nodes, jobs))
+
+
+def _time(seconds: float) -> str:
+    """In the unit that fits: seconds, minutes, hours."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    if seconds < 99.5 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:,.3g} h" if seconds < 999 * 3600 else f"{seconds / 3600:,.0f} h"
 
 
 def _short(number: float, unit: str = "") -> str:
