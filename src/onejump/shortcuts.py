@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from onejump.device import pick_device
 from onejump.document_roles import THRESHOLDS
 from onejump.errors import StudyError
 from onejump.exact import Moments, fit_jtc, fit_n_njtc, fit_njtc, fit_residual
+from onejump.few_samples import few_samples
 from onejump.gradient import fit_gradient
 from onejump.held_out import samples_with_role
 from onejump.maps import Shortcut, save_shortcuts
 from onejump.rank import rank_for
 from onejump.store import ActivationStore
+
+_LOG = logging.getLogger(__name__)
 
 
 def gather_moments(
@@ -116,6 +120,9 @@ def fit_shortcuts(
             )
         unseen = samples_with_role(store, documents, THRESHOLDS)
         about["samples"] -= int(unseen.sum())
+    fitted_together = store.levels - 1 if method == "joint" else 1
+    if note := few_samples(method, about["samples"] * fitted_together, store.hidden):
+        _LOG.warning("%s", note)
     on = pick_device(device)
     fitted: Iterable[Shortcut]
     if solver == "gradient":

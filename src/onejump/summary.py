@@ -49,7 +49,7 @@ def summarise(study: Study, results: Path) -> Iterator[str]:
     """
     missing = []
     yield from headlines(study, results)
-    yield from _warnings(study, results)
+    yield from warnings_of(study, results)
     for model, corpus, pair in _pairs(study, results):
         if not (pair / "selection.json").is_file() or not (pair / "evaluation.parquet").is_file():
             missing.append(f"{pair}: not there yet; run the workflow of this study first")
@@ -69,14 +69,17 @@ def summarise(study: Study, results: Path) -> Iterator[str]:
         raise OneJumpError("\n".join(missing))
 
 
-def _warnings(study: Study, results: Path) -> Iterator[str]:
-    """A line for each split of a corpus that rests on few documents."""
+def warnings_of(study: Study, results: Path) -> Iterator[str]:
+    """A line for each split of a corpus that rests on few documents, and each number on few samples."""
     from onejump.corpus import warnings_of_splits
+    from onejump.notes import notes_of
 
     for corpus in study.corpora:
         described = results / study.study / "corpora" / f"{corpus}.json"
         if described.is_file():
             yield from (f"warning: {corpus}, {line}" for line in warnings_of_splits(read_json(described)))
+    for model, corpus, pair in _pairs(study, results):
+        yield from (f"warning: {model} on {corpus}, {note}" for note in notes_of(pair))
 
 
 def _pairs(study: Study, results: Path) -> Iterator[tuple[str, str, Path]]:
