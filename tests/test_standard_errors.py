@@ -124,3 +124,12 @@ def test_error_of_r2_is_the_linearised_one_and_near_the_bootstrap_over_documents
     picks = [np.concatenate([samples_of[i] for i in generator.integers(0, 80, 80)]) for _ in range(400)]
     spread = np.std([r2_score(last[pick], predicted[pick]) for pick in picks])
     assert error == pytest.approx(spread, rel=0.2)
+
+
+def test_a_single_sample_has_no_r2() -> None:
+    state = torch.ones(1, 3)
+    variation = Variation(state[0].double(), Clusters(np.zeros(1)))
+    variation.add(state, slice(0, 1))
+    r2 = ClusteredR2(variation)
+    r2.add(2 * state, state, slice(0, 1))
+    assert np.isnan(r2.result()).all()

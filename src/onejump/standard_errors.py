@@ -150,7 +150,9 @@ class ClusteredR2:
         self._clusters.add(self._relative, errors @ self._inverse, part)
 
     def result(self) -> tuple[float, float]:
-        """r2 and its standard error."""
+        """r2 and its standard error; of a single sample, which has no spread, neither (NaN)."""
+        if self._clusters.samples < 2:
+            return float("nan"), float("nan")
         inverse, errors = self._inverse.cpu(), self._errors.cpu()
         # A constant coordinate counts 0 if predicted exactly, else 1.
         ratios = torch.where(inverse > 0, errors * inverse, (errors > 0).double())
