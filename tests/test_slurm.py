@@ -227,10 +227,15 @@ def test_a_submitter_killed_and_started_again_keeps_finished_shards(
     slow_project: SlurmProject, expected: Project, cluster: Cluster
 ) -> None:
     done = r"Finished jobid: (\d+) \(Rule: activations\)"
+
+    def logged() -> str:
+        # The terminal says which jobs begin, Snakemake's log file also which are finished.
+        return "".join(path.read_text() for path in (slow_project.folder / ".snakemake/log").glob("*.log"))
+
     with slow_project.running() as run:
-        cluster.wait_until("a shard is finished", lambda: bool(re.search(done, slow_project.said)), 120)
+        cluster.wait_until("a shard is finished", lambda: bool(re.search(done, logged())), 120)
         os.killpg(run.pid, signal.SIGKILL)
-    log = slow_project.said
+    log = logged()
     submitted = dict(re.findall(r"Job (\d+) has been submitted .*?/rule_activations/(\S+)/\d+\.log", log))
     names = [submitted[job].split("_")[-2:] for job in re.findall(done, log)]
     shards = [slow_project.folder / ACTIVATIONS / f"{'-'.join(name)}.zarr" for name in names]

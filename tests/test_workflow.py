@@ -303,7 +303,10 @@ def test_a_halved_description_of_the_model_is_one_line(project: Project) -> None
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"corpora": {"stories": {"path": "empty", "training": 5, "validation": 5}}}, "no "),
+        (
+            {"corpora": {"stories": {"path": "empty", "training": 5, "validation": 5}}},
+            "too little text: 0 of",
+        ),
         ({"corpora": {"stories": {"path": "text", "training": 5000, "validation": 5}}}, "5000"),
         ({"models": {"tiny-llama": {"folder": "no-model"}}}, "the model could not be loaded"),
     ],
