@@ -139,3 +139,23 @@ def test_metrics_are_a_by_hand_computation_through_the_models_own_head(
             # A sample whose two best tokens are as good as equal may fall either way after rounding.
             slack = 1 / len(values) if metric.startswith("precision") else 5e-3 * np.mean(values)
             assert row["value"].item() == pytest.approx(float(np.mean(values)), abs=slack), (metric, level)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_of_the_default_model(
+    tokenizer: Any,
+    transformer: Transformer,
+    sentences: pd.DataFrame,
+    tmp_path: Path,
+    dtype: str,
+) -> None:
+    half = load_model(read_json(MODEL / "model.json")["source"], dtype=dtype, device="cpu")
+    prompts = make_prompts(sentences.head(6), tokenizer, seed=0, positions=2, max_tokens=24)
+    surprisal = []
+    for name, model in (("half", half), ("full", transformer)):
+        extract(model, prompts, tmp_path / f"{name}.zarr", batch_tokens=256)
+        store = ActivationStore([tmp_path / f"{name}.zarr"])
+        table = evaluate(store, model.head, {"identity": lambda _: Identity()}, precision_at=(1,))
+        surprisal.append(table[table["metric"] == "surprisal"]["value"].to_numpy())
+    # Of a dozen samples, one whose two best tokens are as good as equal may fall either way.
+    np.testing.assert_allclose(surprisal[0], surprisal[1], rtol=0.15)

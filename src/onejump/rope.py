@@ -5,8 +5,7 @@ frequencies by its longest sequence, so that a sequence's states change with its
 scaling keeps the frequencies of the longest sequence so far for later, shorter ones.
 
 Such a sequence is run alone, from the frequencies of a fresh model. Its states still depend on its own
-length:
-extraction runs a sentence up to its last sampled position, and no further.
+length: extraction runs a sentence up to its last sampled position, and no further.
 """
 
 from __future__ import annotations
