@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -18,6 +20,9 @@ class CachingProject(Project):
     def environment(self) -> dict[str, str]:
         return super().environment() | {"SNAKEMAKE_OUTPUT_CACHE": str(self.folder / "cache")}
 
+    def cached(self) -> list[Path]:
+        return sorted(self.folder.glob("cache/[!.]*"))
+
 
 def test_studies_that_share_model_corpus_and_sampling_extract_once(
     fresh_project: Callable[[], Project], finished: Project
@@ -27,7 +32,11 @@ def test_studies_that_share_model_corpus_and_sampling_extract_once(
     project.snakemake("--cache", "activations")
     for name, table in finished.tables().items():
         pd.testing.assert_frame_equal(project.tables()[name], table, check_exact=True)
-    cached = sorted((project.folder / "cache").iterdir())
+    cached = project.cached()
+    with (project.folder / "cache/.in-use").open("r+") as another_run:
+        fcntl.flock(another_run, fcntl.LOCK_EX)
+        refused = project.snakemake("--cache", "activations", succeeds=False)
+        assert "cache: another run is using this cache" in refused
     assert len(cached) == 3, "two training shards and a validation shard, told apart"
 
     study = project.study
@@ -40,16 +49,16 @@ def test_studies_that_share_model_corpus_and_sampling_extract_once(
     logs = (project.folder / "results/other").rglob("logs/activations/*.log")
     assert not any(log.read_text() for log in logs), "extracted again"
     assert (other / "selection.json").is_file()
-    assert sorted((project.folder / "cache").iterdir()) == cached
+    assert project.cached() == cached
 
     study["seed"] = 1
     project.study = study
     project.snakemake("--cache", "activations", "--until", "activations")
-    assert len(list((project.folder / "cache").iterdir())) == 6, "another sampling is another extraction"
+    assert len(project.cached()) == 6, "another sampling is another extraction"
 
     weights = project.folder / "tiny-llama/model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-2] ^= 1
     weights.write_bytes(content)
     project.snakemake("--cache", "activations", "--until", "activations")
-    assert len(list((project.folder / "cache").iterdir())) == 9, "other weights are another extraction"
+    assert len(project.cached()) == 9, "other weights are another extraction"

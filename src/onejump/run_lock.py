@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from onejump.errors import OneJumpError
+
 _RUNS = "onejump/runs"
 _held: list[IO[str]] = []
 
@@ -46,6 +48,36 @@ def enter_run(folder: Path, *, on_cluster: bool) -> str | None:
         name = f"{socket.gethostname()}.{os.getpid()}.{'cluster' if on_cluster else 'local'}"
         _hold(runs / name)
     return told
+
+
+def enter_cache(folder: Path) -> None:
+    """Keep a cache of results (`--cache`) to one run at a time, until this process ends.
+
+    Of two runs that put the same result into it at once, the second would put its own inside the first's.
+
+    Parameters
+    ----------
+    folder : path
+        `SNAKEMAKE_OUTPUT_CACHE`.
+
+    Raises
+    ------
+    OneJumpError
+        If another run uses it.
+    """
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        return  # Snakemake says what is wrong with it
+    file = (folder / ".in-use").open("w", encoding="utf-8")
+    _held.append(file)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OneJumpError(
+            f"{folder}: another run is using this cache (--cache); start this one once that has ended, or "
+            "without --cache"
+        ) from None
+    except OSError:
+        pass  # a file system without locks
 
 
 def _clean_up(folder: Path, runs: Path) -> str | None:

@@ -29,7 +29,7 @@ from onejump.plan import (
 )
 from onejump.parent import name_parent
 from onejump.results_owner import check_owner, write_owner
-from onejump.run_lock import enter_run
+from onejump.run_lock import enter_cache, enter_run
 from onejump.sources import check_before_run
 from onejump.study import DISTILLED_METHODS, load_study
 
@@ -49,6 +49,8 @@ try:
         check_before_run(STUDY, Path("results"))
         check_owner(Path("results", STUDY.study), STUDY_FILES)
         if not workflow.output_settings.dryrun:
+            if workflow.enable_cache:
+                enter_cache(Path(os.environ.get("SNAKEMAKE_OUTPUT_CACHE", "")))
             told = enter_run(Path(".snakemake"), on_cluster=workflow.resource_settings.nodes is not None)
             print(told or "", end="\n" if told else "", file=sys.stderr)
 except StudyError as error:
