@@ -3,7 +3,7 @@
 from snakemake.logging import logger
 
 from onejump.progress import ProgressFormatter, times_of
-from onejump.summary import headlines
+from onejump.summary import headlines, warnings_of
 
 
 def earlier_times():
@@ -18,11 +18,11 @@ def earlier_times():
 
 
 def found_results():
-    """The selected jumps, once everything that they depend on is there."""
+    """The selected jumps, and which numbers rest on little, once everything that they depend on is there."""
     complete = any(target.name == "all" for target in workflow.dag.targetrules)
     if not complete or workflow.dag_settings.until or workflow.dag_settings.omit_from:
         return []
-    return headlines(STUDY, Path("results"))
+    return [*headlines(STUDY, Path("results")), *warnings_of(STUDY, Path("results"))]
 
 
 if workflow.is_main_process and not workflow.output_settings.dryrun and not workflow.output_settings.verbose:
