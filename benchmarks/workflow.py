@@ -23,21 +23,20 @@ from onejump.plan import DEVICES, Sizes, plan
 from onejump.study import load_study
 
 MAIN = [sys.executable, "-m", "snakemake", "--cores", "all", "--nocolor"]
-# What the script of each rule of the default study loads before its stage begins; figures load theirs.
-MODULES = {
-    "wheel": "fetch",
-    "corpus": "corpus",
-    "weights": "model",
-    "model": "model",
-    "activations": "activations",
-    "shortcuts": "shortcuts",
-    "distillation": "distillation",
-    "scores": "selection",
-    "selection": "selection",
-    "evaluate": "evaluation",
-    "evaluation": "evaluation",
-    "parameters": "evaluation",
-}
+
+
+def imports_of_rules() -> dict[str, list[str]]:
+    """Modules of onejump that the script of each rule imports; a rule made from another has its script."""
+    found: dict[str, list[str]] = {}
+    for file in sorted((ROOT / "workflow/rules").glob("*.smk")):
+        text = file.read_text(encoding="utf-8")
+        for rule, script in re.findall(r"^rule (\w+):\n(?:.*\n)*?\s+\"\.\./scripts/(\w+)\.py\"", text, re.M):
+            code = (ROOT / f"workflow/scripts/{script}.py").read_text(encoding="utf-8")
+            found[rule] = re.findall(r"from (onejump\.[\w.]+) import", code)
+    for file in sorted((ROOT / "workflow/rules").glob("*.smk")):
+        for origin, rule in re.findall(r"^use rule (\w+) as (\w+)", file.read_text(encoding="utf-8"), re.M):
+            found[rule] = found[origin]
+    return found
 
 
 def cpu_seconds(command: list[str], folder: Path) -> tuple[float, str]:
@@ -91,7 +90,7 @@ def main() -> None:
             (folder / name).symlink_to(ROOT / name)
         main_command = [*MAIN, "--snakefile", str(ROOT / "Snakefile")]
         start = time.perf_counter()
-        total, output = cpu_seconds(main_command, folder)
+        total, _ = cpu_seconds(main_command, folder)
         whole = time.perf_counter() - start
 
         times = []
@@ -102,16 +101,16 @@ def main() -> None:
             times.append(time.perf_counter() - start)
         at_most("snakemake -n with nothing to do", min(times), 5, unit=" s")
 
-        planning, _ = cpu_seconds([*main_command, "-n", "--forceall"], folder)
+        planning, planned = cpu_seconds([*main_command, "-n", "--forceall"], folder)
         jobs = {
             rule: int(count)
-            for rule, count in re.findall(r"^(\w+) +(\d+)$", output.split("Job stats:")[1], re.M)
+            for rule, count in re.findall(r"^(\w+) +(\d+)$", planned.split("Job stats:")[1], re.M)
             if rule not in ("all", "total")
         }
         starting = 0.0
+        imports = imports_of_rules()
         for rule, count in jobs.items():
-            module = "figures" if rule.startswith("figure_") else MODULES[rule]
-            command = [sys.executable, "-c", f"import onejump.job, onejump.{module}"]
+            command = [sys.executable, "-c", f"import {', '.join(imports[rule])}"]
             starting += count * cpu_seconds(command, folder)[0]
         note = f"{sum(jobs.values())} jobs: {total:.0f} s of CPU in {whole:.0f} s, {starting:.0f} s importing"
         share = 100 * (1 - (starting + planning) / total)
