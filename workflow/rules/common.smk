@@ -75,6 +75,7 @@ if not re.fullmatch(r"gpus|gres:\w+(:\w+)?", GPU_REQUEST):
 
 RESULTS = f"results/{STUDY.study}"
 PAIR = f"{RESULTS}/{{model}}/{{corpus}}"
+DOCUMENTS = f"{RESULTS}/corpora/documents/{{corpus}}.parquet"
 METHODS = STUDY.shortcuts.methods()
 FITTED = [method for method in METHODS if method != "identity"]
 EVALUATED = STUDY.evaluated()
@@ -129,6 +130,11 @@ def rank_of(wildcards):
 def sampled_corpus(wildcards):
     """The corpus whose samples a job reads: of a transfer the target, whatever its shortcuts are of."""
     return wildcards.get("target", wildcards.corpus)
+
+
+def documents_of(wildcards):
+    """What each document is for, in the corpus whose samples a job reads: drawn once for all readers."""
+    return DOCUMENTS.format(corpus=sampled_corpus(wildcards))
 
 
 def shards(split):

@@ -1,12 +1,3 @@
-# What each document is for: drawn once for a corpus, into one file that all readers take.
-DOCUMENTS = f"{RESULTS}/corpora/documents/{{corpus}}.parquet"
-
-
-def documents_of(wildcards):
-    """Of the corpus whose samples a job reads."""
-    return DOCUMENTS.format(corpus=sampled_corpus(wildcards))
-
-
 rule document_roles:
     input:
         f"{RESULTS}/corpora/{{corpus}}.parquet",

@@ -45,7 +45,7 @@ def corpus_files(wildcards):
 
 
 def corpus_content(wildcards):
-    """What the rule runs again for: other text, or another Python whose standard library it is."""
+    """What makes the stage run again: other text, or another Python whose standard library it is."""
     if STUDY.corpora[wildcards.corpus].standard_library:
         return standard_library_state()
     return content_of(*files_of_corpus(wildcards.corpus))
