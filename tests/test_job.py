@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
 from onejump.errors import OneJumpError
 from onejump.job import job
@@ -61,6 +63,30 @@ def test_a_job_that_ends_early_says_why_in_its_log(
     log = snakemake.log[0].read_text(encoding="utf-8")
     assert f"ERROR {said}" in log
     assert ("Traceback" in log) == traced
+
+
+@pytest.mark.parametrize(
+    "allocate",
+    [lambda: torch.empty(2**46, dtype=torch.uint8), lambda: np.empty(2**50, np.uint8)],
+    ids=["torch", "numpy"],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_lack_of_memory_is_named_whichever_library_meets_it(
+    snakemake: SimpleNamespace, allocate: Callable[[], object], wrapped: bool
+) -> None:
+    """Also where the library's own error was turned into one of onejump's on the way."""
+
+    def load() -> None:
+        try:
+            allocate()
+        except Exception as error:
+            raise OneJumpError("the model could not be loaded") from error
+
+    with pytest.raises(SystemExit), job(snakemake):
+        load() if wrapped else allocate()
+    log = snakemake.log[0].read_text(encoding="utf-8")
+    assert "ERROR corpus stories: not enough memory: lower compute.batch_tokens" in log
+    assert "Traceback" not in log
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])

@@ -64,21 +64,34 @@ def job(snakemake: Any) -> Iterator[None]:
         with _stopping():
             end_with_parent()
             yield
-    except OneJumpError as error:
-        _fail(what, str(error))
-    except MemoryError:
-        _fail(what, "not enough memory: lower compute.batch_tokens or activations.shard_sentences")
     except KeyboardInterrupt as error:
         # Ctrl-C reaches every process of the run: that is no error to trace.
         number = error.number if isinstance(error, _Stopped) else signal.SIGINT
         by = "the user" if number == signal.SIGINT else signal.Signals(number).name
         _fail(what, f"stopped by {by}", status=128 + number)
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":
-            _fail(what, f"not enough GPU memory: lower compute.batch_tokens ({error})")
+        if (lack := _lack_of_memory(error)) is not None:
+            _fail(what, lack)
+        if isinstance(error, OneJumpError):
+            _fail(what, str(error))
         logging.error(traceback.format_exc())
         _fail(what, f"{type(error).__name__}: {error}")
     logging.info("%s: done", what)
+
+
+def _lack_of_memory(error: BaseException | None) -> str | None:
+    """What to say of an error that comes from a lack of memory, in whichever library; None of any other."""
+    while error is not None:
+        if type(error).__name__ == "OutOfMemoryError":
+            return f"not enough GPU memory: lower compute.batch_tokens ({error})"
+        # torch raises a RuntimeError, others an OSError, each with the system's words in it.
+        if isinstance(error, MemoryError) or "annot allocate memory" in str(error):
+            detail = " ".join(str(error).split())[:200]
+            return "not enough memory: lower compute.batch_tokens or activations.shard_sentences" + (
+                f" ({detail})" if detail else ""
+            )
+        error = error.__cause__ or error.__context__
+    return None
 
 
 @contextmanager
