@@ -54,6 +54,7 @@ def test_a_run_leaves_what_is_promised(finished: Project) -> None:
         "value",
         "stderr",
         "n",
+        "documents",
     ]
     assert set(evaluation["method"]) == {
         *("identity", "jtc", "n-njtc", "ojfa", "joint"),

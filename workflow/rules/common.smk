@@ -92,6 +92,8 @@ WHEEL_CHECKSUMS = {
 }
 # What decides where and how fast, but no result, must not be a parameter: a change would rerun the stage.
 config["compute"] = STUDY.compute.model_dump()
+# Nor which roles of documents are needed: the roles are drawn whether they are or not.
+config["needed_roles"] = STUDY.needed_roles()
 
 
 wildcard_constraints:

@@ -9,7 +9,6 @@ rule document_roles:
         "../../envs/onejump.yaml"
     params:
         parts=STUDY.held_out.model_dump(),
-        needed=STUDY.needed_roles(),
         seed=STUDY.seed,
         code=fingerprint("document_roles"),
     message:

@@ -9,6 +9,6 @@ with job(snakemake):
         Path(snakemake.output[0]),
         Path(snakemake.input[0]),
         seed=snakemake.params.seed,
-        needed=snakemake.params.needed,
+        needed=snakemake.config["needed_roles"],
         **snakemake.params.parts,
     )
