@@ -74,7 +74,9 @@ rule all:
 
 
 onstart:
-    write_owner(Path(RESULTS), STUDY_FILES)
+    # Results that go to a storage of their own have no folder here.
+    if workflow.storage_settings.default_storage_provider is None:
+        write_owner(Path(RESULTS), STUDY_FILES)
 
 
 onsuccess:

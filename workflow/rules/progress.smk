@@ -1,5 +1,7 @@
 # A line a job, with how far the run is and about how long it will take. Dry runs keep Snakemake's own words,
 # which name the reason of each job, and so does --verbose.
+from glob import iglob
+
 from snakemake.logging import logger
 
 from onejump.progress import ProgressFormatter, times_of
@@ -13,7 +15,8 @@ def earlier_times():
         for known in workflow.rules
         if known.benchmark
     }
-    found = {name: times_of(Path().glob(pattern)) for name, pattern in patterns.items()}
+    # With a storage they lie in a folder of its own, whose path is absolute.
+    found = {name: times_of(map(Path, iglob(pattern))) for name, pattern in patterns.items()}
     return {name: seconds for name, seconds in found.items() if seconds is not None}
 
 
