@@ -11,11 +11,14 @@ SHORT = 5
 def threads_of(cost):
     """Threads of a stage, from its costs: one for a short job.
 
-    Before the model stage has run the costs are not known; Snakemake asks again when the job is ready.
+    Before the model stage has run the costs are not known; Snakemake asks again when the job is ready. Where
+    results go to a storage of their own, a node asks before the model's file is on it, and has to come to the
+    threads that the job was submitted with.
     """
 
     def threads(wildcards, input):
-        if not Path(input.model).is_file():
+        in_storage = workflow.storage_settings.default_storage_provider is not None
+        if in_storage or not Path(input.model).is_file():
             return MOST_THREADS
         sizes = Sizes.of(read_json(input.model))
         return MOST_THREADS if cost(wildcards, sizes).work(DEVICES["cpu"], sizes.dtype) > SHORT else 1
