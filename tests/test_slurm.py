@@ -181,7 +181,8 @@ def test_nodes_without_a_shared_file_system_use_a_storage(
         *("--default-storage-prefix", str(storage), "--local-storage-prefix", str(scratch)),
     )
     for name, table in finished.tables().items():
-        pd.testing.assert_frame_equal(project.tables(storage)[name], table, check_exact=True)
+        # Not bit for bit: its jobs have as many threads as there are, which sum in another order.
+        pd.testing.assert_frame_equal(project.tables(storage)[name], table, rtol=1e-4, atol=1e-6)
     assert not (project.folder / "results").exists()
     assert not list(scratch.rglob("*.zarr")), "local copies are removed"
 
