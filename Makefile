@@ -30,7 +30,7 @@ test-slurm: .venv/installed-dev
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SLURM); \
 	else echo "Missing:$$missing. As root on Debian or Ubuntu: apt-get install $(SLURM)"; exit 1; fi
-	$(BIN)/python -m pytest -m slurm tests/test_slurm.py
+	$(BIN)/python -m pytest -m slurm tests/workflow/test_slurm.py
 
 # Ratios in one run, each with the bar that it has to hold: more than an hour on two cores.
 bench: .venv/installed-dev
@@ -41,6 +41,7 @@ check: .venv/installed-dev docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 

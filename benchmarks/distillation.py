@@ -10,9 +10,9 @@ import torch
 from measure import DEFAULT, at_least, ratio, seconds
 from torch import Tensor, nn
 
-from onejump.distillation import cross_entropy
-from onejump.exit_head import ExitHead
-from onejump.head import Head
+from onejump.fitting.distillation import cross_entropy
+from onejump.models.head import Head
+from onejump.shortcuts.exit_head import ExitHead
 
 SAMPLES, RANK, TOP_K, ROUNDS = 512, 5, 64, 7
 

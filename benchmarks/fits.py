@@ -14,9 +14,9 @@ import torch
 from measure import PAIR, at_least
 from torch import Tensor, nn
 
-from onejump.rank import rank_for
-from onejump.shortcuts import fit_exact
-from onejump.store import ActivationStore
+from onejump.base.rank import rank_for
+from onejump.data.store import ActivationStore
+from onejump.fitting.shortcuts import fit_exact
 
 LEVELS, BATCH, EPOCHS, SEARCHED_LEVEL = 30, 128, 100, 15
 STEP_SIZES = (0.003, 0.01, 0.03, 0.1)

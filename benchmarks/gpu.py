@@ -23,19 +23,19 @@ import torch
 from measure import at_least, at_most
 from torch import Tensor
 
-from onejump.activations import Prompt, extract
-from onejump.distillation import Distiller
-from onejump.early_exit import confidences
-from onejump.evaluation import evaluate
-from onejump.exact import fit_jtc, fit_n_njtc
-from onejump.exit_head import ExitHead
-from onejump.gradient import fit_gradient
-from onejump.head import Head
-from onejump.maps import NNJTC, Shortcut
-from onejump.model import Transformer
-from onejump.selection import score_matrix, surprisal_matrix
-from onejump.shortcuts import gather_moments
-from onejump.store import ActivationStore
+from onejump.data.store import ActivationStore
+from onejump.experiments.early_exit import confidences
+from onejump.fitting.distillation import Distiller
+from onejump.fitting.exact import fit_jtc, fit_n_njtc
+from onejump.fitting.gradient import fit_gradient
+from onejump.fitting.shortcuts import gather_moments
+from onejump.models.activations import Prompt, extract
+from onejump.models.head import Head
+from onejump.models.transformer import Transformer
+from onejump.scoring.evaluation import evaluate
+from onejump.scoring.selection import score_matrix, surprisal_matrix
+from onejump.shortcuts.exit_head import ExitHead
+from onejump.shortcuts.maps import NNJTC, Shortcut
 
 SHAPES: dict[str, dict[str, int]] = {
     "tiny": {"blocks": 4, "hidden": 64, "feed_forward": 128, "heads": 4, "key_heads": 2, "vocabulary": 512},

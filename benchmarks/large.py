@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from measure import at_most
 
-from onejump.plan import Cost, Sizes, activations_cost, evaluation_cost, fit_cost, scores_cost
-from onejump.study import Activations, Evaluation
+from onejump.planning.plan import Cost, Sizes, activations_cost, evaluation_cost, fit_cost, scores_cost
+from onejump.study.study import Activations, Evaluation
 
 SIZES = Sizes(blocks=32, hidden=4096, vocabulary=32_000, parameters=6_738_415_616, dtype="bfloat16")
 TRAINING, VALIDATION, SHARD, FEW = 9000, 3000, 4500, 600
@@ -35,7 +35,7 @@ OPTIONS = Activations(shard_sentences=SHARD)
 
 def write_shard(path: Path, samples: int, levels: int) -> None:
     """Random states, a chunk at a time."""
-    from onejump.store import ShardWriter
+    from onejump.data.store import ShardWriter
 
     generator = np.random.default_rng(samples)
     scales = np.exp(generator.standard_normal(SIZES.hidden)).astype(np.float32)
@@ -77,9 +77,9 @@ def write_head_and_shortcuts(folder: Path) -> None:
     """Random ones: what they say is of no account here."""
     import torch
 
-    from onejump.files import write_json
-    from onejump.head import Head, HeadConfig
-    from onejump.maps import JTC, NNJTC, save_shortcut, shortcut_path
+    from onejump.base.files import write_json
+    from onejump.models.head import Head, HeadConfig
+    from onejump.shortcuts.maps import JTC, NNJTC, save_shortcut, shortcut_path
 
     torch.manual_seed(0)
     width = SIZES.hidden
@@ -102,7 +102,7 @@ def write_head_and_shortcuts(folder: Path) -> None:
 
 def fit(method: str, options: dict[str, Any], shards: str = "three") -> Callable[[Path], None]:
     def run(folder: Path) -> None:
-        from onejump.shortcuts import fit_shortcuts
+        from onejump.fitting.shortcuts import fit_shortcuts
 
         paths = sorted(folder.glob(f"{shards}-*.zarr"))
         fit_shortcuts(folder / "fitted" / method, paths, method=method, options=options, seed=0)
@@ -111,7 +111,7 @@ def fit(method: str, options: dict[str, Any], shards: str = "three") -> Callable
 
 
 def score(folder: Path) -> None:
-    from onejump.selection import score_jumps, select_jump
+    from onejump.scoring.selection import score_jumps, select_jump
 
     shards = sorted(folder.glob("training-*.zarr"))
     score_jumps(folder / "scores.parquet", shards, folder / "n-njtc", model="random", corpus="random")
@@ -122,7 +122,7 @@ def score(folder: Path) -> None:
 
 def evaluate(method: str, shards: Sequence[str]) -> Callable[[Path], None]:
     def run(folder: Path) -> None:
-        from onejump.evaluation import evaluate_method
+        from onejump.scoring.evaluation import evaluate_method
 
         shortcuts = {"identity": None, "ojfa": folder / "n-njtc"}
         evaluate_method(

@@ -19,8 +19,8 @@ from measure import PAIR, at_least, at_most
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 
-from onejump.level_pairs import level_pairs
-from onejump.store import ActivationStore, Array, ShardWriter
+from onejump.data.store import ActivationStore, Array, ShardWriter
+from onejump.experiments.level_pairs import level_pairs
 
 LEVELS, HIDDEN, TRAINING, VALIDATION = 13, 768, 9000, 3000
 TIMED = [(0, 1), (0, 12), (3, 8), (6, 7), (11, 12)]

@@ -28,7 +28,7 @@ DOCUMENTS = 100
 
 def write_store(folder: Path, shards: int) -> list[Path]:
     """Random states; a shard is made and written chunk by chunk."""
-    from onejump.store import ShardWriter
+    from onejump.data.store import ShardWriter
 
     generator = np.random.default_rng(0)
     paths = [folder / f"{shard}.zarr" for shard in range(shards)]
@@ -52,9 +52,9 @@ def write_head_and_corpus(folder: Path) -> None:
     import pandas as pd
     import torch
 
-    from onejump.document_roles import assign_documents
-    from onejump.files import write_table
-    from onejump.head import Head, HeadConfig
+    from onejump.base.files import write_table
+    from onejump.data.document_roles import assign_documents
+    from onejump.models.head import Head, HeadConfig
 
     torch.manual_seed(0)
     Head(
@@ -72,8 +72,8 @@ def model_and_prompts(shards: list[Path]) -> tuple[Any, list[Any]]:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from onejump.activations import Prompt
-    from onejump.model import Transformer
+    from onejump.models.activations import Prompt
+    from onejump.models.transformer import Transformer
 
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -88,13 +88,13 @@ def model_and_prompts(shards: list[Path]) -> tuple[Any, list[Any]]:
 
 
 def extract(folder: Path, shards: list[Path]) -> None:
-    from onejump.activations import extract
+    from onejump.models.activations import extract
 
     extract(*model_and_prompts(shards), folder / "extracted.zarr", batch_tokens=1024)
 
 
 def extract_part(folder: Path, shards: list[Path]) -> None:
-    from onejump.submodules import Part, extract
+    from onejump.experiments.sub_modules import Part, extract
 
     transformer, prompts = model_and_prompts(shards)
     # Inputs and outputs: twice the levels of an extraction, so half the tokens a batch.
@@ -102,7 +102,7 @@ def extract_part(folder: Path, shards: list[Path]) -> None:
 
 
 def fit_part(folder: Path, shards: list[Path]) -> None:
-    from onejump.submodules import fit_part
+    from onejump.experiments.sub_modules import fit_part
 
     # 15 maps, from levels standing for inputs to levels standing for outputs.
     fit_part(folder / "attention", shards, part="attention")
@@ -110,7 +110,7 @@ def fit_part(folder: Path, shards: list[Path]) -> None:
 
 def fit(method: str, options: dict[str, Any]) -> Callable[[Path, list[Path]], None]:
     def run(folder: Path, shards: list[Path]) -> None:
-        from onejump.shortcuts import fit_shortcuts
+        from onejump.fitting.shortcuts import fit_shortcuts
 
         output = folder / (method if options.get("solver") == "exact" else f"{method}-gradient")
         fit_shortcuts(output, shards, method=method, options=options, seed=0)
@@ -120,8 +120,8 @@ def fit(method: str, options: dict[str, Any]) -> Callable[[Path, list[Path]], No
 
 def distil(method: str) -> Callable[[Path, list[Path]], None]:
     def run(folder: Path, shards: list[Path]) -> None:
-        from onejump.distillation import distil
-        from onejump.study import Affine, Distilled, OneJump
+        from onejump.fitting.distillation import distil
+        from onejump.study.study import Affine, Distilled, OneJump
 
         kinds = {"distilled": Distilled, "one-jump": OneJump, "affine": Affine}
         options = kinds[method](steps=4, batch=128).model_dump()
@@ -132,7 +132,7 @@ def distil(method: str) -> Callable[[Path, list[Path]], None]:
 
 
 def score(folder: Path, shards: list[Path]) -> None:
-    from onejump.selection import score_jumps, select_jump
+    from onejump.scoring.selection import score_jumps, select_jump
 
     score_jumps(folder / "scores.parquet", shards, folder / "n-njtc", model="random", corpus="random")
     select_jump(
@@ -145,7 +145,7 @@ def score(folder: Path, shards: list[Path]) -> None:
 
 def evaluate(method: str) -> Callable[[Path, list[Path]], None]:
     def run(folder: Path, shards: list[Path]) -> None:
-        from onejump.evaluation import evaluate_method
+        from onejump.scoring.evaluation import evaluate_method
 
         chosen = method in ("ojfa", "arbitrary")
         shortcuts = None if method == "identity" else folder / ("n-njtc" if chosen else method)
@@ -167,7 +167,7 @@ def evaluate(method: str) -> Callable[[Path, list[Path]], None]:
 
 
 def score_distilled(folder: Path, shards: list[Path]) -> None:
-    from onejump.selection import score_jumps
+    from onejump.scoring.selection import score_jumps
 
     score_jumps(
         folder / "distilled-scores.parquet",
@@ -181,7 +181,7 @@ def score_distilled(folder: Path, shards: list[Path]) -> None:
 
 
 def analyse(folder: Path, shards: list[Path]) -> None:
-    from onejump.analysis import analyse
+    from onejump.scoring.analysis import analyse
 
     analyse(
         folder / "analysis.parquet",
@@ -194,7 +194,7 @@ def analyse(folder: Path, shards: list[Path]) -> None:
 
 
 def pair_levels(folder: Path, shards: list[Path]) -> None:
-    from onejump.level_pairs import measure_level_pairs
+    from onejump.experiments.level_pairs import measure_level_pairs
 
     methods = ["identity", "jtc", "njtc", "n-njtc"]
     output = folder / "level-pairs.parquet"
@@ -202,7 +202,7 @@ def pair_levels(folder: Path, shards: list[Path]) -> None:
 
 
 def measure_confidences(folder: Path, shards: list[Path]) -> None:
-    from onejump.early_exit import measure_confidences
+    from onejump.experiments.early_exit import measure_confidences
 
     measure_confidences(
         folder / "confidences.parquet",
@@ -215,7 +215,7 @@ def measure_confidences(folder: Path, shards: list[Path]) -> None:
 
 
 def compare_criteria(folder: Path, shards: list[Path]) -> None:
-    from onejump.criteria import compare_criteria
+    from onejump.experiments.criteria import compare_criteria
 
     compare_criteria(
         folder / "criteria.parquet",

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from measure import at_least, at_most, ratio, seconds
 
-from onejump.maps import NNJTC
-from onejump.selection import METRICS, SIGNED_SQUARED_COSINE, score_matrix
-from onejump.store import ActivationStore, Array
+from onejump.data.store import ActivationStore, Array
+from onejump.scoring.selection import METRICS, SIGNED_SQUARED_COSINE, score_matrix
+from onejump.shortcuts.maps import NNJTC
 
 LEVELS, HIDDEN, RANK, SAMPLES, CHUNK, ROUNDS = 30, 576, 5, 9000, 512, 7
 

@@ -1,7 +1,7 @@
-"""The workflow around the stages: what a run with nothing to do costs, what jobs cost besides their work, and
-how well `onejump plan` knew both.
+"""The workflow around the stages: what it costs besides their work, and how well `onejump plan` knew it.
 
-Runs the whole default study once more in a folder of its own (fetched files and checkout are shared).
+Measured are a run with nothing to do, and what the jobs of a whole run cost beyond their stages' own work.
+The whole default study is run once more, in a folder of its own (fetched files and checkout are shared).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 import pandas as pd
 from measure import ROOT, at_least, at_most
 
-from onejump.files import read_json
-from onejump.plan import DEVICES, Sizes, plan
-from onejump.study import load_study
+from onejump.base.files import read_json
+from onejump.planning.plan import DEVICES, Sizes, plan
+from onejump.study.study import load_study
 
 MAIN = [sys.executable, "-m", "snakemake", "--cores", "all", "--nocolor"]
 

@@ -14,8 +14,8 @@ import torch
 from hypothesis import HealthCheck, settings
 from projects import Project, check_out
 
-from onejump.head import Head, HeadConfig
-from onejump.store import ActivationStore, ShardWriter
+from onejump.data.store import ActivationStore, ShardWriter
+from onejump.models.head import Head, HeadConfig
 
 torch.set_num_threads(1)
 settings.register_profile(

@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from onejump.files import read_json, read_table, replacing, write_json, write_table
-from onejump.job import job
-from onejump.maps import JTC, ShortcutFolder, save_shortcuts
-from onejump.store import ActivationStore, ShardWriter
+from onejump.base.files import read_json, read_table, replacing, write_json, write_table
+from onejump.base.job import job
+from onejump.data.store import ActivationStore, ShardWriter
+from onejump.shortcuts.maps import JTC, ShortcutFolder, save_shortcuts
 
 LEVELS, SAMPLES, HIDDEN = 3, 20, 4
 NAMES = ["a.json", "a.parquet", "jtc", "shard.zarr"]

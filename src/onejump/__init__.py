@@ -15,18 +15,18 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "ActivationStore": "store",
-    "ExitHead": "exit_head",
-    "Head": "head",
-    "OneJumpError": "errors",
-    "Shortcut": "maps",
-    "ShortcutFolder": "maps",
-    "Shortcuts": "results",
-    "Transformer": "model",
-    "load_model": "loading",
-    "load_shortcut": "maps",
-    "load_shortcuts": "results",
-    "load_study": "study",
+    "ActivationStore": "data.store",
+    "ExitHead": "shortcuts.exit_head",
+    "Head": "models.head",
+    "OneJumpError": "base.errors",
+    "Shortcut": "shortcuts.maps",
+    "ShortcutFolder": "shortcuts.maps",
+    "Shortcuts": "scoring.results",
+    "Transformer": "models.transformer",
+    "load_model": "models.loading",
+    "load_shortcut": "shortcuts.maps",
+    "load_shortcuts": "scoring.results",
+    "load_study": "study.study",
 }
 __all__ = sorted(_HOME)
 

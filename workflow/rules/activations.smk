@@ -27,7 +27,7 @@ rule activations:
         options=STUDY.activations.model_dump(exclude={"shard_sentences"}),
         shards=lambda w: shard_count(w.corpus, w.split),
         seed=STUDY.seed,
-        code=fingerprint("activations"),
+        code=fingerprint("models.activations"),
     message:
         "Activations of {wildcards.model} on {wildcards.corpus}: {wildcards.split} shard {wildcards.shard}"
     script:

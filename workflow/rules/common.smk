@@ -9,10 +9,10 @@ LIBRARY = Path(workflow.basedir) / "src"
 os.environ.update(PYTHONPATH=str(LIBRARY))
 sys.path.insert(0, str(LIBRARY))
 
-from onejump.errors import OneJumpError, StudyError
-from onejump.files import read_json
-from onejump.fingerprint import fingerprint
-from onejump.plan import (
+from onejump.base.errors import OneJumpError, StudyError
+from onejump.base.files import read_json
+from onejump.base.fingerprint import fingerprint
+from onejump.planning.plan import (
     DEVICES,
     Sizes,
     activations_cost,
@@ -27,11 +27,11 @@ from onejump.plan import (
     submodules_cost,
     uses_gpu,
 )
-from onejump.parent import name_parent
-from onejump.results_owner import check_owner, write_owner
-from onejump.run_lock import enter_cache, enter_run
-from onejump.sources import check_before_run
-from onejump.study import DISTILLED_METHODS, load_study
+from onejump.base.parent import name_parent
+from onejump.study.results_owner import check_owner, write_owner
+from onejump.base.run_lock import enter_cache, enter_run
+from onejump.planning.sources import check_before_run
+from onejump.study.study import DISTILLED_METHODS, load_study
 
 # The study is read here once more: Snakemake takes the last of repeated keys in silence, keeps no lines, and
 # understands what a value of --config holds as text. A study given by --configfile stands alone.

@@ -38,7 +38,7 @@ rule corpus:
         corpus=lambda w: STUDY.corpora[w.corpus].model_dump(),
         content=corpus_content,
         seed=STUDY.seed,
-        code=fingerprint("corpus"),
+        code=fingerprint("data.corpus"),
     message:
         "Sentences of {wildcards.corpus}"
     script:

@@ -20,7 +20,7 @@ rule distillation:
     params:
         options=options_of,
         seed=STUDY.seed,
-        code=fingerprint("distillation"),
+        code=fingerprint("fitting.distillation"),
     message:
         "Distilling {wildcards.method} of {wildcards.model} on {wildcards.corpus}"
     script:

@@ -10,7 +10,7 @@ rule document_roles:
     params:
         parts=STUDY.held_out.model_dump(),
         seed=STUDY.seed,
-        code=fingerprint("document_roles"),
+        code=fingerprint("data.document_roles"),
     message:
         "What each document of {wildcards.corpus} is for"
     script:

@@ -15,7 +15,7 @@ use rule shortcuts as calibration_shortcuts with:
     params:
         options=options_of,
         seed=0,
-        code=fingerprint("shortcuts"),
+        code=fingerprint("fitting.shortcuts"),
     message:
         "Fitting {wildcards.method} without the documents for thresholds, {wildcards.model} on {wildcards.corpus}"
 
@@ -43,7 +43,7 @@ rule confidences:
         **asked_of_the_site(evaluation_cost_of, "confidences"),
     params:
         role=None,
-        code=fingerprint("early_exit"),
+        code=fingerprint("experiments.early_exit"),
     message:
         "Confidence of {wildcards.method}, {wildcards.model} on {wildcards.corpus}"
     script:
@@ -66,7 +66,7 @@ use rule confidences as held_out_confidences with:
         f"{PAIR}/benchmarks/early-exit/held-out/{{method}}.tsv"
     params:
         role="thresholds",
-        code=fingerprint("early_exit"),
+        code=fingerprint("experiments.early_exit"),
     message:
         "Confidence of {wildcards.method} on documents for thresholds, {wildcards.model} on {wildcards.corpus}"
 
@@ -90,7 +90,7 @@ rule early_exit:
             if STUDY.experiments.early_exit
             else {}
         ),
-        code=fingerprint("early_exit"),
+        code=fingerprint("experiments.early_exit"),
     message:
         "Blocks saved by exiting early, {wildcards.model} on {wildcards.corpus}"
     script:

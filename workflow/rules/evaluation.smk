@@ -22,7 +22,7 @@ rule evaluate:
     params:
         precision_at=STUDY.evaluation.precision_at,
         arbitrary=arbitrary_of,
-        code=fingerprint("evaluation"),
+        code=fingerprint("scoring.evaluation"),
     message:
         "Evaluating {wildcards.method} of {wildcards.model} on {wildcards.corpus}"
     script:
@@ -39,7 +39,7 @@ rule evaluation:
     conda:
         "../../envs/onejump.yaml"
     params:
-        code=fingerprint("evaluation"),
+        code=fingerprint("scoring.evaluation"),
     message:
         "Evaluation of {wildcards.model} on {wildcards.corpus}"
     script:
@@ -58,7 +58,7 @@ rule parameters:
         "../../envs/onejump.yaml"
     params:
         methods=FITTED,
-        code=fingerprint("evaluation"),
+        code=fingerprint("scoring.evaluation"),
     message:
         "Numbers kept at inference by each method of {wildcards.model} on {wildcards.corpus}"
     script:

@@ -1,4 +1,4 @@
-FIGURE_CODE = fingerprint("figures", data=["onejump.mplstyle"])
+FIGURE_CODE = fingerprint("figures.drawing", data=["figures/onejump.mplstyle"])
 
 
 rule figure_methods:

@@ -18,7 +18,7 @@ rule level_pairs:
     params:
         methods=STUDY.experiments.level_pairs.methods if STUDY.experiments.level_pairs else [],
         rank=STUDY.experiments.level_pairs.rank if STUDY.experiments.level_pairs else None,
-        code=fingerprint("level_pairs"),
+        code=fingerprint("experiments.level_pairs"),
     message:
         "Fitting every pair of levels, {wildcards.model} on {wildcards.corpus}"
     script:

@@ -16,7 +16,7 @@ rule weights:
         mem_mb=unpacking_mb,
         runtime=60,
     params:
-        code=fingerprint("loading"),
+        code=fingerprint("models.loading"),
     message:
         "Unpacking the GGUF file {input}"
     script:
@@ -43,7 +43,7 @@ rule model:
     params:
         model=lambda w: STUDY.models[w.model].model_dump(),
         content=lambda w: content_of(*files_of_model(w.model)),
-        code=fingerprint("loading"),
+        code=fingerprint("models.loading"),
     message:
         "Checking {wildcards.model}: blocks, final norm, head"
     script:

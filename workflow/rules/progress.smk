@@ -4,8 +4,8 @@ from glob import iglob
 
 from snakemake.logging import logger
 
-from onejump.progress import ProgressFormatter, times_of
-from onejump.summary import headlines, warnings_of
+from onejump.cli.progress import ProgressFormatter, times_of
+from onejump.cli.summary import headlines, warnings_of
 
 
 def earlier_times():

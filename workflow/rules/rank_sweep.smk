@@ -89,7 +89,7 @@ rule rank_sweep:
     params:
         ranks=list(RANKS),
         methods=SWEPT,
-        code=fingerprint("rank_sweep"),
+        code=fingerprint("experiments.rank_sweep"),
     message:
         "Kinds at every rank, {wildcards.model} on {wildcards.corpus}"
     script:

@@ -15,7 +15,7 @@ rule scores:
     resources:
         **asked_of_the_site(scores_cost_of, "scores"),
     params:
-        code=fingerprint("selection"),
+        code=fingerprint("scoring.selection"),
     message:
         "Scoring every jump of {wildcards.model} on every level, {wildcards.corpus}"
     script:
@@ -36,7 +36,7 @@ use rule scores as distilled_scores with:
     benchmark:
         f"{PAIR}/benchmarks/distilled-scores.tsv"
     params:
-        code=fingerprint("selection"),
+        code=fingerprint("scoring.selection"),
     message:
         "Scoring every distilled jump of {wildcards.model} on every level, {wildcards.corpus}"
 
@@ -53,7 +53,7 @@ rule selection:
     params:
         method=STUDY.selection.method,
         metric=STUDY.selection.metric,
-        code=fingerprint("selection"),
+        code=fingerprint("scoring.selection"),
     message:
         "Selecting a jump of {wildcards.model} on {wildcards.corpus}"
     script:
@@ -70,6 +70,6 @@ use rule selection as distilled_selection with:
     params:
         method="distilled",
         metric=STUDY.distilled_metric(),
-        code=fingerprint("selection"),
+        code=fingerprint("scoring.selection"),
     message:
         "Selecting a distilled jump of {wildcards.model} on {wildcards.corpus}"

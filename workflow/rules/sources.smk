@@ -3,10 +3,16 @@
 # A user's own files stay where they are (`local`), even where results go to a storage of their own. Of a model's
 # folder every file is an input, as a folder's own date does not change when a file in it does. Files of text are no
 # inputs: there may be thousands, and braces in their names would be wildcards. Their content is a parameter.
-from onejump.errors import CorpusError
-from onejump.source_files import file_digest, folder_files, model_files, remembered_digest, unpacked_name
-from onejump.sources import wheel_path
-from onejump.text_files import regular_files, standard_library_state
+from onejump.base.errors import CorpusError
+from onejump.models.source_files import (
+    file_digest,
+    folder_files,
+    model_files,
+    remembered_digest,
+    unpacked_name,
+)
+from onejump.planning.sources import wheel_path
+from onejump.data.text_files import regular_files, standard_library_state
 
 
 def wheel_file(source):

@@ -49,7 +49,7 @@ rule transfer:
     params:
         pairs=transfers,
         corpora=list(STUDY.corpora),
-        code=fingerprint("transfer"),
+        code=fingerprint("experiments.transfer"),
     message:
         "Shortcuts of {wildcards.corpus} on every corpus, {wildcards.model}"
     script:

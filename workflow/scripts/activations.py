@@ -1,9 +1,9 @@
-from onejump.job import job
+from onejump.base.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.activations import extract_shard
+    from onejump.models.activations import extract_shard
 
     weights = snakemake.input.get("weights")
     extract_shard(

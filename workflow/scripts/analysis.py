@@ -1,9 +1,9 @@
-from onejump.job import job
+from onejump.base.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.analysis import analyse
+    from onejump.scoring.analysis import analyse
 
     analyse(
         Path(snakemake.output[0]),

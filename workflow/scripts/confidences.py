@@ -1,9 +1,9 @@
-from onejump.job import job
+from onejump.base.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.early_exit import measure_confidences
+    from onejump.experiments.early_exit import measure_confidences
 
     shortcuts, selection = snakemake.input.get("shortcuts"), snakemake.input.get("selection")
     measure_confidences(

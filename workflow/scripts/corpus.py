@@ -1,9 +1,9 @@
-from onejump.job import job
+from onejump.base.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.corpus import build_corpus
+    from onejump.data.corpus import build_corpus
 
     options = dict(snakemake.params.corpus)
     sources = ("path", "dataset", "subset", "split", "revision", "text", "standard_library")

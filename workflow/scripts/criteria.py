@@ -1,9 +1,9 @@
-from onejump.job import job
+from onejump.base.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.criteria import compare_criteria
+    from onejump.experiments.criteria import compare_criteria
 
     compare_criteria(
         Path(snakemake.output[0]),

@@ -1,9 +1,9 @@
-from onejump.job import job
+from onejump.base.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.distillation import distil
+    from onejump.fitting.distillation import distil
 
     distil(
         Path(snakemake.output[0]),

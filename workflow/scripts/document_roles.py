@@ -1,9 +1,9 @@
-from onejump.job import job
+from onejump.base.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.document_roles import assign_documents
+    from onejump.data.document_roles import assign_documents
 
     assign_documents(
         Path(snakemake.output[0]),

@@ -1,9 +1,9 @@
-from onejump.job import job
+from onejump.base.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.early_exit import compare_exits
+    from onejump.experiments.early_exit import compare_exits
 
     compare_exits(
         Path(snakemake.output.curves),

@@ -1,9 +1,9 @@
-from onejump.job import job
+from onejump.base.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.evaluation import evaluate_method
+    from onejump.scoring.evaluation import evaluate_method
 
     shortcuts, selection = snakemake.input.get("shortcuts"), snakemake.input.get("selection")
     evaluate_method(

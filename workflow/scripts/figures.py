@@ -1,9 +1,9 @@
-from onejump.job import job
+from onejump.base.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.figures import draw
+    from onejump.figures.drawing import draw
 
     draw(
         snakemake.params.figure,

@@ -1,9 +1,9 @@
-from onejump.job import job
+from onejump.base.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.level_pairs import measure_level_pairs
+    from onejump.experiments.level_pairs import measure_level_pairs
 
     measure_level_pairs(
         Path(snakemake.output[0]),

@@ -1,9 +1,9 @@
-from onejump.job import job
+from onejump.base.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.loading import describe
+    from onejump.models.loading import describe
 
     model, weights = snakemake.params.model, snakemake.input.get("weights")
     describe(

@@ -1,9 +1,9 @@
-from onejump.job import job
+from onejump.base.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.evaluation import count_parameters
+    from onejump.scoring.evaluation import count_parameters
 
     count_parameters(
         Path(snakemake.output[0]),

@@ -1,9 +1,9 @@
-from onejump.job import job
+from onejump.base.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.rank_sweep import collect_ranks
+    from onejump.experiments.rank_sweep import collect_ranks
 
     ranks, methods = snakemake.params.ranks, snakemake.params.methods
     keys = [(rank, method) for rank in ranks for method in methods]

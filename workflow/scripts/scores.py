@@ -1,9 +1,9 @@
-from onejump.job import job
+from onejump.base.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.selection import score_jumps
+    from onejump.scoring.selection import score_jumps
 
     # Of distilled jumps, the samples that stop their training say something too.
     head, documents = snakemake.input.get("head"), snakemake.input.get("documents")

@@ -1,9 +1,9 @@
-from onejump.job import job
+from onejump.base.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.selection import select_jump
+    from onejump.scoring.selection import select_jump
 
     select_jump(
         Path(snakemake.output[0]),

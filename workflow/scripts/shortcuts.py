@@ -1,9 +1,9 @@
-from onejump.job import job
+from onejump.base.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.shortcuts import fit_shortcuts
+    from onejump.fitting.shortcuts import fit_shortcuts
 
     # Thresholds of early exit need shortcuts that were not fitted to some documents.
     documents = snakemake.input.get("documents")

@@ -1,9 +1,9 @@
-from onejump.job import job
+from onejump.base.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.submodules import extract_parts
+    from onejump.experiments.sub_modules import extract_parts
 
     weights = snakemake.input.get("weights")
     extract_parts(

@@ -1,9 +1,9 @@
-from onejump.job import job
+from onejump.base.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.submodules import fit_part
+    from onejump.experiments.sub_modules import fit_part
 
     fit_part(
         Path(snakemake.output[0]),

@@ -1,9 +1,9 @@
-from onejump.job import job
+from onejump.base.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.submodules import evaluate_parts
+    from onejump.experiments.sub_modules import evaluate_parts
 
     weights = snakemake.input.get("weights")
     evaluate_parts(

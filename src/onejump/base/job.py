@@ -1,0 +1,123 @@
+"""What every job of the workflow does around its stage: threads, progress, a log, and one clear error."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from onejump.base.errors import OneJumpError
+from onejump.base.parent import end_with_parent
+
+
+class _Stopped(KeyboardInterrupt):
+    """A signal asks this process to end. What handles Ctrl-C handles it; what handles errors does not."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def job(snakemake: Any) -> Iterator[None]:
+    """Run a stage as a job of the workflow.
+
+    Enter it before the stage's module is imported: thread counts are read when torch loads. The log gets
+    warnings and, of an error that onejump raises on purpose, its one line; of any other the traceback too.
+    The job then ends with status 1. A job that a signal asks to end (Ctrl-C, SIGTERM, a closed terminal)
+    first removes what it had begun to write, and ends with status 128 + the signal's number.
+
+    Parameters
+    ----------
+    snakemake : snakemake.script.Snakemake
+    """
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(snakemake.threads)
+    what = " ".join([snakemake.rule, *map(str, snakemake.wildcards)])
+    os.environ["TQDM_DESC"] = what
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    log = Path(snakemake.log[0])
+    log.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(log, mode="w", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    # What the library itself warns of is said on the terminal too, where a log would not be opened.
+    terminal = logging.StreamHandler()
+    terminal.setFormatter(logging.Formatter(f"{what}: %(message)s"))
+    terminal.addFilter(
+        lambda record: record.levelno == logging.WARNING and record.name.startswith("onejump.")
+    )
+    logging.basicConfig(level=logging.INFO, handlers=[handler, terminal], force=True)
+    logging.captureWarnings(True)
+    for chatty in ("httpx", "httpcore", "matplotlib", "fontTools"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    warnings.simplefilter("default")
+    logging.info("%s: started, threads: %s", what, snakemake.threads)
+    try:
+        with _stopping():
+            end_with_parent()
+            yield
+    except KeyboardInterrupt as error:
+        # Ctrl-C reaches every process of the run: that is no error to trace.
+        number = error.number if isinstance(error, _Stopped) else signal.SIGINT
+        by = "the user" if number == signal.SIGINT else signal.Signals(number).name
+        _fail(what, f"stopped by {by}", status=128 + number)
+    except Exception as error:
+        if (lack := _lack_of_memory(error)) is not None:
+            _fail(what, lack)
+        if isinstance(error, OneJumpError):
+            _fail(what, str(error))
+        logging.error(traceback.format_exc())
+        _fail(what, f"{type(error).__name__}: {error}")
+    logging.info("%s: done", what)
+
+
+def _lack_of_memory(error: BaseException | None) -> str | None:
+    """What to say of an error that comes from a lack of memory, in whichever library; None of any other."""
+    while error is not None:
+        if type(error).__name__ == "OutOfMemoryError":
+            return f"not enough GPU memory: lower compute.batch_tokens ({error})"
+        # torch raises a RuntimeError, others an OSError, each with the system's words in it.
+        if isinstance(error, MemoryError) or "annot allocate memory" in str(error):
+            detail = " ".join(str(error).split())[:200]
+            return "not enough memory: lower compute.batch_tokens or activations.shard_sentences" + (
+                f" ({detail})" if detail else ""
+            )
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """End what runs in here by an exception when a signal asks this process to end."""
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+    def stop(number: int, _: FrameType | None) -> None:
+        for other in numbers:  # a second one must not break off the cleaning up
+            signal.signal(other, signal.SIG_IGN)
+        raise _Stopped(number)
+
+    # nohup has a process ignore SIGHUP: that is kept.
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _fail(what: str, reason: str, status: int = 1) -> None:
+    # Snakemake prints the log of a failed job, so the reason need not be said on the terminal twice.
+    logging.error("%s: %s", what, reason)
+    logging.shutdown()
+    sys.exit(status)

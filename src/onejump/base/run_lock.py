@@ -1,0 +1,142 @@
+"""Locks that a killed run of Snakemake left: taken away where it is certain that their owner is dead.
+
+Snakemake locks a folder while it runs. Killed (SIGKILL, power cut), it leaves its locks, and the next run is
+refused until somebody says `snakemake --unlock`. Each run therefore registers itself in a file that it keeps
+locked (flock): the kernel gives such a lock up when its process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from onejump.base.errors import OneJumpError
+
+_RUNS = "onejump/runs"
+_held: list[IO[str]] = []
+
+
+def enter_run(folder: Path, *, on_cluster: bool) -> str | None:
+    """Register this process as a run of the workflow, and take away the locks of dead ones.
+
+    Locks stay if any run may be alive: one of another host is out of sight, and jobs that a dead one gave to
+    a cluster go on. They stay, too, where no registered run is known to have died.
+
+    Parameters
+    ----------
+    folder : path
+        Snakemake's `.snakemake`.
+    on_cluster : bool
+        Whether the jobs of this run are given to a cluster.
+
+    Returns
+    -------
+    str or None
+        What is to be told to the user.
+    """
+    runs = folder / _RUNS
+    runs.mkdir(parents=True, exist_ok=True)
+    with _one_at_a_time(runs):
+        told = _clean_up(folder, runs)
+        name = f"{socket.gethostname()}.{os.getpid()}.{'cluster' if on_cluster else 'local'}"
+        _hold(runs / name)
+    return told
+
+
+def enter_cache(folder: Path) -> None:
+    """Keep a cache of results (`--cache`) to one run at a time, until this process ends.
+
+    Of two runs that put the same result into it at once, the second would put its own inside the first's.
+
+    Parameters
+    ----------
+    folder : path
+        `SNAKEMAKE_OUTPUT_CACHE`.
+
+    Raises
+    ------
+    OneJumpError
+        If another run uses it.
+    """
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        return  # Snakemake says what is wrong with it
+    file = (folder / ".in-use").open("w", encoding="utf-8")
+    _held.append(file)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OneJumpError(
+            f"{folder}: another run is using this cache (--cache); start this one once that has ended, or "
+            "without --cache"
+        ) from None
+    except OSError:
+        pass  # a file system without locks
+
+
+def _clean_up(folder: Path, runs: Path) -> str | None:
+    locks = folder / "locks"
+    others = [run for run in sorted(runs.iterdir()) if not run.name.startswith(".")]
+    dead = [run for run in others if _host(run) == socket.gethostname() and _is_dead(run)]
+    if not locks.is_dir() or not any(locks.iterdir()):
+        for run in dead:
+            run.unlink(missing_ok=True)
+        return None
+    away = sorted({_host(run) for run in others} - {socket.gethostname()})
+    if away:
+        return (
+            f"A run on {', '.join(away)} may be using this folder. If none does, delete {runs}, and say "
+            "snakemake --unlock."
+        )
+    if len(dead) < len(others) or not dead:
+        return None  # Snakemake says that another one is running
+    if any(run.suffix == ".cluster" for run in dead):
+        return (
+            "An earlier run was killed, and its jobs may still be in the cluster's queue. Once they are done "
+            "or cancelled, say snakemake --unlock, and begin again."
+        )
+    shutil.rmtree(locks)
+    for run in dead:
+        run.unlink(missing_ok=True)
+    return "An earlier run was killed and had locked this folder: its lock is taken away."
+
+
+def _host(run: Path) -> str:
+    return run.name.rsplit(".", 2)[0]
+
+
+def _hold(path: Path) -> None:
+    file = path.open("w", encoding="utf-8")
+    with suppress(OSError):  # on file systems without locks
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _held.append(file)  # until the process ends
+    owner = os.getpid()
+
+    def leave() -> None:
+        if os.getpid() == owner:
+            path.unlink(missing_ok=True)
+
+    atexit.register(leave)
+
+
+def _is_dead(run: Path) -> bool:
+    try:
+        with run.open("r+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held, or not to be told
+        return False
+    return True
+
+
+@contextmanager
+def _one_at_a_time(runs: Path) -> Iterator[None]:
+    with (runs / ".guard").open("w", encoding="utf-8") as guard:
+        with suppress(OSError):
+            fcntl.flock(guard, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,111 @@
+"""What a finished study found, as text: the selected jumps, their scores, where figures and report are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from onejump.base.errors import OneJumpError
+from onejump.base.files import read_json, read_table
+from onejump.study.study import Study
+
+_METRICS = ("precision@1", "surprisal", "kl", "r2")
+
+
+def headlines(study: Study, results: Path) -> list[str]:
+    """A line for each model and corpus: its selected jump, and the folder that holds its results.
+
+    Parameters
+    ----------
+    study : Study
+    results : path
+        Folder of all results.
+
+    Returns
+    -------
+    list of str
+        Pairs without a selection are left out.
+    """
+    lines = []
+    for model, corpus, pair in _pairs(study, results):
+        if (pair / "selection.json").is_file():
+            chosen = read_json(pair / "selection.json")
+            origin = chosen["computed_from"]
+            lines.append(
+                f"{model} on {corpus}: selected jump from level {chosen['jump']} of "
+                f"0..{origin['levels'] - 1} ({origin['method']}); results are in {pair}/"
+            )
+    return lines
+
+
+def summarise(study: Study, results: Path) -> Iterator[str]:
+    """All that `onejump summary` says, line by line.
+
+    Raises
+    ------
+    OneJumpError
+        After everything that is there, if a model or corpus has no results yet.
+    """
+    missing = []
+    yield from headlines(study, results)
+    yield from warnings_of(study, results)
+    for model, corpus, pair in _pairs(study, results):
+        if not (pair / "selection.json").is_file() or not (pair / "evaluation.parquet").is_file():
+            missing.append(f"{pair}: not there yet; run the workflow of this study first")
+            continue
+        yield ""
+        yield f"{model} on {corpus}"
+        yield f"  {_score_line(read_json(pair / 'selection.json'))}"
+        yield "  validation, mean over levels:"
+        yield from _table(pair / "evaluation.parquet")
+        for figure in sorted((pair / "figures").glob("*.svg")):
+            yield f"figure   {figure}"
+    report = results / study.study / "report.html"
+    if report.is_file():
+        yield ""
+        yield f"report   {report}"
+    if missing:
+        raise OneJumpError("\n".join(missing))
+
+
+def warnings_of(study: Study, results: Path) -> Iterator[str]:
+    """A line for each split of a corpus that rests on few documents, and each number on few samples."""
+    from onejump.data.corpus import warnings_of_splits
+    from onejump.scoring.notes import notes_of
+
+    for corpus in study.corpora:
+        described = results / study.study / "corpora" / f"{corpus}.json"
+        if described.is_file():
+            yield from (f"warning: {corpus}, {line}" for line in warnings_of_splits(read_json(described)))
+    for model, corpus, pair in _pairs(study, results):
+        yield from (f"warning: {model} on {corpus}, {note}" for note in notes_of(pair))
+
+
+def _pairs(study: Study, results: Path) -> Iterator[tuple[str, str, Path]]:
+    for model in study.models:
+        for corpus in study.corpora:
+            yield model, corpus, results / study.study / model / corpus
+
+
+def _table(path: Path) -> Iterator[str]:
+    table = read_table(path)
+    table = table[~table["method"].str.startswith("arbitrary")]
+    means = table.groupby(["method", "metric"], sort=False)["value"].mean()
+    methods = list(dict.fromkeys(table["method"]))
+    width = max(map(len, ("method", *methods)))
+    yield f"    {'method':<{width}}" + "".join(f"{name:>14}" for name in _METRICS)
+    for method in methods:
+        # A distilled kind has no r2.
+        found = (means.get((method, metric)) for metric in _METRICS)
+        shown = "".join(f"{'-':>14}" if value is None else f"{value:>14.3f}" for value in found)
+        yield f"    {method:<{width}}{shown}"
+
+
+def _score_line(chosen: dict[str, Any]) -> str:
+    origin = chosen["computed_from"]
+    line = f"{origin['metric']} {chosen['score']:.4f}"
+    line += f", mean over {origin['samples']} samples x {origin['levels']} levels"
+    if chosen["margin"] is not None:
+        line += f", ahead of jump {chosen['ranking'][1]['jump']} by {chosen['margin']:.4f}"
+    return line

@@ -1,0 +1,234 @@
+"""Stage "corpus": documents -> sentences -> training and validation, split by document."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from onejump.base.errors import CorpusError
+from onejump.base.files import write_json, write_table
+from onejump.base.language import EXPECTED, is_language, primary_language
+from onejump.data.documents import Document, read_dataset, read_documents, read_standard_library
+from onejump.data.sentences import UNITS
+from onejump.data.sides import draw
+
+FEW_DOCUMENTS = 30
+"""A split of fewer documents is warned of: standard errors and thresholds rest on documents."""
+_LARGE_SHARE = 0.2
+
+_LOG = logging.getLogger(__name__)
+
+
+def split_sentences(
+    documents: Iterable[Document],
+    *,
+    training: int,
+    validation: int,
+    language: str = "en",
+    unit: str = "sentence",
+    seed: int = 0,
+    min_characters: int = 20,
+    max_characters: int = 1000,
+    max_documents: int = 100_000,
+) -> pd.DataFrame:
+    """Draw training and validation sentences from different documents.
+
+    A hash of its text says whether a document is for training (three of four) or for validation: see
+    `onejump.data.sides`. Each side takes a sentence from every one of its documents before
+    it takes a second one from any. A sentence is drawn once. What ends without an end mark is left out
+    (headings, list items, lines cut short before a formula), and what holds control characters.
+
+    Parameters
+    ----------
+    documents : iterable of Document
+        Where the sentences come from; their ids must differ.
+    training, validation : int
+        Number of sentences on each side.
+    language : str, default "en"
+        ISO 639 code, two letters where there are two. sentencex cuts a language that it does not know by the
+        rules of a related one, in the end by those of English.
+    unit : {"sentence", "paragraph"}
+        What documents are cut into. A paragraph is what stands between empty lines, with its line breaks and
+        indents, whatever it ends with: for source code.
+    seed : int, default 0
+        Decides sides and order. No two corpora of one seed have a document on different sides.
+    min_characters, max_characters : int
+        Shorter and longer sentences are left out.
+    max_documents : int
+        Documents to read at most.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``sentence_id`` (0, 1, ...; training first), ``document``, ``sentence``, ``split``.
+
+    Raises
+    ------
+    CorpusError
+        If there are too few sentences, two documents with one id, or the language is no code.
+    """
+    if not is_language(language):
+        raise CorpusError(f"language: {language!r} given, {EXPECTED} was expected")
+    if unit not in UNITS:
+        raise CorpusError(f"unit: {unit!r} given, accepted is one of {', '.join(UNITS)}")
+    primary = primary_language(language)
+    read = 0
+
+    def counted() -> Iterator[Document]:
+        nonlocal read
+        for document in tqdm(islice(documents, max_documents), unit="document", disable=None):
+            read += 1
+            yield document
+
+    def cut(text: str) -> Iterator[str]:
+        for sentence in UNITS[unit](text, primary):
+            if min_characters <= len(sentence) <= max_characters:
+                yield sentence
+
+    wanted = {"training": training, "validation": validation}
+    drawn = draw(counted(), wanted, cut=cut, seed=seed)
+    if any(len(drawn[side]) < count for side, count in wanted.items()):
+        capped = f" (max_documents: {max_documents})" if read == max_documents else ""
+        ending = ", with an end mark" if unit == "sentence" else ""
+        filled = " and ".join(
+            f"{len(drawn[side])} of the {count} {unit}s asked for {side}, in "
+            f"{len({row.document for row in drawn[side]})} documents"
+            for side, count in wanted.items()
+        )
+        raise CorpusError(
+            f"too little text: {filled}, found in {read} documents{capped}. Counted once each are {unit}s of "
+            f"{min_characters} to {max_characters} characters{ending}; of the documents, three of four serve "
+            "training and the others validation, by a hash of their text: give more text or more documents, "
+            "or ask for less"
+        )
+    rows = [(row.document, row.sentence, side) for side in wanted for row in drawn[side]]
+    table = pd.DataFrame(rows, columns=["document", "sentence", "split"])
+    table.insert(0, "sentence_id", np.arange(len(table), dtype=np.int64))
+    return table
+
+
+def describe_splits(table: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """How the sentences of each split spread over documents.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `split_sentences` gives.
+
+    Returns
+    -------
+    dict of split -> dict
+        ``sentences``, ``documents``, and ``largest_share``: of the sentences, from a single document.
+    """
+    described = {}
+    for split, rows in table.groupby("split"):
+        counts = rows["document"].value_counts()
+        described[str(split)] = {
+            "sentences": len(rows),
+            "documents": len(counts),
+            "largest_share": round(float(counts.iloc[0] / len(rows)), 6),
+        }
+    return described
+
+
+def warnings_of_splits(described: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A line for each split that rests on few documents, from `describe_splits`."""
+    lines = []
+    for split, found in described.items():
+        of_documents = f"{split}: {found['sentences']} sentences of {found['documents']} documents"
+        if found["documents"] < FEW_DOCUMENTS:
+            lines.append(
+                f"{of_documents}: under {FEW_DOCUMENTS} documents, standard errors and thresholds say "
+                "little; give more documents"
+            )
+        elif found["largest_share"] > _LARGE_SHARE:
+            lines.append(
+                f"{of_documents}, {found['largest_share']:.0%} from a single one, which decides what is "
+                "fitted and measured; give more documents or ask for fewer sentences"
+            )
+    return lines
+
+
+def build_corpus(
+    output: str | Path,
+    *,
+    source: Mapping[str, Any],
+    training: int,
+    validation: int,
+    summary: str | Path | None = None,
+    language: str = "en",
+    unit: str = "sentence",
+    seed: int = 0,
+    min_characters: int = 20,
+    max_characters: int = 1000,
+    max_documents: int = 100_000,
+) -> None:
+    """Write the table of `split_sentences` as parquet.
+
+    A split of few documents is warned of in the log.
+
+    Parameters
+    ----------
+    output : path
+        The parquet file.
+    source : mapping
+        ``path`` and ``text`` for `read_documents`, ``dataset``, ``subset``, ``split``, ``text`` and
+        ``revision`` for `read_dataset`, or ``standard_library`` for `read_standard_library`; a key that is
+        absent or None has its default.
+    summary : path, optional
+        A JSON file for what `describe_splits` gives.
+    training, validation, language, unit, seed, min_characters, max_characters, max_documents
+        As in `split_sentences`.
+
+    Raises
+    ------
+    CorpusError
+        If the source cannot be read or is too small.
+    """
+    table = split_sentences(
+        _documents_of(source),
+        training=training,
+        validation=validation,
+        language=language,
+        unit=unit,
+        seed=seed,
+        min_characters=min_characters,
+        max_characters=max_characters,
+        max_documents=max_documents,
+    )
+    described = describe_splits(table)
+    for split, found in described.items():
+        _LOG.info(
+            "%s: %d sentences of %d documents, at most %.2g%% of one",
+            split,
+            found["sentences"],
+            found["documents"],
+            100 * found["largest_share"],
+        )
+    for line in warnings_of_splits(described):
+        _LOG.warning("%s", line)
+    write_table(output, table)
+    if summary is not None:
+        write_json(summary, described)
+
+
+def _documents_of(source: Mapping[str, Any]) -> Iterator[Document]:
+    given = {key: value for key, value in source.items() if value is not None}
+    text = given.get("text", "text")
+    if "path" in given:
+        return read_documents(given["path"], text)
+    if "dataset" in given:
+        split = given.get("split", "train")
+        return read_dataset(given["dataset"], given.get("subset"), split, text, given.get("revision"))
+    if "standard_library" in given:
+        return read_standard_library()
+    raise CorpusError(
+        f"source: {', '.join(given) or 'nothing'} given, path, dataset or standard_library was expected"
+    )

@@ -1,0 +1,105 @@
+"""The stage "document roles": which document each sentence comes from, and what its training document is for.
+
+Documents, not sentences, are held out, and each is held out for one purpose: what stopped a training early
+is no judge of a threshold. The draw is made once for a corpus, into one file that every reader takes.
+
+| role | what for |
+|---|---|
+| fit | shortcuts are fitted to it |
+| stopping | it says when the training of a distilled kind stops, and is not trained on |
+| thresholds | early exit chooses its thresholds there; nothing that exits was fitted to it |
+| validation | shortcuts are measured there, and nothing else |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from onejump.base.errors import StudyError
+from onejump.base.files import read_table, write_table
+
+FIT, STOPPING, THRESHOLDS, VALIDATION = "fit", "stopping", "thresholds", "validation"
+FEW_DOCUMENTS = 10
+"""With fewer documents, an average over documents is known too badly to give its standard error."""
+_LOG = logging.getLogger(__name__)
+
+
+def draw_roles(documents: Iterable[str], *, stopping: float, thresholds: float, seed: int) -> dict[str, str]:
+    """What each training document is for.
+
+    Documents are put in the order of a hash of their name and the seed: the first are for stopping, the last
+    for thresholds. So the order in which they are given does not matter, and where a document is added, few
+    others change their role.
+
+    Parameters
+    ----------
+    documents : iterable of str
+        Names of the training documents; one may occur many times.
+    stopping, thresholds : float
+        The part of the documents that each role gets: at least one document, as long as one is left to fit.
+    seed : int
+
+    Returns
+    -------
+    dict of document -> {"fit", "stopping", "thresholds"}
+    """
+
+    def drawn(document: str) -> bytes:
+        return hashlib.sha256(f"{seed} {document}".encode("utf-8", "surrogatepass")).digest()
+
+    ordered = sorted(set(documents), key=drawn)
+    count = len(ordered)
+    first = min(max(1, round(stopping * count)), count - 1)
+    last = min(max(1, round(thresholds * count)), count - 1 - first)
+    roles = [STOPPING] * first + [FIT] * (count - first - last) + [THRESHOLDS] * last
+    return dict(zip(ordered, roles, strict=True))
+
+
+def assign_documents(
+    output: Path,
+    corpus: Path,
+    *,
+    stopping: float,
+    thresholds: float,
+    seed: int,
+    needed: Sequence[str] = (),
+) -> None:
+    """The stage.
+
+    Parameters
+    ----------
+    output : Path
+        Table with columns sentence_id, document (a number, counted from 0 in the order of the corpus table),
+        split, role ("fit", "stopping" or "thresholds" for training, "validation").
+    corpus : Path
+        Table of the corpus stage.
+    stopping, thresholds, seed
+        As of `draw_roles`.
+    needed : sequence of {"stopping", "thresholds"}
+        Roles that the study makes use of.
+
+    Raises
+    ------
+    StudyError
+        If the training documents are too few for a role that is needed.
+    """
+    table = read_table(corpus)[["sentence_id", "document", "split"]]
+    training = table.loc[table["split"] == "training", "document"]
+    roles = draw_roles(training, stopping=stopping, thresholds=thresholds, seed=seed)
+    for role in needed:
+        if role not in roles.values():
+            least = 3 if role == THRESHOLDS else 2
+            raise StudyError(
+                f"held_out.{role}: whole documents are held out of the fits, but all training sentences of "
+                f"{corpus.stem} come from {len(roles)} document{'s' if len(roles) > 1 else ''}; at least "
+                f"{least} are needed: give more documents, or split what there is into several"
+            )
+    table["role"] = table["document"].map(roles).where(table["split"] == "training", VALIDATION)
+    table["document"] = table["document"].factorize()[0].astype("int32")
+    for split, of_split in table.groupby("split", sort=False):
+        count = of_split["document"].nunique()
+        _LOG.info("%s: %d sentences of %d documents", split, len(of_split), count)
+    write_table(output, table)

@@ -1,0 +1,217 @@
+"""Documents of the corpus stage: from files and folders, the standard library, Hugging Face datasets.
+
+Documents come one at a time, so that memory holds a document, or at most a file of documents where its format
+(.json) can only be read whole.
+"""
+
+from __future__ import annotations
+
+import json
+import sysconfig
+import tokenize
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from onejump.base.errors import CorpusError
+from onejump.data.text_files import SUFFIXES, named, regular_files, standard_library_files
+
+LARGEST_DOCUMENT = 2**28
+"""Bytes. A longer text is refused: no sentence of it could be in another split than the rest."""
+_ROWS = 1000
+
+
+class Document(NamedTuple):
+    """A text and the name that is its own in the corpus."""
+
+    id: str
+    text: str
+
+
+def read_documents(path: str | Path, text: str = "text") -> Iterator[Document]:
+    """Read documents from a file, or from every readable file in a folder and its subfolders.
+
+    Parameters
+    ----------
+    path : path
+        A ``.txt`` or ``.py`` file (one document), a ``.jsonl`` file (one object a line), a ``.json`` file (a
+        list of objects or strings, or a mapping from ids to them), a ``.parquet`` file, or a folder of these.
+        Hidden files are passed over; the order is that of the relative paths.
+    text : str, default "text"
+        Key or column that holds a document's text.
+
+    Yields
+    ------
+    Document
+        Its id is the relative path, then ``#`` and the line, key or row if the file holds many documents.
+
+    Raises
+    ------
+    CorpusError
+        If there is nothing to read, or a file is not what its suffix says, has no such text, is no regular
+        file (a pipe, a device), or holds a document of more than `LARGEST_DOCUMENT` bytes.
+    """
+    for name, file in regular_files(path).items():
+        try:
+            for key, record in _READERS[file.suffix.lower()](file, text):
+                mark = "" if key is None else f"#{key}"
+                yield Document(named(name + mark), _text_of(record, text, named(f"{file}{mark}")))
+        except OSError as error:
+            raise CorpusError(f"{named(file)}: {error.strerror or error}") from error
+
+
+def read_standard_library() -> Iterator[Document]:
+    """The source code of the standard library of the Python that runs, a document a file.
+
+    Yields
+    ------
+    Document
+        Its id is the path in the library. Tests and installed packages are no part of it.
+    """
+    library = Path(sysconfig.get_path("stdlib"))
+    for file in standard_library_files(library):
+        # A few modules declare an encoding of their own.
+        with tokenize.open(file) as source:
+            yield Document(file.relative_to(library).as_posix(), source.read())
+
+
+def read_dataset(
+    name: str, subset: str | None, split: str, text: str, revision: str | None = None
+) -> Iterator[Document]:
+    """Read documents from a Hugging Face dataset.
+
+    Parameters
+    ----------
+    name : str
+        Name on the hub, a folder that ``datasets.load_dataset`` accepts, or one that ``save_to_disk`` wrote.
+    subset : str or None
+        Configuration of the dataset; a saved folder has none.
+    split : str
+        Split, such as ``train``; a saved folder with one split only is read whatever its name.
+    text : str
+        Column that holds a document's text.
+    revision : str, optional
+        Branch, tag or commit on the hub.
+
+    Yields
+    ------
+    Document
+        Its id is the split, ``#`` and the row.
+
+    Raises
+    ------
+    CorpusError
+        If the dataset cannot be loaded, or has no such split or column.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise CorpusError(
+            f"dataset {name}: reading it needs the datasets library: pip install 'onejump[hub]'"
+        ) from error
+    try:
+        if any((Path(name) / mark).is_file() for mark in ("dataset_info.json", "dataset_dict.json")):
+            dataset = datasets.load_from_disk(name)
+        else:
+            dataset = datasets.load_dataset(name, subset, split=split, revision=revision)
+    # The library has no error of its own: a wrong name, split, subset or network each raise another kind.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CorpusError(f"dataset {name} (subset {subset}, split {split}): {reason}") from error
+    if isinstance(dataset, datasets.DatasetDict):
+        if split not in dataset:
+            raise CorpusError(f"dataset {name}: no split {split!r}; there is: {', '.join(dataset)}")
+        dataset = dataset[split]
+    if text not in dataset.column_names:
+        raise CorpusError(f"dataset {name}: no column {text!r}; there is: {', '.join(dataset.column_names)}")
+    for row, record in enumerate(dataset.select_columns([text])):
+        yield Document(f"{split}#{row}", _text_of(record, text, f"dataset {name}, {split}#{row}"))
+
+
+def _text_of(record: Any, text: str, where: str) -> str:
+    if isinstance(record, str):
+        return record
+    if not isinstance(record, dict):
+        raise CorpusError(
+            f"{where}: {type(record).__name__} given, an object with {text!r} or a string was expected"
+        )
+    if text not in record:
+        keys = named(", ".join(record))[:200]
+        raise CorpusError(f"{where}: no {text!r}; there is: {keys or 'nothing'}")
+    if not isinstance(record[text], str):
+        raise CorpusError(f"{where}: {text!r} holds {type(record[text]).__name__}, a string was expected")
+    return str(record[text])
+
+
+def _decode(raw: bytes, path: Path, offset: int = 0) -> str:
+    try:
+        return raw.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise CorpusError(
+            f"{named(path)}: no UTF-8 at byte {offset + error.start} ({error.reason})"
+        ) from error
+
+
+def _parse(content: str, path: Path, first_line: int = 1) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        line = first_line + getattr(error, "lineno", 1) - 1
+        raise CorpusError(f"{named(path)}: no JSON at line {line}: {getattr(error, 'msg', error)}") from error
+
+
+def _refuse_over_long(length: int, where: str) -> None:
+    if length > LARGEST_DOCUMENT:
+        raise CorpusError(
+            f"{where}: a document of more than {LARGEST_DOCUMENT >> 20} MiB; a document is wholly for "
+            "training or wholly for validation: cut it into documents, such as the lines of a .jsonl file"
+        )
+
+
+def _read_txt(path: Path, _: str) -> Iterator[tuple[None, str]]:
+    _refuse_over_long(path.stat().st_size, named(path))
+    yield None, _decode(path.read_bytes(), path)
+
+
+def _read_jsonl(path: Path, _: str) -> Iterator[tuple[int, Any]]:
+    offset, number = 0, 0
+    with path.open("rb") as file:
+        while raw := file.readline(LARGEST_DOCUMENT + 1):
+            number += 1
+            _refuse_over_long(len(raw), f"{named(path)}, line {number}")
+            line = _decode(raw, path, offset).strip()
+            if line:
+                yield number, _parse(line, path, number)
+            offset += len(raw)
+
+
+def _read_json(path: Path, _: str) -> Iterator[tuple[object, Any]]:
+    content = _parse(_decode(path.read_bytes(), path), path)
+    if not isinstance(content, list | dict):
+        raise CorpusError(
+            f"{named(path)}: {type(content).__name__} given, a list or a mapping of documents was expected"
+        )
+    yield from content.items() if isinstance(content, dict) else enumerate(content)
+
+
+def _read_parquet(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    row = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            columns = file.schema_arrow.names
+            if text not in columns:
+                raise CorpusError(f"{named(path)}: no column {text!r}; there is: {', '.join(columns)[:200]}")
+            for batch in file.iter_batches(_ROWS, columns=[text]):
+                for value in batch.column(0).to_pylist():
+                    yield row, {text: value}
+                    row += 1
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise CorpusError(f"{named(path)}: unreadable parquet after row {row}: {error}") from error
+
+
+_READERS: dict[str, Callable[[Path, str], Iterator[tuple[object, Any]]]] = dict(
+    zip(SUFFIXES, (_read_txt, _read_txt, _read_jsonl, _read_json, _read_parquet), strict=True)
+)

@@ -1,0 +1,176 @@
+"""Which side, training or validation, a document is on, and which sentences are drawn.
+
+A document's side follows from its text and the seed. Nothing else counts: not the sizes of the splits, not
+the order, number or names of the documents. So of two corpora of one seed, whatever documents they share, no
+document is in the training split of one and in the validation split of the other.
+
+A sentence is on the side of its document. Where documents of both sides have it, its own text says on which
+side it may be drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import NamedTuple
+
+from onejump.base.errors import CorpusError
+from onejump.data.documents import Document
+from onejump.data.sentences import without_invisible
+
+TRAINING_SHARE = 3 / 4
+"""Of documents, as of the papers' sentences (9,000 and 3,000)."""
+
+# More are kept than wanted: of both sides some may be the same, and so they are seldom sorted.
+_SPARE, _SLACK = 0.1, 1000
+
+
+class Place(NamedTuple):
+    """Where a text belongs by its content."""
+
+    side: str
+    """training or validation."""
+    order: bytes
+    """Texts of one seed have an order by these."""
+    digest: bytes
+    """Texts that differ in white space, case and invisible characters only have the same."""
+
+
+class Drawn(NamedTuple):
+    """A sentence that was drawn."""
+
+    turn: int
+    """Before it, so many sentences of its document were drawn."""
+    document_order: bytes
+    document: str
+    """The document's id."""
+    sentence: str
+
+
+def normalised(text: str) -> str:
+    """A text without what does not make it another one: white space, case, invisible characters."""
+    return " ".join(without_invisible(unicodedata.normalize("NFKC", text)).split()).casefold()
+
+
+def place(text: str, kind: str, seed: int) -> Place:
+    """Side and order of a text.
+
+    Parameters
+    ----------
+    text : str
+    kind : {"document", "sentence"}
+        A document of one sentence has not the side of that sentence.
+    seed : int
+    """
+    content = f"{kind} {seed}\n".encode() + normalised(text).encode(errors="surrogatepass")
+    digest = hashlib.blake2b(content, digest_size=32).digest()
+    training = int.from_bytes(digest[:8], "big") < TRAINING_SHARE * 2**64
+    return Place("training" if training else "validation", digest[8:16], digest[16:])
+
+
+class _Draw:
+    """The first different sentences of a side, of all that are offered; holds twice as many as wanted."""
+
+    def __init__(self, wanted: int) -> None:
+        self._wanted = wanted
+        self._kept = wanted + int(_SPARE * wanted) + _SLACK
+        self._found: dict[bytes, Drawn] = {}
+        self._last: Drawn | None = None
+
+    def may_take(self, document_order: bytes) -> bool:
+        """Whether any sentence of a document can still be drawn."""
+        return self._last is None or (0, document_order) <= self._last[:2]
+
+    def offer(self, digest: bytes, drawn: Drawn) -> None:
+        if self._last is not None and drawn > self._last:
+            return
+        before = self._found.get(digest)
+        if before is None or drawn < before:
+            self._found[digest] = drawn
+        if len(self._found) > 2 * self._kept:
+            self._keep_first()
+
+    def _keep_first(self) -> None:
+        first = sorted(self._found.items(), key=lambda item: item[1])[: self._kept]
+        self._found = dict(first)
+        self._last = first[-1][1] if first else None
+
+    def candidates(self) -> dict[bytes, Drawn]:
+        """By their digests, somewhat more than are wanted."""
+        self._keep_first()
+        return self._found
+
+    def result(self, elsewhere: Collection[bytes]) -> list[Drawn]:
+        """Those drawn, in order: a sentence of each document, then a second one of each, and so on.
+
+        Parameters
+        ----------
+        elsewhere : collection of bytes
+            Digests of sentences that the other side draws.
+        """
+        found = [drawn for digest, drawn in self.candidates().items() if digest not in elsewhere]
+        return found[: self._wanted]
+
+
+def draw(
+    documents: Iterable[Document],
+    wanted: Mapping[str, int],
+    *,
+    cut: Callable[[str], Iterable[str]],
+    seed: int,
+) -> dict[str, list[Drawn]]:
+    """Draw sentences for each side, by turns over the side's documents. No sentence is drawn twice.
+
+    A side takes one sentence of each of its documents before it takes a second one of any: the most documents
+    that can be had, and the least of each. Documents come in the order of their hashes, and so do the
+    sentences of a document. More sentences wanted adds to those drawn and changes none.
+
+    Parameters
+    ----------
+    documents : iterable of Document
+        Read once, and held one at a time.
+    wanted : mapping of side -> int
+        Sentences, at most; both sides are named.
+    cut : callable
+        Gives the sentences of a text that may be drawn.
+    seed : int
+
+    Returns
+    -------
+    dict of side -> list of Drawn
+        Fewer than wanted where there are no more.
+
+    Raises
+    ------
+    CorpusError
+        If two documents that differ have one id.
+    """
+    draws = {side: _Draw(count) for side, count in wanted.items()}
+    for document in documents:
+        side, order, _ = place(document.text, "document", seed)
+        if not draws[side].may_take(order):
+            continue
+        found: dict[bytes, tuple[bytes, str]] = {}
+        for sentence in cut(document.text):
+            of_sentence = place(sentence, "sentence", seed)
+            found.setdefault(of_sentence.digest, (of_sentence.order, sentence))
+        in_order = sorted(found.items(), key=lambda item: item[1])
+        for turn, (digest, (_, sentence)) in enumerate(in_order):
+            draws[side].offer(digest, Drawn(turn, order, document.id, sentence))
+    on_both = set.intersection(*(set(found.candidates()) for found in draws.values()))
+    sides = {
+        digest: place(next(iter(draws.values())).candidates()[digest].sentence, "sentence", seed).side
+        for digest in on_both
+    }
+    drawn = {
+        side: found.result([digest for digest, own in sides.items() if own != side])
+        for side, found in draws.items()
+    }
+    orders: dict[str, bytes] = {}
+    for row in (row for rows in drawn.values() for row in rows):
+        if orders.setdefault(row.document, row.document_order) != row.document_order:
+            raise CorpusError(
+                f"two documents have one id, {row.document!r}, so that nothing tells them apart"
+            )
+    return drawn

@@ -1,0 +1,1 @@
+"""The papers' experiments besides, one module each."""

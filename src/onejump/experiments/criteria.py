@@ -1,0 +1,131 @@
+"""The stage "criteria": what each selection criterion chooses, and what the choice costs.
+
+The jumps of the kind that the study selects from are each used at all levels, on validation samples. An
+oracle that saw these would keep the best; what a criterion loses is its distance to that, and what it is
+worth its distance to a jump drawn at random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from onejump.base.device import pick_device
+from onejump.base.files import read_json, write_table
+from onejump.data.held_out import documents_of_samples
+from onejump.data.store import ActivationStore
+from onejump.models.head import Head
+from onejump.scoring.evaluation import check_kept_tokens, top_metrics
+from onejump.scoring.selection import logits_of_jumps
+from onejump.scoring.standard_errors import Clusters
+from onejump.shortcuts.maps import LowRank, ShortcutFolder
+
+RANDOM = "random"
+"""A jump drawn at random, on average over all draws."""
+
+
+@torch.inference_mode()
+def metrics_of_jumps(
+    store: ActivationStore, head: Head, jumps: Sequence[LowRank], precision_at: Sequence[int]
+) -> dict[str, Tensor]:
+    """Metrics of every jump on every sample, mean over all levels.
+
+    Parameters
+    ----------
+    store : ActivationStore
+        Validation samples.
+    head : Head
+        Where it lies, this is computed.
+    jumps : sequence of LowRank
+    precision_at : sequence of int
+
+    Returns
+    -------
+    dict of metric -> Tensor of shape (M, samples), float64
+        As of `onejump.scoring.evaluation.top_metrics`.
+    """
+    of_teacher = store.of_samples("top_tokens")[:, : max(precision_at)].astype(np.int64)
+    likely = torch.from_numpy(of_teacher).to(head.gain.device)
+    names = [*(f"precision@{k}" for k in precision_at), "surprisal"]
+    found = {name: torch.zeros(len(jumps), store.samples, dtype=torch.float64) for name in names}
+    for jump, _, part, logits in logits_of_jumps(store, head, jumps, torch.arange(store.samples)):
+        for metric, values in top_metrics(logits, likely[part], precision_at)[0].items():
+            found[metric][jump, part] += values.double().cpu()
+    return {name: values / (store.levels - 1) for name, values in found.items()}
+
+
+def choices(by_metric: Mapping[str, int], means: Mapping[str, Tensor]) -> Iterator[tuple[str, int]]:
+    """What every criterion chooses on training samples, and oracles on the validation ones themselves.
+
+    Oracles look at the first precision, or at surprisal.
+    """
+    yield from by_metric.items()
+    precision, surprisal = next(iter(means.values())), means["surprisal"]
+    yield "oracle precision", int(precision.argmax())
+    yield "oracle surprisal", int(surprisal.argmin())
+
+
+def compare_criteria(
+    output: Path,
+    shards: Sequence[Path],
+    head: Path,
+    shortcuts: Path,
+    selection: Path,
+    *,
+    documents: Path | None = None,
+    precision_at: Sequence[int],
+    model: str,
+    corpus: str,
+    device: str = "auto",
+) -> None:
+    """The stage.
+
+    Parameters
+    ----------
+    output : Path
+        Table with columns model, corpus, criterion, jump, metric, value (mean over levels and samples),
+        stderr, n, documents. Rows of the criterion "jump" are of every jump; those of "random" have no jump,
+        and as stderr the standard deviation between jumps.
+    shards : sequence of Path
+        Validation shards.
+    head : Path
+        Of the model stage.
+    shortcuts : Path
+        Folder of the kind that the study selects from.
+    selection : Path
+        Of the selection stage.
+    documents : Path, optional
+        Table of the stage "document roles", for the standard errors (`onejump.scoring.standard_errors`).
+        Unless given, each sentence counts as a document.
+    precision_at : sequence of int
+
+    Raises
+    ------
+    OneJumpError
+        If the store keeps fewer most likely tokens than a precision looks at.
+    """
+    on = pick_device(device)
+    store, jumps = ActivationStore(shards), ShortcutFolder(shortcuts).low_rank()
+    check_kept_tokens(store, precision_at)
+    clusters = Clusters(documents_of_samples(store, documents))
+    found = metrics_of_jumps(store, Head.load(head).to(on), jumps, precision_at)
+    means = {metric: values.mean(1) for metric, values in found.items()}
+    rows: list[tuple[str, int | None, str, float, float]] = []
+    chosen = [("jump", jump) for jump in range(len(jumps))]
+    chosen += choices(read_json(selection)["by_metric"], means)
+    for metric, of_jumps in means.items():
+        _, errors = clusters.of_values(found[metric].T)
+        rows += [
+            (criterion, jump, metric, float(of_jumps[jump]), float(errors[jump]))
+            for criterion, jump in chosen
+        ]
+        spread = float(of_jumps.std()) if len(jumps) > 1 else 0.0
+        rows.append((RANDOM, None, metric, float(of_jumps.mean()), spread))
+    table = pd.DataFrame(rows, columns=["criterion", "jump", "metric", "value", "stderr"])
+    table = table.astype({"jump": "Int64"}).assign(n=store.samples, documents=clusters.documents)
+    write_table(output, table, model=model, corpus=corpus)

@@ -1,0 +1,1 @@
+"""How shortcuts are fitted: in closed form, by gradient descent, by distillation."""

@@ -1,0 +1,1 @@
+"""Any transformer as levels, blocks and head: loading, checking, extracting activations."""

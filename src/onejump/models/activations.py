@@ -1,0 +1,412 @@
+"""The stage "activations": run the model over sampled prefixes and keep every level.
+
+A masked language model runs over whole sentences, in each of them one token masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from onejump.base.errors import ActivationError, CorpusError
+from onejump.base.files import read_json, read_table, replacing
+from onejump.data.store import Array, ShardWriter, Storable
+from onejump.models.loading import load_model, load_tokenizer, mask_token
+from onejump.models.logit_parts import summarise_logits
+from onejump.models.source_files import check_model_files
+from onejump.models.transformer import Transformer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Prompt(NamedTuple):
+    """A prefix to run, and the positions to keep of it; or a whole sentence and its masked position."""
+
+    sentence: int
+    """The sentence's id."""
+    tokens: Sequence[int]
+    """Token ids as they are in the sentence: up to the last position kept, or all of them."""
+    positions: Array
+    """Positions kept, ascending."""
+    mask: int | None = None
+    """Token that takes the place of those at `positions` when the prompt is run, or None."""
+
+
+def sample_positions(
+    length: int, sentence: int, *, seed: int, positions: int = 1, skip_first: bool = False
+) -> Array:
+    """Draw positions of a sentence, without repetition.
+
+    The draw depends on the seed and the sentence's id only, so that it is the same in whatever shard, and in
+    whatever order, sentences are processed.
+
+    Parameters
+    ----------
+    length : int
+        Tokens in the sentence.
+    sentence : int
+        Its id.
+    positions : int
+        How many to draw; fewer come back from a sentence that has fewer.
+
+    Returns
+    -------
+    ndarray of int64, ascending
+    """
+    candidates = np.arange(1 if skip_first else 0, length)
+    generator = np.random.default_rng([seed, sentence])
+    return np.sort(generator.choice(candidates, min(positions, len(candidates)), replace=False))
+
+
+def make_prompts(
+    sentences: pd.DataFrame,
+    tokenizer: Any,
+    *,
+    seed: int,
+    positions: int = 1,
+    skip_first: bool = False,
+    special_tokens: bool = False,
+    max_tokens: int = 512,
+    masked: bool = False,
+) -> list[Prompt]:
+    """Tokenise sentences, sample their positions and cut what lies behind, longest prefix first.
+
+    Longest first, so that a batch that does not fit into memory shows at once and not at the end.
+
+    Parameters
+    ----------
+    sentences : DataFrame
+        With columns sentence_id and sentence.
+    tokenizer : transformers.PreTrainedTokenizerBase
+    seed, positions, skip_first
+        As in `sample_positions`, of the tokens that may be sampled: without special tokens, the first one is
+        the text's own first token.
+    special_tokens : bool
+        Sample the tokenizer's special tokens too, such as the start token that it puts before each sentence.
+        Masked prompts never do.
+    max_tokens : int
+        Longer sentences are cut; they still end in the special tokens that the tokenizer adds.
+    masked : bool
+        For a masked language model: each sampled position is masked in a prompt of its own, which has all of
+        the sentence.
+
+    Raises
+    ------
+    CorpusError
+        If no sentence has a token to sample.
+    ModelError
+        If a tokenizer for masked prompts has no mask token.
+    """
+    mask = mask_token(tokenizer) if masked else None
+    special = np.asarray([] if special_tokens and not masked else tokenizer.all_special_ids)
+    encoded = tokenizer(
+        sentences["sentence"].tolist(), truncation=True, max_length=max_tokens, return_attention_mask=False
+    )["input_ids"]
+    prompts = []
+    for sentence, tokens in zip(sentences["sentence_id"].tolist(), encoded, strict=True):
+        candidates = (~np.isin(tokens, special)).nonzero()[0]
+        kept = candidates[
+            sample_positions(len(candidates), sentence, seed=seed, positions=positions, skip_first=skip_first)
+        ]
+        if masked:
+            prompts += [Prompt(sentence, tokens, kept[i : i + 1], mask) for i in range(len(kept))]
+        elif len(kept):
+            prompts.append(Prompt(sentence, tokens[: int(kept[-1]) + 1], kept))
+    if not prompts:
+        raise CorpusError(f"none of the {len(sentences)} sentences of this shard has a token to sample")
+    return sorted(prompts, key=lambda prompt: (-len(prompt.tokens), prompt.sentence))
+
+
+def batches(
+    prompts: Sequence[Prompt], batch_tokens: int, context: int | None = None
+) -> Iterator[Sequence[Prompt]]:
+    """Cut prompts, sorted by falling length, into batches of at most `batch_tokens` tokens with padding.
+
+    A batch that is large enough to run fast (an eighth of that) ends where prompts get a tenth shorter than
+    its longest: padding them would cost more than another batch. A prompt that alone is longer than
+    `batch_tokens` makes a batch of its own; so does one longer than `context` (`Transformer.context`), whose
+    states would depend on its neighbours, and theirs on it.
+    """
+    start = 0
+    while start < len(prompts):
+        longest = len(prompts[start].tokens)
+        stop = min(start + max(1, batch_tokens // longest), len(prompts))
+        enough = start + max(1, batch_tokens // 8 // longest)
+        while stop > enough and len(prompts[stop - 1].tokens) < 0.9 * longest:
+            stop -= 1
+        if context is not None and longest > context:
+            stop = start + 1
+        yield prompts[start:stop]
+        start = stop
+
+
+def model_and_prompts(
+    sentences: pd.DataFrame,
+    *,
+    model: Path,
+    seed: int,
+    options: dict[str, Any],
+    compute: dict[str, Any],
+    weights: Path | None = None,
+) -> tuple[Transformer, list[Prompt]]:
+    """A model that the model stage described, and the prompts that it is run over, causal or masked.
+
+    Parameters
+    ----------
+    sentences : DataFrame
+        Of the corpus stage.
+    model, seed, options, compute, weights
+        As in `extract_shard`.
+    """
+    description = read_json(model)
+    origin = {key: description[key] for key in ("source", "revision", "trust_remote_code")}
+    if weights is not None:
+        origin["source"] = str(weights)
+    prompts = make_prompts(
+        sentences,
+        load_tokenizer(**origin),
+        seed=seed,
+        positions=options["positions"],
+        skip_first=options["skip_first"],
+        special_tokens=options["special_tokens"],
+        max_tokens=options["max_tokens"],
+        masked=not description.get("causal", True),
+    )
+    transformer = load_model(
+        **origin,
+        dtype=description["dtype"],
+        device=compute["device"],
+        device_map=compute["device_map"],
+        modules=description.get("modules"),
+        allow_pickle=description.get("allow_pickle", False),
+    )
+    check_model_files(description, origin["source"])
+    return transformer, prompts
+
+
+def pad(batch: Sequence[Prompt], padding: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens of a batch as they are run, masks set, and the (row, position) of each sample.
+
+    Returns
+    -------
+    tokens : Tensor of shape (len(batch), longest)
+        Padded on the right with `padding`.
+    rows, positions : Tensor of shape (n,)
+    """
+    tokens = torch.full((len(batch), len(batch[0].tokens)), padding)
+    for row, prompt in enumerate(batch):
+        tokens[row, : len(prompt.tokens)] = torch.as_tensor(prompt.tokens)
+        if prompt.mask is not None:
+            tokens[row, prompt.positions] = prompt.mask
+    rows = torch.repeat_interleave(
+        torch.arange(len(batch)), torch.tensor([len(prompt.positions) for prompt in batch])
+    )
+    return tokens, rows, torch.from_numpy(np.concatenate([prompt.positions for prompt in batch]))
+
+
+Read = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Tokens, rows, positions as of `pad` -> float32 states to keep (levels, n, H), the last level's (n, H)."""
+
+Refuse = Callable[[Tensor, Storable, Array, Array], None]
+"""States (levels, n, H), what can be stored, sentences and positions (n,); raises if they do not fit."""
+
+
+def extract(
+    transformer: Transformer,
+    prompts: Sequence[Prompt],
+    output: Path,
+    *,
+    batch_tokens: int = 4096,
+    top_k: int = 64,
+    store: dict[str, Any] | None = None,
+    attributes: dict[str, Any] | None = None,
+) -> None:
+    """Run prompts through a model and write one shard.
+
+    Parameters
+    ----------
+    transformer : Transformer
+    prompts : sequence of Prompt
+        Sorted by falling length.
+    output : Path
+        The shard; a shard that is there already is replaced when the new one is whole.
+    batch_tokens : int
+        Tokens in one forward pass, padding included.
+    top_k : int
+        Most likely tokens of the final distribution to keep.
+    store : dict
+        Options of `ShardWriter`.
+    attributes : dict
+        Kept with the shard.
+
+    Raises
+    ------
+    ActivationError
+        If a value is not finite, or beyond what the store's dtype holds.
+    """
+
+    def read(tokens: Tensor, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        states = transformer.states(tokens, rows, positions).float()
+        return states, states[-1]
+
+    write_shard(
+        output,
+        transformer,
+        prompts,
+        read,
+        _refuse_beyond,
+        levels=transformer.levels,
+        batch_tokens=batch_tokens,
+        top_k=top_k,
+        store=store,
+        attributes=attributes,
+    )
+
+
+@torch.inference_mode()
+def write_shard(
+    output: Path,
+    transformer: Transformer,
+    prompts: Sequence[Prompt],
+    read: Read,
+    refuse: Refuse,
+    *,
+    levels: int,
+    batch_tokens: int,
+    top_k: int,
+    store: dict[str, Any] | None,
+    attributes: dict[str, Any] | None,
+) -> None:
+    """Run prompts, batch after batch, and write what is read of their samples.
+
+    Parameters
+    ----------
+    output, transformer, prompts, batch_tokens, top_k, store, attributes
+        As of `extract`.
+    read : Read
+    refuse : Refuse
+    levels : int
+        Those that are read.
+    """
+    options = {"dtype": "float32", **(store or {})}
+    with (
+        replacing(output) as fresh,
+        ShardWriter(
+            fresh,
+            levels=levels,
+            samples=sum(len(prompt.positions) for prompt in prompts),
+            hidden=transformer.hidden,
+            top_k=top_k,
+            attributes=attributes,
+            **options,
+        ) as writer,
+        tqdm(total=sum(len(prompt.tokens) for prompt in prompts), unit="token", disable=None) as progress,
+    ):
+        for batch in batches(prompts, batch_tokens, transformer.context):
+            tokens, rows, positions = pad(batch, transformer.padding)
+            states, last = read(tokens, rows, positions)
+            sentence = np.asarray([batch[row].sentence for row in rows.tolist()])
+            refuse(states, writer.storable, sentence, positions.numpy())
+            top_logits, top_tokens, logsumexp = summarise_logits(
+                transformer.head, last.to(transformer.head.gain), top_k
+            )
+            writer.append(
+                states.cpu().numpy(),
+                sentence=sentence,
+                position=positions.numpy(),
+                token=np.asarray([prompt.tokens[i] for prompt in batch for i in prompt.positions]),
+                top_tokens=top_tokens.cpu().numpy(),
+                top_logits=top_logits.cpu().numpy(),
+                logsumexp=logsumexp.cpu().numpy(),
+            )
+            # Not to be held while those of the next batch are read.
+            del states
+            progress.update(sum(len(prompt.tokens) for prompt in batch))
+
+
+def _refuse_beyond(states: Tensor, storable: Storable, sentence: Array, position: Array) -> None:
+    largest = torch.linalg.vector_norm(states, ord=torch.inf, dim=-1)
+    beyond = ~(largest <= storable.largest)  # true of NaN too
+    if bool(beyond.any()):
+        level, sample = beyond.nonzero()[0].tolist()
+        value = float(largest[level, sample])
+        where = f"level {level}, sentence {sentence[sample]}, position {position[sample]}"
+        if np.isfinite(value):
+            raise ActivationError(
+                f"an activation of {value:.6g} at {where} is beyond {storable.name} (largest: "
+                f"{storable.largest:.6g}): "
+                "choose activations.store.dtype: float32"
+            )
+        raise ActivationError(
+            f"a non-finite activation ({value}) at {where}: the model overflows in its dtype; try a model "
+            "dtype with a wider range (bfloat16, float32)"
+        )
+
+
+def shard_sentences(corpus: pd.DataFrame, split: str, shard: int, shards: int) -> pd.DataFrame:
+    """Sentences of one shard: every `shards`-th one of the split, so that shards are alike in length."""
+    return corpus[corpus["split"] == split].iloc[shard::shards]
+
+
+def extract_shard(
+    output: Path,
+    *,
+    model: Path,
+    corpus: Path,
+    split: str,
+    shard: int,
+    shards: int,
+    seed: int,
+    options: dict[str, Any],
+    compute: dict[str, Any],
+    weights: Path | None = None,
+) -> None:
+    """The stage: extract one shard of one split.
+
+    Parameters
+    ----------
+    output : Path
+        The shard to write.
+    model : Path
+        `model.json` of the model stage.
+    corpus : Path
+        Table of the corpus stage.
+    split : {"training", "validation"}
+    shard, shards : int
+        Which one of how many.
+    options : dict
+        The study's `activations`.
+    compute : dict
+        The study's `compute`.
+    weights : Path, optional
+        Where the model lies, if not where the model stage loaded it from.
+    """
+    sentences = shard_sentences(read_table(corpus), split, shard, shards)
+    transformer, prompts = model_and_prompts(
+        sentences, model=model, seed=seed, options=options, compute=compute, weights=weights
+    )
+    if options["top_k"] > transformer.head.vocabulary:
+        raise ActivationError(
+            f"activations.top_k: {options['top_k']} given, 1 to V = {transformer.head.vocabulary} accepted"
+        )
+    extract(
+        transformer,
+        prompts,
+        output,
+        batch_tokens=compute["batch_tokens"],
+        top_k=options["top_k"],
+        store=options["store"],
+        attributes={
+            "model": read_json(model)["source_digest"],
+            "split": split,
+            "shard": shard,
+            "shards": shards,
+        },
+    )

@@ -1,0 +1,295 @@
+"""Where a model's blocks, its final norm, its head, and the parts of its blocks are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from onejump.base.errors import ModelError
+from onejump.models.head import Head, HeadConfig, NormKind
+from onejump.models.logits import Logits, understand_logits
+from onejump.models.norms import understand_activation, understand_norm
+from onejump.models.seen import Way, calls
+
+# How the classes of masked language models are called, which see all of a sentence.
+MASKED = "ForMaskedLM"
+
+# How configurations call the soft cap of the logits.
+
+PARTS = ("attention", "feed-forward", "norms")
+
+_PART_NAMES = {
+    "attention": ("self_attn", "attn", "attention", "self_attention"),
+    "feed-forward": ("mlp", "feed_forward", "ffn", "ff", "block_sparse_moe"),
+}
+
+
+def text_config(model: Any) -> Any:
+    """The part of a model's configuration that describes its text model."""
+    return model.config.get_text_config()
+
+
+def is_causal(model: nn.Module) -> bool:
+    """Whether a model's class says that a token sees only the tokens before it."""
+    return not type(model).__name__.endswith(MASKED)
+
+
+def padding_of(model: Any) -> int:
+    """The token that pads the sentences of a batch for a masked language model.
+
+    Raises
+    ------
+    ModelError
+        If the configuration names none.
+    """
+    padding = getattr(text_config(model), "pad_token_id", None)
+    if padding is None:
+        raise ModelError(
+            f"{type(model).__name__}: no token for padding: looked for pad_token_id in its configuration"
+        )
+    return int(padding)
+
+
+def blocks_stated(config: Any) -> int | None:
+    """How many blocks a configuration says that there are."""
+    # Of a model that is a decoder in other models, num_hidden_layers is that of the encoder.
+    key = "decoder_layers" if hasattr(config, "decoder_layers") else "num_hidden_layers"
+    return getattr(config, key, None)
+
+
+def find_blocks(body: nn.Module, config: Any, run: Callable[[], Any]) -> nn.ModuleList:
+    """The L blocks of a model's body, in the order in which they run.
+
+    A block that runs several times (ALBERT's) is there as often.
+
+    Parameters
+    ----------
+    body : torch.nn.Module
+    config : transformers.PreTrainedConfig
+    run : callable
+        Runs the model once.
+
+    Raises
+    ------
+    ModelError
+        If there is no list whose modules run as often as the configuration says that there are blocks, or
+        more than one at the same depth.
+    """
+    wanted = blocks_stated(config)
+    lists = {name: module for name, module in body.named_modules() if isinstance(module, nn.ModuleList)}
+    called = calls((module for modules in lists.values() for module in modules), run)
+    members = {name: set(modules) for name, modules in lists.items()}
+    run_by_list = {name: [module for module in called if module in members[name]] for name in lists}
+    found = [name for name, modules in run_by_list.items() if len(modules) == wanted]
+    # Lists inside a block (experts, say) can run as often as the blocks, but lie deeper.
+    found.sort(key=lambda name: name.count("."))
+    if not found or (len(found) > 1 and found[0].count(".") == found[1].count(".")):
+        # Most lists lie in blocks: the first few are those outside.
+        run_at_all = sorted((name for name in lists if run_by_list[name]), key=lambda name: name.count("."))
+        there = ", ".join(f"{name}: {len(run_by_list[name])}" for name in run_at_all[:5])
+        raise ModelError(
+            f"{type(body).__name__}: its blocks were not found: looked for one ModuleList whose modules run "
+            f"{wanted} times in all, as its configuration says (found: {there or 'none'}). The study's key "
+            "`modules` can name them"
+        )
+    return nn.ModuleList(run_by_list[found[0]])
+
+
+def find_unembedding(model: Any) -> nn.Module:
+    """The map from the final norm's output to the logits.
+
+    Raises
+    ------
+    ModelError
+        If the model has none.
+    """
+    found = model.get_output_embeddings()
+    if not isinstance(getattr(found, "weight", None), Tensor):
+        raise ModelError(
+            f"{type(model).__name__}: its head was not found: "
+            "looked for get_output_embeddings() with a weight"
+        )
+    unembedding: nn.Module = found
+    return unembedding
+
+
+def find_head(
+    model: Any,
+    blocks: nn.ModuleList,
+    unembedding: Any,
+    run: Callable[[], Any],
+    norm: nn.Module | None = None,
+) -> Head:
+    """The head of a model: transform if there is one, final norm and unembedding.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+    blocks : torch.nn.ModuleList
+    unembedding : torch.nn.Module
+    run : callable
+        Runs the model once.
+    norm : torch.nn.Module, optional
+        The norm that takes the last block's output, where that does not show.
+
+    Raises
+    ------
+    ModelError
+        If the norm is not found, or what lies there is not understood.
+    """
+    from accelerate.utils import align_module_device
+
+    found = _follow(model, Way(model, blocks, run, model.dtype, norm), unembedding, norm)
+    activation = (
+        None if found.dense is None else understand_activation(found.dense, found.norm, run, model.dtype)
+    )
+    logits = understand_logits(found.norm, unembedding, run, text_config(model))
+    scale = logits.before * logits.after
+    with ExitStack() as stack:
+        # With device_map: auto, weights that fit on no GPU are elsewhere until their module runs.
+        for module in (found.first, found.dense, found.norm, unembedding):
+            if module is not None:
+                stack.enter_context(align_module_device(module))
+        width = unembedding.weight.shape[1]
+        kind, eps, gain, bias = understand_norm(found.norm, width, unembedding.weight.device)
+        device = gain.device
+        first_kind, first_eps, dense, shift = _transform(found, device)
+        return Head(
+            HeadConfig(kind, eps, scale, logits.softcap, activation, first_kind, first_eps),
+            gain,
+            bias,
+            unembedding.weight.detach().to(device),
+            _logit_bias(unembedding, logits, device),
+            dense,
+            shift,
+        )
+
+
+def _weight(module: nn.Module, name: str, device: torch.device) -> Tensor | None:
+    weight = getattr(module, name, None)
+    return None if not isinstance(weight, Tensor) else weight.detach().float().to(device)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The modules between the last block and the unembedding, in the order in which they run."""
+
+    first: nn.Module | None
+    """The norm before the transform."""
+    dense: nn.Linear | None
+    """The transform's map."""
+    norm: nn.Module
+    """The norm before the unembedding."""
+
+
+def _transform(
+    found: _Found, device: torch.device
+) -> tuple[NormKind | None, float, Tensor | None, Tensor | None]:
+    """Kind and epsilon of the norm before the transform, and the transform's map, that norm's gain in it."""
+    if found.dense is None:
+        return None, 0.0, None, None
+    weight = found.dense.weight.detach().float().to(device)
+    shift = _weight(found.dense, "bias", device)
+    if found.first is None:
+        return None, 0.0, weight, shift
+    kind, eps, gain, bias = understand_norm(found.first, weight.shape[1], device)
+    constant = weight @ bias.to(device)
+    return kind, eps, weight * gain.to(device), constant if shift is None else shift + constant
+
+
+def _follow(model: nn.Module, way: Way, unembedding: nn.Module, named: nn.Module | None) -> _Found:
+    """What lies between the last block and the unembedding, seen in a run of the model."""
+    if named is None:
+        taking = way.after(way.last)
+    else:
+        step = way.of(named)
+        if step is None or named is unembedding:
+            raise ModelError(
+                "modules.norm: a norm that runs behind the last block and before the unembedding was "
+                f"expected, {type(named).__name__} is none"
+            )
+        taking = [step]
+    norms = [step for step in taking if not isinstance(step.module, nn.Linear)]
+    dense = [step for step in taking if isinstance(step.module, nn.Linear)]
+    if any(step.module is unembedding for step in dense):
+        raise ModelError(
+            f"{type(model).__name__}: its final norm was not found: the unembedding takes the last block's "
+            "output as it is, models with a norm between the two are accepted"
+        )
+    if len(norms) == 1 and not dense:
+        (norm,) = norms
+        following = [step for step in way.after(norm.made) if isinstance(step.module, nn.Linear)]
+        if any(step.module is unembedding for step in following) or len(following) != 1:
+            _expect_width(model, norm.made, unembedding)
+            return _Found(None, None, norm.module)
+        first, dense = norm.module, following
+    elif len(dense) == 1 and not norms:
+        first = None
+    else:
+        there = ", ".join(type(step.module).__name__ for step in taking) or "none"
+        raise ModelError(
+            f"{type(model).__name__}: its final norm was not found: looked for one norm, or one Linear of a "
+            f"transform, that takes the last block's output (there: {there}). The study's key `modules` can "
+            "name it"
+        )
+    last = way.of(unembedding)
+    final = None if last is None else way.making(last.given)
+    if final is None or final.given.shape != dense[0].made.shape:
+        raise ModelError(
+            f"{type(model).__name__}: its head was not understood: looked for a Linear, an activation, a "
+            "norm and the unembedding, one after the other"
+        )
+    assert isinstance(dense[0].module, nn.Linear)
+    return _Found(first, dense[0].module, final.module)
+
+
+def _expect_width(model: nn.Module, state: Tensor, unembedding: nn.Module) -> None:
+    weight = unembedding.weight
+    assert isinstance(weight, Tensor)
+    if weight.shape[1] != state.shape[-1]:
+        raise ModelError(
+            f"{type(model).__name__}: an unembedding of the final norm's width {state.shape[-1]} was "
+            f"expected, its width is {weight.shape[1]}"
+        )
+
+
+def _logit_bias(unembedding: nn.Module, found: Logits, device: torch.device) -> Tensor | None:
+    """What is added to W_U norm(h): both what the unembedding adds and what is added behind it."""
+    bias = _weight(unembedding, "bias", device)
+    bias = None if bias is None else bias / found.before
+    if found.offset is None:
+        return bias
+    offset = found.offset.to(device) / (found.before * found.after)
+    return offset if bias is None else bias + offset
+
+
+def find_parts(block: nn.Module) -> dict[str, list[nn.Module]]:
+    """The modules of each of PARTS among the children of a block: its norms, and one of the others.
+
+    Raises
+    ------
+    ModelError
+        If a part is no module of its own in the block (naming what was looked for).
+    """
+    children = dict(block.named_children())
+    found = {
+        part: [children[name] for name in names if name in children] for part, names in _PART_NAMES.items()
+    }
+    for part, modules in found.items():
+        if len(modules) != 1:
+            raise ModelError(
+                f"{type(block).__name__}: its {part} was not found: looked for one of "
+                f"{', '.join(_PART_NAMES[part])} in the block (there: {', '.join(children)})"
+            )
+    found["norms"] = [m for name, m in children.items() if "norm" in name or name.startswith("ln")]
+    if not found["norms"]:
+        raise ModelError(
+            f"{type(block).__name__}: its norms were not found: looked for names with 'norm', or that begin "
+            f"with 'ln', in the block (there: {', '.join(children)})"
+        )
+    return found

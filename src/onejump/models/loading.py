@@ -1,0 +1,313 @@
+"""Load a model and its tokenizer from a hub name, a folder or a GGUF file, and describe them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onejump.base.device import pick_device
+from onejump.base.errors import ModelError, OneJumpError
+from onejump.base.files import replacing, write_json
+from onejump.models.anatomy import (
+    MASKED,
+    blocks_stated,
+    find_unembedding,
+    is_causal,
+    text_config,
+)
+from onejump.models.bounds import refuse_absurd, refuse_oversized, refuse_pickled, refuse_without_weights
+from onejump.models.checkpoint import refuse_incomplete, refuse_unread_gguf
+from onejump.models.gguf_header import check_gguf
+from onejump.models.named import named_modules
+from onejump.models.source_files import check_model_files, model_digest
+from onejump.models.transformer import Transformer
+
+
+def load_model(
+    source: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "float32",
+    device: str = "auto",
+    device_map: str | None = None,
+    trust_remote_code: bool = False,
+    modules: Mapping[str, str | None] | None = None,
+    allow_pickle: bool = False,
+) -> Transformer:
+    """Load a model from a hub name or a local folder, and check its head.
+
+    It is loaded as a masked language model if its configuration names an architecture ...ForMaskedLM, and as
+    a causal one otherwise.
+
+    Parameters
+    ----------
+    source : str
+        Name on the Hugging Face hub, or a folder that `save_pretrained` wrote.
+    revision : str, optional
+        Commit of the hub model.
+    dtype : {"float32", "float16", "bfloat16"}
+    device, device_map : str
+        One device, or how to spread the model over several.
+    modules : mapping of {"blocks", "norm", "head"} -> str, optional
+        As of `Transformer`.
+    allow_pickle : bool
+        Whether weights may be pickled (pytorch_model.bin). Even then only tensors are read from them.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be loaded, or not be seen as embedding -> blocks -> final norm -> head.
+    """
+    from transformers import AutoConfig
+
+    placement = {"device_map": device_map} if device_map else {}
+    if Path(source).is_dir():
+        refuse_oversized(source)
+        if not allow_pickle:
+            refuse_pickled(source)
+    with _loading(source):
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+        refuse_without_weights(source, _empty_model(source, config, trust_remote_code).num_parameters())
+        model, report = _auto_model(source, config).from_pretrained(
+            source,
+            revision=revision,
+            dtype=getattr(torch, dtype),
+            trust_remote_code=trust_remote_code,
+            # Weights of another shape are refused below, by name.
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            use_safetensors=None if allow_pickle else True,
+            **placement,
+        )
+    refuse_incomplete(source, model, report)
+    if not device_map:
+        model = model.to(pick_device(device))
+    return Transformer(model, modules)
+
+
+def _auto_model(source: str, config: Any) -> Any:
+    """The class that loads what a configuration is of."""
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+
+    masked = any(name.endswith(MASKED) for name in config.architectures or ())
+    auto = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+    remote = getattr(config, "auto_map", None) or {}
+    if auto.__name__ not in remote and type(config) not in auto._model_mapping:
+        raise ModelError(
+            f"{source}: a {'masked' if masked else 'causal'} language model was expected, transformers has "
+            f"none of the type {config.model_type!r}"
+        )
+    return auto
+
+
+def _empty_model(source: str, config: Any, trust_remote_code: bool) -> Any:
+    """The model of a configuration, without numbers."""
+    refuse_absurd(source, config)
+    with torch.device("meta"):
+        return _auto_model(source, config).from_config(config, trust_remote_code=trust_remote_code)
+
+
+def load_tokenizer(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """Load the tokenizer that belongs to a model."""
+    from transformers import AutoTokenizer
+
+    if Path(source).is_dir():
+        refuse_oversized(source)
+    with _loading(source):
+        return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+
+
+def mask_token(tokenizer: Any) -> int:
+    """The token that stands for one to be predicted.
+
+    Raises
+    ------
+    ModelError
+        If the tokenizer has none.
+    """
+    token = tokenizer.mask_token_id
+    if token is None:
+        raise ModelError(
+            f"{tokenizer.name_or_path}: its tokenizer has no mask token, which a masked language model needs"
+        )
+    return int(token)
+
+
+def convert_gguf(gguf: str | Path, output: str | Path) -> None:
+    """Unpack a GGUF file into a folder of safetensors and tokenizer, once, as its unpacking is slow."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    gguf = Path(gguf)
+    if not gguf.is_file():
+        raise ModelError(f"{gguf}: no such GGUF file")
+    check_gguf(gguf)
+    with _loading(str(gguf)):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            str(gguf.parent),
+            gguf_file=gguf.name,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+        refuse_incomplete(str(gguf), model, report)
+        refuse_unread_gguf(gguf, model)
+        tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    # The weights are plain float32 now; transformers would still refuse to save a model marked as quantized.
+    model.hf_quantizer = None
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    with replacing(output) as fresh:
+        model.save_pretrained(fresh)
+        tokenizer.save_pretrained(fresh)
+
+
+def sizes_from_configuration(
+    source: str,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    modules: Mapping[str, str | None] | None = None,
+) -> dict[str, Any]:
+    """Sizes of a hub name or a folder, and whether it is causal, from its configuration alone.
+
+    Parameters
+    ----------
+    source, revision, trust_remote_code, modules
+        As of `load_model`.
+
+    Raises
+    ------
+    ModelError
+        If there is no configuration of a language model, or its sizes are none.
+    """
+    from transformers import AutoConfig
+
+    with _loading(source):
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+        model = _empty_model(source, config, trust_remote_code)
+    named = named_modules(model, modules or {})
+    blocks = named.get("blocks")
+    unembedding: Any = named.get("head") or find_unembedding(model)
+    return {
+        "blocks": blocks_stated(text_config(model)) if blocks is None else len(list(blocks.children())),
+        "hidden": text_config(model).hidden_size,
+        "vocabulary": unembedding.weight.shape[0],
+        "parameters": model.num_parameters(),
+        "causal": is_causal(model),
+    }
+
+
+def sizes_from_gguf(path: str | Path) -> dict[str, int]:
+    """Sizes of a GGUF file, from its header."""
+    from gguf import GGUFReader
+
+    check_gguf(path)
+    with _loading(str(path)):
+        reader = GGUFReader(path)
+        architecture = reader.fields["general.architecture"].contents()
+        return {
+            "blocks": int(reader.fields[f"{architecture}.block_count"].contents()),
+            "hidden": int(reader.fields[f"{architecture}.embedding_length"].contents()),
+            "vocabulary": len(reader.fields["tokenizer.ggml.tokens"].contents()),
+            "parameters": int(sum(int(tensor.n_elements) for tensor in reader.tensors)),
+        }
+
+
+def resolve_hub(hub: str, revision: str | None, *, allow_pickle: bool = False) -> str:
+    """Fetch a hub model into the local cache and give back its commit."""
+    from huggingface_hub import snapshot_download
+
+    # A repository often holds the same weights in several formats.
+    unwanted = ["*.h5", "*.msgpack", "*.onnx", "*.ot", "*.tflite", "*.gguf", "original/*"]
+    unwanted += [] if allow_pickle else ["*.bin"]
+    with _loading(hub):
+        snapshot = snapshot_download(hub, revision=revision, ignore_patterns=unwanted)
+    refuse_oversized(snapshot)
+    return Path(snapshot).name
+
+
+@contextmanager
+def _loading(source: str) -> Iterator[None]:
+    from transformers.utils import logging
+
+    # Otherwise transformers takes weights that a converter proposed, where a repository has none itself.
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+    # Its bar counts tensors, hundreds a second: next to the stages' own bars that is noise.
+    logging.disable_progress_bar()
+    try:
+        yield
+    except OneJumpError:
+        raise
+    except Exception as error:  # of other libraries, on files of any content
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if "weights_only" in reason:
+            # torch would advise to read all of a pickle, which runs what is in it.
+            reason = "its pickled weights hold other things than tensors: safetensors are accepted"
+        elif "safetensors found in directory" in reason or "use_safetensors=True" in reason:
+            reason = (
+                "it holds no safetensors; if its weights are pickled (.bin) and you trust them, say "
+                "allow_pickle: true for them"
+            )
+        raise ModelError(f"{source}: the model could not be loaded: {reason[:500]}") from error
+
+
+def describe(
+    model_path: str | Path,
+    head_path: str | Path,
+    *,
+    source: str,
+    revision: str | None = None,
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+    device: str = "auto",
+    device_map: str | None = None,
+    modules: Mapping[str, str | None] | None = None,
+    allow_pickle: bool = False,
+) -> None:
+    """The stage: load and check a model, then write its sizes (json) and its head (safetensors)."""
+    local = Path(source).is_dir()
+    commit = None if local else resolve_hub(source, revision, allow_pickle=allow_pickle)
+    digest = model_digest(source) if local else f"commit:{commit}"
+    transformer = load_model(
+        source,
+        revision=commit,
+        dtype=dtype,
+        device=device,
+        device_map=device_map,
+        trust_remote_code=trust_remote_code,
+        modules=modules,
+        allow_pickle=allow_pickle,
+    )
+    tokenizer = load_tokenizer(source, revision=commit, trust_remote_code=trust_remote_code)
+    if len(tokenizer) > transformer.model.get_input_embeddings().num_embeddings:
+        raise ModelError(
+            f"{source}: its tokenizer knows {len(tokenizer)} tokens, the model embeds "
+            f"{transformer.model.get_input_embeddings().num_embeddings}: they do not belong together"
+        )
+    if not transformer.causal:
+        mask_token(tokenizer)
+    description = {
+        "source": source,
+        "revision": commit,
+        "source_digest": digest,
+        "architecture": type(transformer.model).__name__,
+        "causal": transformer.causal,
+        "blocks": len(transformer.blocks),
+        "hidden": transformer.hidden,
+        "vocabulary": transformer.head.vocabulary,
+        "parameters": transformer.model.num_parameters(),
+        "dtype": dtype,
+        "trust_remote_code": trust_remote_code,
+        "modules": modules,
+        "allow_pickle": allow_pickle,
+    }
+    # Files that changed while they were loaded would be described by the digest of others.
+    check_model_files(description, source)
+    transformer.head.save(head_path)
+    write_json(model_path, description)

@@ -1,0 +1,145 @@
+"""What one run of a model shows: which modules it calls, in which order, and what they make of what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from onejump.base.errors import ModelError
+
+
+def state_of(returned: Any, block: nn.Module) -> Tensor:
+    """The state in what a block takes or returns: that itself, or the first of several.
+
+    Raises
+    ------
+    ModelError
+        If there is none of shape (sequences, length, H).
+    """
+    state = returned[0] if isinstance(returned, tuple) and returned else returned
+    if isinstance(state, Tensor) and state.dim() == 3:
+        return state
+    found = f"shape {tuple(state.shape)}" if isinstance(state, Tensor) else f"a {type(state).__name__}"
+    raise ModelError(
+        f"{type(block).__name__}: blocks that pass on one state (sequences, length, H) were expected, this "
+        f"one passes on {found}"
+    )
+
+
+def given_to(arguments: tuple[Any, ...], named: dict[str, Any], block: nn.Module) -> Tensor:
+    """The state that a block is called with.
+
+    Raises
+    ------
+    ModelError
+        If there is none of shape (sequences, length, H).
+    """
+    return state_of(arguments[0] if arguments else named.get("hidden_states"), block)
+
+
+def calls(modules: Iterable[nn.Module], run: Callable[[], Any]) -> list[nn.Module]:
+    """Some modules in the order in which a run calls them, each as often as it does."""
+    called: list[nn.Module] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda module, _: called.append(module))
+        for module in dict.fromkeys(modules)
+    ]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return called
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of a module."""
+
+    module: nn.Module
+    given: Tensor
+    made: Tensor
+
+
+class Way:
+    """What a run does behind the last block, and what of it is made of what.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    blocks : sequence of torch.nn.Module
+    run : callable
+        Runs the model once.
+    dtype : torch.dtype
+        The model's. Some models keep their states in a wider one between their modules.
+    besides : torch.nn.Module, optional
+        A module to look at besides those without children.
+
+    Attributes
+    ----------
+    last : Tensor
+        The last block's output.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        blocks: Iterable[nn.Module],
+        run: Callable[[], Any],
+        dtype: torch.dtype,
+        besides: nn.Module | None = None,
+    ) -> None:
+        self._dtype = dtype
+        self._steps: list[Step] = []
+        blocks = list(dict.fromkeys(blocks))
+        inside = {module for block in blocks for module in block.modules()}
+        ends = [
+            module
+            for module in model.modules()
+            if module is besides or (module not in inside and not any(True for _ in module.children()))
+        ]
+        hooks = [block.register_forward_hook(self._begin) for block in blocks]
+        hooks += [module.register_forward_hook(self._step) for module in ends]
+        try:
+            run()
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _begin(self, block: nn.Module, _: Any, returned: Any) -> None:
+        self.last = state_of(returned, block)
+        self._steps.clear()
+
+    def _step(self, module: nn.Module, arguments: tuple[Any, ...], made: Any) -> None:
+        given = arguments[0] if arguments else None
+        # What changes nothing, as dropout, is no step.
+        if isinstance(given, Tensor) and isinstance(made, Tensor) and not self.same(given, made):
+            self._steps.append(Step(module, given, made))
+
+    def same(self, one: Tensor, other: Tensor) -> bool:
+        """Whether two tensors are the same numbers in the model's own dtype.
+
+        A model that lengthens its sequences for its blocks (Longformer) shortens them again behind these.
+        """
+        if one.dim() == other.dim() == 3:
+            length = min(one.shape[1], other.shape[1])
+            one, other = one[:, :length], other[:, :length]
+        return one.shape == other.shape and torch.equal(
+            one.detach().to("cpu", self._dtype), other.detach().to("cpu", self._dtype)
+        )
+
+    def after(self, state: Tensor) -> list[Step]:
+        """The steps that take a state."""
+        return [step for step in self._steps if self.same(step.given, state)]
+
+    def making(self, state: Tensor) -> Step | None:
+        """The step that makes a state, if one does."""
+        return next((step for step in self._steps if self.same(step.made, state)), None)
+
+    def of(self, module: nn.Module) -> Step | None:
+        """The first call of a module, if there is one."""
+        return next((step for step in self._steps if step.module is module), None)

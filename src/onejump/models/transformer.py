@@ -1,0 +1,311 @@
+"""Any Hugging Face language model, causal or masked, seen as embedding -> blocks -> final norm -> head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from onejump.base.errors import ModelError
+from onejump.models.anatomy import (
+    MASKED,
+    find_blocks,
+    find_head,
+    find_parts,
+    find_unembedding,
+    is_causal,
+    padding_of,
+    text_config,
+)
+from onejump.models.named import blocks_of, named_modules
+from onejump.models.norms import TOLERANCE
+from onejump.models.rope import forget_lengths, original_context
+from onejump.models.seen import given_to, state_of
+
+
+class Transformer:
+    """A language model, causal or masked, whose residual stream can be read at every level.
+
+    Level 0 is the input of the first block, level l the output of block l, and level L the output of the
+    last block, before the final norm; of a masked language model (BERT, RoBERTa, DistilBERT), level 0 is
+    behind the norm of its embeddings, and level L before the transform that its head begins with.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        A language model, in evaluation mode afterwards. One whose class is called ...ForMaskedLM sees all of
+        a sentence, any other has to be causal.
+    modules : mapping of {"blocks", "norm", "head"} -> str, optional
+        Where the list of blocks, the norm behind them and the unembedding are, as `model.named_modules()`
+        says it, for a model in which onejump does not find them.
+
+    Attributes
+    ----------
+    causal : bool
+        Whether a token's state depends on the tokens before it only.
+    padding : int
+        Token that pads the sentences of a batch to one length.
+    context : int or None
+        Tokens beyond which a sequence has to be run alone, as the frequencies of its rotary positions depend
+        on the longest sequence of a batch (longrope, dynamic scaling); None for most models.
+    blocks : torch.nn.ModuleList
+        The L blocks.
+    head : Head
+        Transform if there is one, final norm and unembedding, in float32.
+
+    Raises
+    ------
+    ModelError
+        If blocks, final norm or head are not found (naming what was looked for), or if the head of level L
+        does not give the model's own logits.
+    """
+
+    def __init__(self, model: Any, modules: Mapping[str, str | None] | None = None) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.body: nn.Module = model.base_model
+        self.causal = is_causal(model)
+        self.padding = 0 if self.causal else padding_of(model)
+        if model.config.is_encoder_decoder:
+            raise ModelError(
+                f"{type(model).__name__}: an encoder-decoder was given, a model of one stack of blocks is "
+                "accepted"
+            )
+        named = named_modules(model, modules or {})
+        self.context = original_context(text_config(model))
+        unembedding = named.get("head") or find_unembedding(model)
+        if "blocks" in named:
+            self.blocks: nn.ModuleList = blocks_of(named["blocks"], self._try)
+            if self.blocks[0] not in set(self.body.modules()):
+                self.body = model
+        else:
+            self.blocks = find_blocks(self.body, text_config(model), self._try)
+        self._follow_blocks()
+        self.head = find_head(model, self.blocks, unembedding, self._try, named.get("norm"))
+        self.check()
+
+    @property
+    def levels(self) -> int:
+        """L + 1."""
+        return len(self.blocks) + 1
+
+    @property
+    def hidden(self) -> int:
+        """H."""
+        return self.head.hidden
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go."""
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        # An embedding that is kept elsewhere and loaded when needed moves its inputs itself.
+        return torch.device("cpu") if device.type == "meta" else device
+
+    @torch.inference_mode()
+    def states(self, tokens: Tensor, rows: Tensor, positions: Tensor) -> Tensor:
+        """Residual stream at some positions, at all levels.
+
+        A causal model's state depends on the tokens before it only, so sequences padded on the right need
+        no attention mask, as long as no position in the padding is asked for. A masked language model is
+        kept from seeing `padding`.
+
+        Parameters
+        ----------
+        tokens : Tensor of shape (sequences, length), int64
+            Padded on the right with `padding`.
+        rows, positions : Tensor of shape (n,), int64
+            Sample i is position `positions[i]` of sequence `rows[i]`.
+
+        Returns
+        -------
+        Tensor of shape (L + 1, n, H)
+            In the model's dtype, on the device of the first block.
+
+        Raises
+        ------
+        ModelError
+            If several sequences are given at once, padded to more than `context` tokens.
+        """
+        levels: list[Tensor] = []
+        with self._reading(levels, rows, positions):
+            self.run(tokens)
+        return torch.stack([level.to(levels[0].device) for level in levels])
+
+    def run(self, tokens: Tensor) -> None:
+        """Run the model, but for its head, over sequences (n, length), padded on the right with `padding`.
+
+        Raises
+        ------
+        ModelError
+            If several sequences are given at once, padded to more than `context` tokens.
+        """
+        if self.context is not None and len(tokens) > 1 and tokens.shape[1] > self.context:
+            raise ModelError(
+                f"{type(self.model).__name__}: {len(tokens)} sequences of up to {tokens.shape[1]} tokens "
+                f"given; beyond its original context of {self.context} tokens a state depends on the longest "
+                "sequence run with it: run such sequences one by one"
+            )
+        self._run(self.body, tokens)
+
+    def _run(self, module: nn.Module, tokens: Tensor) -> Any:
+        tokens = tokens.to(self.device)
+        if self.context is not None:
+            forget_lengths(self.body)
+        if self.causal:
+            return module(tokens, use_cache=False)
+        return module(tokens, attention_mask=(tokens != self.padding).long())
+
+    def _try(self) -> Any:
+        """One short run, to see what it does."""
+        try:
+            with torch.inference_mode():
+                return self._run(self.model, self._probe())
+        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ModelError(
+                f"{type(self.model).__name__}: the model does not run on a short sequence of tokens: {reason}"
+            ) from error
+
+    def _probe(self) -> Tensor:
+        """A sequence (1, 8) without padding."""
+        tokens = torch.arange(1, 10)
+        vocabulary: int = self.model.get_input_embeddings().weight.shape[0]
+        return tokens[tokens != self.padding][None, :8] % vocabulary
+
+    @contextmanager
+    def _reading(self, levels: list[Tensor], rows: Tensor, positions: Tensor) -> Iterator[None]:
+        def keep(state: Tensor) -> None:
+            levels.append(state[rows.to(state.device), positions.to(state.device)])
+
+        def before_first(block: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+            if not levels:  # a block can run several times
+                keep(given_to(arguments, named, block))
+
+        def after(block: nn.Module, _: Any, returned: Any) -> None:
+            keep(state_of(returned, block))
+
+        handles = [self.blocks[0].register_forward_pre_hook(before_first, with_kwargs=True)]
+        handles += [block.register_forward_hook(after) for block in dict.fromkeys(self.blocks)]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def parts(self, part: str) -> list[list[nn.Module]]:
+        """Of each block the modules that are one of PARTS.
+
+        Raises
+        ------
+        ModelError
+            If a part of a block is not found (naming what was looked for), or blocks differ in their number.
+        """
+        found = [find_parts(block)[part] for block in self.blocks]
+        counts = sorted({len(modules) for modules in found})
+        if len(counts) > 1:
+            raise ModelError(
+                f"{type(self.body).__name__}: blocks with equally many {part} were expected, they have "
+                f"{' or '.join(map(str, counts))}"
+            )
+        return found
+
+    @torch.inference_mode()
+    def check(self) -> None:
+        """Make sure that our view of the model gives what the model itself does.
+
+        Raises
+        ------
+        ModelError
+            If the head of level L does not give the model's own logits, as a norm or a transform that onejump
+            cannot see lies between them; or if a causal model's state depends on the tokens behind it, or a
+            masked one's on padding; or if a logit is not finite.
+        """
+        name = type(self.model).__name__
+        tolerance = TOLERANCE[self.model.dtype]
+        tokens = self._probe()
+        ours = self._logits(tokens)
+        theirs = self._run(self.model, tokens).logits[0]
+        self._expect_finite(theirs, "a logit")
+        off = _distance(ours, theirs.to(ours))
+        if not off <= tolerance:
+            raise ModelError(
+                f"{name}: the final norm and unembedding applied to the last block's "
+                f"output do not give the model's own logits (off by {off:.3g} of their spread): something "
+                "that onejump does not know lies between them"
+            )
+        kept = max(1, tokens.shape[1] // 2)
+        behind = torch.arange(tokens.shape[1]) >= kept
+        if self.causal:
+            # Of equal length: a prefix alone goes through products of other sizes, which round differently.
+            others = tokens.masked_fill(behind, int(tokens[0, 0]))
+            off = _distance(self._logits(others)[:kept], ours[:kept])
+            broken = (
+                "a causal model was expected, or one whose configuration names an architecture "
+                f"...{MASKED}, but the state of a token depends on the tokens behind it"
+            )
+        else:
+            padded = tokens.masked_fill(behind, self.padding)
+            off = _distance(self._logits(padded)[:kept], self._logits(tokens[:, :kept]))
+            broken = f"the state of a token depends on padding (token {self.padding}) behind its sentence"
+            if self.model.dtype != torch.float32:
+                tolerance *= 3  # lengths differ: all that padding does, and rounding besides
+        if not off <= tolerance:
+            raise ModelError(f"{name}: {broken} (its logits move by {off:.3g} of their spread)")
+
+    def _expect_finite(self, numbers: Tensor, what: str) -> None:
+        if not bool(torch.isfinite(numbers).all()):
+            dtype = str(self.model.dtype).removeprefix("torch.")
+            advice = {"float16": ": choose dtype: float32, or bfloat16, which has its range"}.get(dtype, "")
+            raise ModelError(f"{type(self.model).__name__}: {what} is not finite in {dtype}{advice}")
+
+    def _logits(self, tokens: Tensor) -> Tensor:
+        """Logits (length, V) of a sequence (1, length), by our head on our level L."""
+        every = torch.arange(tokens.shape[1])
+        last = self.states(tokens, torch.zeros_like(every), every)[-1]
+        return self.head.logits(last.to(self.head.gain))
+
+    @torch.inference_mode()
+    def _follow_blocks(self) -> None:
+        """Follow the states from block to block.
+
+        Raises
+        ------
+        ModelError
+            If the output of a block is not the input of the next one, or if a state is not finite.
+        """
+        name = type(self.model).__name__
+        went_in: list[Tensor] = []
+        came_out: list[Tensor] = []
+
+        def before(block: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+            went_in.append(given_to(arguments, named, block).clone())
+
+        def after(block: nn.Module, _: Any, output: Any) -> None:
+            came_out.append(state_of(output, block).clone())
+
+        blocks = list(dict.fromkeys(self.blocks))  # one that is shared is there once
+        handles = [block.register_forward_pre_hook(before, with_kwargs=True) for block in blocks]
+        handles += [block.register_forward_hook(after) for block in blocks]
+        try:
+            self._try()
+        finally:
+            for handle in handles:
+                handle.remove()
+        if len(came_out) != len(self.blocks):
+            raise ModelError(
+                f"{name}: each of its {len(self.blocks)} blocks was expected to run once, {len(came_out)} ran"
+            )
+        for level, states in enumerate((went_in[0], *came_out)):
+            self._expect_finite(states, f"a state of level {level}")
+        for block, (left, entered) in enumerate(zip(came_out, went_in[1:], strict=False), start=1):
+            if left.shape != entered.shape or not torch.equal(left.to(entered), entered):
+                raise ModelError(
+                    f"{name}: the output of block {block} is not the input of block {block + 1}: something "
+                    "that onejump does not know lies between them"
+                )
+
+
+def _distance(logits: Tensor, reference: Tensor) -> float:
+    return float((logits - reference).abs().max() / reference.std().clamp_min(1e-12))

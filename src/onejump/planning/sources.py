@@ -1,0 +1,187 @@
+"""What a study reads, looked at before anything runs: its text, its models' files, their sizes."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from onejump.base.errors import ModelError, OneJumpError, StudyError
+from onejump.base.files import read_json
+from onejump.models.gguf_header import read_gguf_sizes
+from onejump.study.study import Corpus, Model, Study
+from onejump.study.values import HUB_NAME
+
+# Under which names configurations of transformers state L and H.
+_BLOCKS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
+_LARGEST_CONFIGURATION = 10_000_000  # bytes
+
+
+def wheel_path(source: Model | Corpus) -> Path:
+    """Where a file of a wheel lies once it is fetched."""
+    return Path("resources", source.wheel or "", source.file or "")
+
+
+def check_before_run(study: Study, results: Path) -> None:
+    """Check all that can be known before a study runs.
+
+    Parameters
+    ----------
+    study : Study
+    results : path
+        Folder of all results.
+
+    Raises
+    ------
+    OneJumpError
+        One line a mistake: in what the study reads, in ranks and levels, or where its results go.
+    """
+    for folder in (results, results / study.study, Path("resources")):
+        if folder.exists() and not folder.is_dir():
+            raise OneJumpError(f"{folder}: a folder was expected, but a file has that name: move it away")
+    check_sources(study)
+    check_known_sizes(study, results)
+
+
+def check_sources(study: Study) -> None:
+    """Make sure that what a study reads is there, as far as that shows without loading it.
+
+    Ranks and levels are held against the sizes that a model's files state. What is still to be downloaded is
+    left to the job that does so.
+
+    Raises
+    ------
+    StudyError
+        One line a mistake: the key, the value given and what is accepted.
+    """
+    mistakes = []
+    for name, corpus in study.corpora.items():
+        mistakes += [f"corpora.{name}.{line}" for line in _corpus_mistakes(corpus)]
+    for name, model in study.models.items():
+        try:
+            sizes = _sizes(model)
+        except ModelError as error:
+            mistakes.append(f"models.{name}.{error}")
+        else:
+            if sizes is not None:
+                mistakes += study.dimension_mistakes(name, blocks=sizes[0], hidden=sizes[1])
+    if mistakes:
+        raise StudyError("\n".join(dict.fromkeys(mistakes)))
+
+
+def check_known_sizes(study: Study, results: Path) -> None:
+    """Hold ranks and levels against the sizes of models that an earlier run has described.
+
+    Parameters
+    ----------
+    study : Study
+    results : path
+        Folder of all results.
+
+    Raises
+    ------
+    OneJumpError
+        If a rank is over H, or a level is no early-exit level of a model.
+    """
+    for name in study.models:
+        description = results / study.study / name / "model.json"
+        if description.is_file():
+            sizes = read_json(description)
+            study.check_dimensions(name, blocks=sizes["blocks"], hidden=sizes["hidden"])
+
+
+def _corpus_mistakes(corpus: Corpus) -> Iterator[str]:
+    if corpus.dataset is not None:
+        if not Path(corpus.dataset).is_dir() and not re.fullmatch(HUB_NAME, corpus.dataset):
+            yield (
+                f"dataset: {corpus.dataset!r} given, but there is no such folder, and a name on the Hugging "
+                "Face hub looks like wikimedia/wikipedia"
+            )
+        saved = ("dataset_info.json", "dataset_dict.json")
+        if any(Path(corpus.dataset, name).is_file() for name in saved):
+            for key in ("subset", "revision"):
+                value = getattr(corpus, key)
+                if value is not None:
+                    yield f"{key}: {value!r} given, but it has no effect on a folder's dataset: leave it out"
+    if corpus.path is None:
+        return
+    path = Path(corpus.path)
+    given = f"path: {corpus.path!r} given, but"
+    try:
+        kind = path.stat().st_mode
+        if stat.S_ISDIR(kind):
+            if not any(path.iterdir()):
+                yield f"{given} that folder is empty"
+        elif not stat.S_ISREG(kind):
+            yield f"{given} that is a pipe or device; accepted is a file or folder of text"
+        elif path.stat().st_size == 0:
+            yield f"{given} that file is empty"
+    except FileNotFoundError:
+        yield f"{given} there is no such file or folder ({path.absolute()})"
+    except OSError as error:
+        yield f"{given} it is not readable: {error.strerror}"
+
+
+def _sizes(model: Model) -> tuple[int, int] | None:
+    """L and H as the model's files state them; None where they cannot be known yet.
+
+    Raises
+    ------
+    ModelError
+        If the files are not those of a model. Its message begins with the key.
+    """
+    if model.hub is not None:
+        if Path(model.hub).exists():
+            raise ModelError(
+                f"hub: {model.hub!r} given, but a file or folder of that name lies here and would be taken "
+                "for the hub's: write folder instead of hub, or run elsewhere"
+            )
+        return None
+    if model.folder is not None:
+        sizes = _sizes_of_folder(model.folder)
+        # How many blocks lie in a list that the study names, the configuration does not say.
+        return None if model.modules is not None and model.modules.blocks is not None else sizes
+    path = Path(model.gguf) if model.gguf else wheel_path(model)
+    if model.wheel and not path.exists():
+        return None
+    key = f"gguf: {str(path)!r} given, but" if model.gguf else "file:"
+    if not path.exists():
+        raise ModelError(f"{key} there is no such file ({path.absolute()})")
+    if not path.is_file():
+        raise ModelError(f"{key} that is no file")
+    try:
+        return read_gguf_sizes(path)
+    except ModelError as error:
+        raise ModelError(f"{key} {error}") from None
+
+
+def _sizes_of_folder(folder: str) -> tuple[int, int] | None:
+    given = f"folder: {folder!r} given, but"
+    path = Path(folder)
+    if not path.is_dir():
+        what = "that is no folder" if path.exists() else f"there is no such folder ({path.absolute()})"
+        raise ModelError(f"{given} {what}; for a model of the Hugging Face hub write hub")
+    configuration = path / "config.json"
+    if not configuration.is_file():
+        raise ModelError(f"{given} it holds no config.json: accepted is a folder that save_pretrained wrote")
+    try:
+        if configuration.stat().st_size > _LARGEST_CONFIGURATION:
+            raise ValueError("too large")
+        content = json.loads(configuration.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("no object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{given} its config.json is not readable: {error}") from None
+    text = content.get("text_config")
+    stated = [content, text] if isinstance(text, dict) else [content]
+    blocks, hidden = _first(stated, _BLOCKS), _first(stated, _HIDDEN)
+    return None if blocks is None or hidden is None else (blocks, hidden)
+
+
+def _first(stated: list[dict[str, Any]], names: tuple[str, ...]) -> int | None:
+    numbers = (part.get(name) for part in reversed(stated) for name in names)
+    return next((number for number in numbers if isinstance(number, int) and number > 0), None)

@@ -1,0 +1,1 @@
+"""How good shortcuts are: evaluation, the score matrix, selection, analysis."""

@@ -1,0 +1,38 @@
+"""What to know about the numbers of a study that rest on few samples, in a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from onejump.base.files import read_json, read_table
+from onejump.fitting.few_samples import few_samples
+
+LEAST_SQUARES = ("jtc", "njtc", "n-njtc", "residual")
+"""Kinds that are fitted to each level alone by a regression on all H coordinates."""
+
+
+def notes_of(pair: Path) -> Iterator[str]:
+    """Notes on the results of a model and a corpus, as far as they are there.
+
+    Parameters
+    ----------
+    pair : Path
+        Their folder of results, which lies in that of the model.
+    """
+    described, selection, evaluation = (
+        pair.parent / "model.json",
+        pair / "selection.json",
+        pair / "evaluation.parquet",
+    )
+    if all(path.is_file() for path in (described, selection, evaluation)):
+        evaluated = set(read_table(evaluation)["method"])
+        methods = ", ".join(method for method in LEAST_SQUARES if method in evaluated)
+        samples = read_json(selection)["computed_from"]["samples"]
+        if methods and (note := few_samples(methods, samples, read_json(described)["hidden"])):
+            yield note
+    savings = pair / "early-exit" / "savings.parquet"
+    if savings.is_file():
+        table = read_table(savings)
+        for text, of_note in table[table["note"] != ""].groupby("note", sort=False):
+            yield f"early exit of {', '.join(of_note['method'].unique())}: {text}"

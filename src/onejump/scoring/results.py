@@ -1,0 +1,118 @@
+"""Load the shortcuts of any method from a results folder, those of the selected jump like all others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from onejump.base.errors import OneJumpError
+from onejump.base.files import read_json
+from onejump.base.levels import check_level
+from onejump.scoring.evaluation import ShortcutAt, methods_of
+from onejump.shortcuts.maps import Shortcut
+
+# Methods that have no folder of their own: the selection that names their jump, and the kind it comes from
+# (None: the selection says which kind).
+_SELECTED = {
+    "ojfa": ("selection.json", None),
+    "ojfa-normalised": ("selection.json", "n-njtc"),
+    "ojfa-distilled": ("distilled-selection.json", "distilled"),
+    "ojfa-distilled-surprisal": ("distilled-selection.json", "distilled"),
+}
+
+
+class Shortcuts:
+    """A method's shortcuts, one for states of each level.
+
+    Parameters
+    ----------
+    method : str
+    levels : int
+        L: levels 0 to L - 1 can be asked for.
+    shortcut_at : function of a level
+        Gives the shortcut for states of that level.
+    selected : int, optional
+        The level that the selected jump was fitted at, where the method is one selected jump.
+    """
+
+    def __init__(
+        self, method: str, levels: int, shortcut_at: ShortcutAt, selected: int | None = None
+    ) -> None:
+        self.method, self.levels, self.selected = method, levels, selected
+        self._shortcut_at = shortcut_at
+
+    def at(self, level: int) -> Shortcut:
+        """The shortcut for states of a level, a torch module.
+
+        Raises
+        ------
+        OneJumpError
+            If the level is not in 0..L-1.
+        """
+        check_level(level, self.levels, self.method)
+        return self._shortcut_at(level)
+
+    def __repr__(self) -> str:
+        origin = "" if self.selected is None else f", the jump from level {self.selected}"
+        return f"Shortcuts({self.method!r}, levels 0..{self.levels - 1}{origin})"
+
+
+def load_shortcuts(pair: str | Path, method: str, device: torch.device | str = "cpu") -> Shortcuts:
+    """Load a method's shortcuts from the results of a model and corpus.
+
+    Parameters
+    ----------
+    pair : path
+        What the workflow wrote for a model and a corpus: ``results/<study>/<model>/<corpus>``.
+    method : str
+        A kind that the study fitted (``n-njtc``, ``one-jump``, ...), ``identity``, ``ojfa`` for the selected
+        jump, or ``ojfa-normalised``, ``ojfa-distilled`` and ``ojfa-distilled-surprisal`` where the study has
+        them.
+    device : torch.device
+
+    Returns
+    -------
+    Shortcuts
+        Its ``at(level)`` gives the shortcut for states of a level.
+
+    Raises
+    ------
+    OneJumpError
+        If the folder is no such results folder, or holds no shortcuts of the method.
+
+    Examples
+    --------
+    >>> shortcuts = onejump.load_shortcuts("results/default/smollm2-135m/wikipedia-en", "ojfa")
+    >>> shortcuts.at(13)(states)  # doctest: +SKIP
+    """
+    pair = Path(pair).resolve()
+    about = pair.parent / "model.json"
+    if not about.is_file():
+        raise OneJumpError(f"{pair}: results/<study>/<model>/<corpus> was expected, but there is no {about}")
+    levels = int(read_json(about)["blocks"])
+    known = _methods_in(pair)
+    if method not in known:
+        raise OneJumpError(f"{pair}: method {method!r} given, accepted is one of {', '.join(known)}")
+    if method not in _SELECTED:
+        folder = None if method == "identity" else pair / "shortcuts" / method
+        return Shortcuts(method, levels, methods_of(method, folder, levels=levels, device=device)[method])
+    name, kind = _SELECTED[method]
+    content = read_json(pair / name)
+    folder = pair / "shortcuts" / (kind or content["computed_from"]["method"])
+    made_as = "ojfa-distilled" if kind == "distilled" else method
+    made = methods_of(made_as, folder, pair / name, levels=levels, device=device)
+    jump = content["by_metric"]["surprisal"] if method == "ojfa-distilled-surprisal" else content["jump"]
+    return Shortcuts(method, levels, made[method], jump)
+
+
+def _methods_in(pair: Path) -> list[str]:
+    """Methods whose shortcuts a results folder holds."""
+    fitted = sorted(path.name for path in (pair / "shortcuts").glob("[!.]*") if path.is_dir())
+    selected = []
+    for method, (name, kind) in _SELECTED.items():
+        if (pair / name).is_file():
+            source = read_json(pair / name)["computed_from"]["method"]
+            if source in fitted and kind in (None, source):
+                selected.append(method)
+    return ["identity", *fitted, *selected]

@@ -1,0 +1,1 @@
+"""The shortcuts themselves, as torch modules and as files, and the exit head."""

@@ -1,0 +1,60 @@
+"""Whose results a folder holds: a copy of a study that kept its name must not overwrite them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from onejump.base.errors import OneJumpError, StudyError
+from onejump.base.files import read_json, write_json
+from onejump.study.study import load_study
+
+# In results/<study>/: the study files that the results belong to.
+_OWNER = "study.json"
+
+
+def check_owner(results: Path, files: Sequence[str]) -> None:
+    """Make sure that a results folder does not belong to another study file.
+
+    A study file that was moved or renamed takes its results along: the folder belongs to another one only
+    while that file still exists and still has the name of these results. What a study asks for may change
+    freely.
+
+    Parameters
+    ----------
+    results : path
+        `results/<study>`.
+    files : sequence of str
+        The study files of this run, relative to the folder that it runs in.
+
+    Raises
+    ------
+    StudyError
+        Naming both study files, and what to do.
+    """
+    owner = results / _OWNER
+    if not owner.is_file():
+        return
+    others = read_json(owner)["study_files"]
+    if others == list(files) or not _still_there(others, results.name):
+        return
+    raise StudyError(
+        f"study: {results.name!r} given in {' and '.join(files)}, but {results} holds the results of "
+        f"{' and '.join(others)}, which has the same name: give this study another name, or, if these "
+        f"results are to be replaced, delete {owner}"
+    )
+
+
+def write_owner(results: Path, files: Sequence[str]) -> None:
+    """Write down that a results folder belongs to these study files."""
+    if not (results / _OWNER).is_file() or read_json(results / _OWNER)["study_files"] != list(files):
+        write_json(results / _OWNER, {"study_files": list(files)})
+
+
+def _still_there(files: Sequence[str], name: str) -> bool:
+    if not all(Path(file).is_file() for file in files):
+        return False
+    try:
+        return load_study(*files).study == name
+    except OneJumpError:
+        return True  # at the moment nobody can tell

