@@ -22,7 +22,8 @@ import numpy as np
 from measure import at_most
 
 from onejump.planning.plan import Cost, Sizes, activations_cost, evaluation_cost, fit_cost, scores_cost
-from onejump.study.study import Activations, Evaluation
+from onejump.study.activations import Activations
+from onejump.study.evaluation import Evaluation
 
 SIZES = Sizes(blocks=32, hidden=4096, vocabulary=32_000, parameters=6_738_415_616, dtype="bfloat16")
 TRAINING, VALIDATION, SHARD, FEW = 9000, 3000, 4500, 600

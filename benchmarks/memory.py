@@ -121,7 +121,7 @@ def fit(method: str, options: dict[str, Any]) -> Callable[[Path, list[Path]], No
 def distil(method: str) -> Callable[[Path, list[Path]], None]:
     def run(folder: Path, shards: list[Path]) -> None:
         from onejump.fitting.distillation import distil
-        from onejump.study.study import Affine, Distilled, OneJump
+        from onejump.study.kinds import Affine, Distilled, OneJump
 
         kinds = {"distilled": Distilled, "one-jump": OneJump, "affine": Affine}
         options = kinds[method](steps=4, batch=128).model_dump()

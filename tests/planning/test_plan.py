@@ -28,7 +28,8 @@ from onejump.planning.plan import (
     plan,
     uses_gpu,
 )
-from onejump.study.study import Activations, Store, Study, parse_study
+from onejump.study.activations import Activations, Store
+from onejump.study.study import Study, parse_study
 
 SIZES = Sizes(blocks=4, hidden=32, vocabulary=200, parameters=50_000)
 

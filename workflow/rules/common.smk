@@ -31,7 +31,8 @@ from onejump.base.parent import name_parent
 from onejump.study.results_owner import check_owner, write_owner
 from onejump.base.run_lock import enter_cache, enter_run
 from onejump.planning.sources import check_before_run
-from onejump.study.study import DISTILLED_METHODS, load_study
+from onejump.study.kinds import DISTILLED_METHODS
+from onejump.study.study import load_study
 
 # The study is read here once more: Snakemake takes the last of repeated keys in silence, keeps no lines, and
 # understands what a value of --config holds as text. A study given by --configfile stands alone.

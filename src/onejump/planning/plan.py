@@ -15,16 +15,12 @@ from typing import Any, NamedTuple
 from onejump.base.errors import OneJumpError
 from onejump.base.files import read_json
 from onejump.base.rank import rank_for
-from onejump.study.study import (
-    DISTILLED_METHODS,
-    Activations,
-    Evaluation,
-    LevelPairs,
-    Model,
-    Store,
-    Study,
-    SubModules,
-)
+from onejump.study.activations import Activations, Store
+from onejump.study.evaluation import Evaluation
+from onejump.study.experiments import LevelPairs, SubModules
+from onejump.study.kinds import DISTILLED_METHODS
+from onejump.study.sources import Model
+from onejump.study.study import Study
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 # Interpreter and libraries: memory, and seconds until a stage begins.

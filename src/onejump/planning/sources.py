@@ -12,7 +12,8 @@ from typing import Any
 from onejump.base.errors import ModelError, OneJumpError, StudyError
 from onejump.base.files import read_json
 from onejump.models.gguf_header import read_gguf_sizes
-from onejump.study.study import Corpus, Model, Study
+from onejump.study.sources import Corpus, Model
+from onejump.study.study import Study
 from onejump.study.values import HUB_NAME
 
 # Under which names configurations of transformers state L and H.
