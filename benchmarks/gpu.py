@@ -35,7 +35,8 @@ from onejump.models.transformer import Transformer
 from onejump.scoring.evaluation import evaluate
 from onejump.scoring.selection import score_matrix, surprisal_matrix
 from onejump.shortcuts.exit_head import ExitHead
-from onejump.shortcuts.maps import NNJTC, Shortcut
+from onejump.shortcuts.kinds.n_njtc import NNJTC
+from onejump.shortcuts.shortcut import Shortcut
 
 SHAPES: dict[str, dict[str, int]] = {
     "tiny": {"blocks": 4, "hidden": 64, "feed_forward": 128, "heads": 4, "key_heads": 2, "vocabulary": 512},

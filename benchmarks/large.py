@@ -80,7 +80,9 @@ def write_head_and_shortcuts(folder: Path) -> None:
 
     from onejump.base.files import write_json
     from onejump.models.head import Head, HeadConfig
-    from onejump.shortcuts.maps import JTC, NNJTC, save_shortcut, shortcut_path
+    from onejump.shortcuts.files import save_shortcut, shortcut_path
+    from onejump.shortcuts.kinds.jtc import JTC
+    from onejump.shortcuts.kinds.n_njtc import NNJTC
 
     torch.manual_seed(0)
     width = SIZES.hidden

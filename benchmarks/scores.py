@@ -12,7 +12,7 @@ from measure import at_least, at_most, ratio, seconds
 
 from onejump.data.store import ActivationStore, Array
 from onejump.scoring.selection import METRICS, SIGNED_SQUARED_COSINE, score_matrix
-from onejump.shortcuts.maps import NNJTC
+from onejump.shortcuts.kinds.n_njtc import NNJTC
 
 LEVELS, HIDDEN, RANK, SAMPLES, CHUNK, ROUNDS = 30, 576, 5, 9000, 512, 7
 

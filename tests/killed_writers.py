@@ -21,7 +21,8 @@ import torch
 from onejump.base.files import read_json, read_table, replacing, write_json, write_table
 from onejump.base.job import job
 from onejump.data.store import ActivationStore, ShardWriter
-from onejump.shortcuts.maps import JTC, ShortcutFolder, save_shortcuts
+from onejump.shortcuts.files import ShortcutFolder, save_shortcuts
+from onejump.shortcuts.kinds.jtc import JTC
 
 LEVELS, SAMPLES, HIDDEN = 3, 20, 4
 NAMES = ["a.json", "a.parquet", "jtc", "shard.zarr"]

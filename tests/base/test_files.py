@@ -21,7 +21,8 @@ from onejump.base.scratch import scratch_path
 from onejump.data.store import ActivationStore
 from onejump.models.activations import Prompt, extract
 from onejump.models.loading import load_model
-from onejump.shortcuts.maps import JTC, save_shortcut, save_shortcuts
+from onejump.shortcuts.files import save_shortcut, save_shortcuts
+from onejump.shortcuts.kinds.jtc import JTC
 
 Only = Callable[[Path], list[str]]
 

@@ -35,7 +35,12 @@ from onejump.fitting.shortcuts import fit_shortcuts
 from onejump.models.head import Head
 from onejump.models.logit_parts import LOGITS_TOGETHER
 from onejump.scoring.evaluation import evaluate
-from onejump.shortcuts.maps import JTC, NNJTC, Distilled, Identity, Shortcut, load_shortcut, save_shortcuts
+from onejump.shortcuts.files import load_shortcut, save_shortcuts
+from onejump.shortcuts.kinds.distilled import Distilled
+from onejump.shortcuts.kinds.identity import Identity
+from onejump.shortcuts.kinds.jtc import JTC
+from onejump.shortcuts.kinds.n_njtc import NNJTC
+from onejump.shortcuts.shortcut import Shortcut
 
 MakeStore = Callable[..., ActivationStore]
 MakeHead = Callable[..., Head]

@@ -34,7 +34,9 @@ from onejump.models.loading import load_model, load_tokenizer
 from onejump.models.logit_parts import LOGITS_TOGETHER
 from onejump.models.source_files import model_digest
 from onejump.models.transformer import Transformer
-from onejump.shortcuts.maps import JTC, Identity, ShortcutFolder, save_shortcuts
+from onejump.shortcuts.files import ShortcutFolder, save_shortcuts
+from onejump.shortcuts.kinds.identity import Identity
+from onejump.shortcuts.kinds.jtc import JTC
 
 SIZES: dict[str, Any] = {
     "num_hidden_layers": 3,

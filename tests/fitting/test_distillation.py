@@ -25,7 +25,7 @@ from onejump.fitting.exact import Metric, fit_n_njtc, reduced_rank
 from onejump.fitting.shortcuts import gather_moments
 from onejump.models.head import Head
 from onejump.shortcuts.exit_head import ExitHead
-from onejump.shortcuts.maps import Identity
+from onejump.shortcuts.kinds.identity import Identity
 
 MakeHead = Callable[..., Head]
 MakeStore = Callable[..., ActivationStore]

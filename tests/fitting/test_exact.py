@@ -15,7 +15,7 @@ from sklearn.linear_model import LinearRegression
 from onejump.data.store import ActivationStore
 from onejump.fitting.exact import Moments, fit_jtc, fit_n_njtc, fit_njtc, solve_symmetric
 from onejump.fitting.shortcuts import fit_exact, gather_moments
-from onejump.shortcuts.maps import Shortcut
+from onejump.shortcuts.shortcut import Shortcut
 
 CPU = torch.device("cpu")
 

@@ -11,7 +11,7 @@ import torch
 from onejump.data.store import ActivationStore
 from onejump.fitting.gradient import fit_gradient
 from onejump.fitting.shortcuts import fit_exact
-from onejump.shortcuts.maps import NJTC
+from onejump.shortcuts.kinds.njtc import NJTC
 
 CPU = torch.device("cpu")
 

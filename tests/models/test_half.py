@@ -19,7 +19,7 @@ from onejump.models.head import Head
 from onejump.models.loading import describe, load_model
 from onejump.scoring.evaluation import evaluate_method
 from onejump.scoring.selection import score_jumps, select_jump
-from onejump.shortcuts.maps import ShortcutFolder
+from onejump.shortcuts.files import ShortcutFolder
 
 OPTIONS = {
     "positions": 2,

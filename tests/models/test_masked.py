@@ -16,7 +16,7 @@ from onejump.base.files import read_json
 from onejump.data.store import ActivationStore
 from onejump.models.head import Head
 from onejump.models.loading import load_model, load_tokenizer
-from onejump.shortcuts.maps import ShortcutFolder
+from onejump.shortcuts.files import ShortcutFolder
 
 PAIR = Path("results/tiny/tiny-bert/stories")
 METHODS = {"identity", "jtc", "n-njtc", "distilled", "one-jump", "affine", "ojfa", "ojfa-distilled"}

@@ -18,7 +18,7 @@ from onejump.experiments.sub_modules import Part, evaluate
 from onejump.models.activations import Prompt, batches, extract, pad
 from onejump.models.rope import original_context
 from onejump.models.transformer import Transformer
-from onejump.shortcuts.maps import JTC
+from onejump.shortcuts.kinds.jtc import JTC
 
 CONTEXT = 16
 SIZES = GROUPED | {"initializer_range": 0.2, "rope_theta": 10000.0}

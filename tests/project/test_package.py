@@ -13,7 +13,8 @@ import pytest
 import torch
 from projects import ROOT
 
-from onejump.shortcuts.maps import NNJTC, save_shortcut
+from onejump.shortcuts.files import save_shortcut
+from onejump.shortcuts.kinds.n_njtc import NNJTC
 
 # What only the workflow and its figures need.
 NOT_INSTALLED = ("snakemake", "matplotlib", "datasets")

@@ -16,7 +16,8 @@ from projects import ROOT
 from onejump.base.files import write_json
 from onejump.data.store import ActivationStore
 from onejump.models.head import Head
-from onejump.shortcuts.maps import OneJump, save_shortcuts
+from onejump.shortcuts.files import save_shortcuts
+from onejump.shortcuts.kinds.one_jump import OneJump
 from onejump.study.study import parse_study
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

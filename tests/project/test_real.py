@@ -20,7 +20,7 @@ from onejump.models.head import Head
 from onejump.models.loading import load_model, load_tokenizer
 from onejump.models.transformer import Transformer
 from onejump.scoring.evaluation import evaluate
-from onejump.shortcuts.maps import Identity
+from onejump.shortcuts.kinds.identity import Identity
 
 DEFAULT = ROOT / "results" / "default"
 MODEL = DEFAULT / "smollm2-135m"

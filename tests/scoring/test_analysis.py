@@ -17,7 +17,12 @@ from onejump.data.store import ActivationStore
 from onejump.fitting.distillation import Teacher, head_metric
 from onejump.models.head import Head
 from onejump.scoring.analysis import Ranks, analyse, last_covariance, participation, share, shared, spaces_of
-from onejump.shortcuts.maps import JTC, NJTC, NNJTC, Distilled, LowRank, save_shortcut, shortcut_path
+from onejump.shortcuts.files import save_shortcut, shortcut_path
+from onejump.shortcuts.kinds.distilled import Distilled
+from onejump.shortcuts.kinds.jtc import JTC
+from onejump.shortcuts.kinds.n_njtc import NNJTC
+from onejump.shortcuts.kinds.njtc import NJTC
+from onejump.shortcuts.shortcut import LowRank
 
 LEVELS, SAMPLES, H, R, V, K = 5, 150, 12, 3, 40, 6
 MakeHead = Callable[..., Head]

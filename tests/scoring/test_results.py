@@ -16,7 +16,9 @@ from onejump.data.store import ActivationStore
 from onejump.fitting.shortcuts import fit_shortcuts
 from onejump.scoring.results import load_shortcuts
 from onejump.scoring.selection import score_jumps, select_jump
-from onejump.shortcuts.maps import Distilled, OneJump, ShortcutFolder, save_shortcuts
+from onejump.shortcuts.files import ShortcutFolder, save_shortcuts
+from onejump.shortcuts.kinds.distilled import Distilled
+from onejump.shortcuts.kinds.one_jump import OneJump
 
 H, RANK, LEVELS = 12, 3, 4
 

@@ -23,7 +23,12 @@ from onejump.scoring.selection import (
     select_jump,
     surprisal_matrix,
 )
-from onejump.shortcuts.maps import JTC, NJTC, NNJTC, Distilled, LowRank, save_shortcut, shortcut_path
+from onejump.shortcuts.files import save_shortcut, shortcut_path
+from onejump.shortcuts.kinds.distilled import Distilled
+from onejump.shortcuts.kinds.jtc import JTC
+from onejump.shortcuts.kinds.n_njtc import NNJTC
+from onejump.shortcuts.kinds.njtc import NJTC
+from onejump.shortcuts.shortcut import LowRank
 
 LEVELS, SAMPLES, H, R = 5, 130, 10, 2
 MakeStore = Callable[..., ActivationStore]

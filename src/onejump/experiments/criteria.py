@@ -23,7 +23,8 @@ from onejump.models.head import Head
 from onejump.scoring.evaluation import check_kept_tokens, top_metrics
 from onejump.scoring.selection import logits_of_jumps
 from onejump.scoring.standard_errors import Clusters
-from onejump.shortcuts.maps import LowRank, ShortcutFolder
+from onejump.shortcuts.files import ShortcutFolder
+from onejump.shortcuts.shortcut import LowRank
 
 RANDOM = "random"
 """A jump drawn at random, on average over all draws."""

@@ -42,7 +42,7 @@ from onejump.models.logit_parts import samples_together
 from onejump.scoring.evaluation import Exits, ShortcutAt, methods_of
 from onejump.scoring.standard_errors import Clusters
 from onejump.shortcuts.exit_head import ExitHead
-from onejump.shortcuts.maps import LowRank, Shortcut
+from onejump.shortcuts.shortcut import LowRank, Shortcut
 
 Floats = NDArray[np.float64]
 

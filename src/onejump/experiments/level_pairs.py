@@ -22,7 +22,11 @@ from onejump.base.rank import rank_for
 from onejump.data.held_out import documents_of_samples
 from onejump.data.store import ActivationStore
 from onejump.fitting.exact import Factorised, Moments, leading_directions, standardise, with_constant
-from onejump.shortcuts.maps import JTC, NJTC, NNJTC, Identity, Shortcut
+from onejump.shortcuts.kinds.identity import Identity
+from onejump.shortcuts.kinds.jtc import JTC
+from onejump.shortcuts.kinds.n_njtc import NNJTC
+from onejump.shortcuts.kinds.njtc import NJTC
+from onejump.shortcuts.shortcut import Shortcut
 
 # Bytes of moments that are gathered in one pass. Those of one source are always gathered together.
 _MOMENTS = 2**28

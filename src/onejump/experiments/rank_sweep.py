@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from onejump.base.files import read_json, read_table, write_table
-from onejump.shortcuts.maps import LowRank, ShortcutFolder
+from onejump.shortcuts.files import ShortcutFolder
+from onejump.shortcuts.shortcut import LowRank
 
 
 def collect_ranks(

@@ -29,7 +29,9 @@ from onejump.models.logit_parts import samples_together
 from onejump.models.transformer import Transformer
 from onejump.scoring.evaluation import Teacher, token_metrics
 from onejump.scoring.standard_errors import Clusters
-from onejump.shortcuts.maps import JTC, Shortcut, ShortcutFolder, save_shortcuts
+from onejump.shortcuts.files import ShortcutFolder, save_shortcuts
+from onejump.shortcuts.kinds.jtc import JTC
+from onejump.shortcuts.shortcut import Shortcut
 
 
 class Part:

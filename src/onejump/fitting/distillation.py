@@ -29,7 +29,10 @@ from onejump.data.store import ActivationStore
 from onejump.fitting.exact import Metric, Moments, Standardised, reduced_rank, solve_symmetric, standardise
 from onejump.models.head import Head, NormKind, normalised
 from onejump.shortcuts.exit_head import ExitHead, by_vocabulary
-from onejump.shortcuts.maps import Affine, OneJump, Shortcut, save_shortcuts
+from onejump.shortcuts.files import save_shortcuts
+from onejump.shortcuts.kinds.affine import Affine
+from onejump.shortcuts.kinds.one_jump import OneJump
+from onejump.shortcuts.shortcut import Shortcut
 
 # Elements of one samples x vocabulary matrix. On a CPU small enough to stay in its caches; behind a full
 # rank, where reading the unembedding takes longest, of so many samples that it is worth it.

@@ -9,7 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from onejump.shortcuts.maps import BATCH_NORM_EPS, JTC, NJTC, NNJTC, Residual
+from onejump.shortcuts.kinds.jtc import JTC
+from onejump.shortcuts.kinds.n_njtc import NNJTC
+from onejump.shortcuts.kinds.njtc import NJTC
+from onejump.shortcuts.kinds.residual import Residual
+from onejump.shortcuts.shortcut import BATCH_NORM_EPS
 
 # A squared column correlation this close to one leaves fewer than three digits in float64: the Cholesky
 # factor is then as good as singular, and the smallest solution is taken instead.

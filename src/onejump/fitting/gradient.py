@@ -11,7 +11,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from onejump.data.store import ActivationStore, Array
-from onejump.shortcuts.maps import BATCH_NORM_EPS, NJTC, NNJTC
+from onejump.shortcuts.kinds.n_njtc import NNJTC
+from onejump.shortcuts.kinds.njtc import NJTC
+from onejump.shortcuts.shortcut import BATCH_NORM_EPS, LowRank
 
 _MOMENTUM = 0.1  # of the running statistics, as in torch.nn.BatchNorm1d
 
@@ -27,7 +29,7 @@ def fit_gradient(
     learning_rate: float,
     seed: int,
     device: torch.device,
-) -> list[NJTC]:
+) -> list[LowRank]:
     """Fit low-rank shortcuts of all levels by Adam with a cosine-decayed step.
 
     Every step takes one minibatch of samples at all levels, so an epoch reads the store once, a shard at a
@@ -51,7 +53,7 @@ def fit_gradient(
 
     Returns
     -------
-    list of NJTC
+    list of LowRank
         A shortcut for each level, or a list of one if joint.
     """
     sources, hidden = store.levels - 1, store.hidden
@@ -103,7 +105,7 @@ def fit_gradient(
             optimiser.step()
             schedule.step()
             progress.update()
-    shortcuts: list[NJTC] = []
+    shortcuts: list[LowRank] = []
     for i in range(count):
         a, b = down[i].detach().cpu(), up[i].detach().cpu() * roots[-1]
         if normalised:

@@ -20,7 +20,8 @@ from onejump.data.store import ActivationStore
 from onejump.fitting.exact import Moments, fit_jtc, fit_n_njtc, fit_njtc, fit_residual
 from onejump.fitting.few_samples import few_samples
 from onejump.fitting.gradient import fit_gradient
-from onejump.shortcuts.maps import Shortcut, save_shortcuts
+from onejump.shortcuts.files import save_shortcuts
+from onejump.shortcuts.shortcut import Shortcut
 
 _LOG = logging.getLogger(__name__)
 

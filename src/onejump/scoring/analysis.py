@@ -19,7 +19,9 @@ from onejump.data.store import ActivationStore
 from onejump.fitting.distillation import Teacher, exit_loss, head_metric
 from onejump.models.head import Head
 from onejump.shortcuts.exit_head import ExitHead
-from onejump.shortcuts.maps import Distilled, LowRank, ShortcutFolder
+from onejump.shortcuts.files import ShortcutFolder
+from onejump.shortcuts.kinds.distilled import Distilled
+from onejump.shortcuts.shortcut import LowRank
 
 # Samples to predict: a mean over them is known to a few hundredths of a nat.
 _SAMPLES = 1024

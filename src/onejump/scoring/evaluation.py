@@ -22,7 +22,10 @@ from onejump.models.head import Head
 from onejump.models.logit_parts import samples_together
 from onejump.scoring.standard_errors import ClusteredR2, Clusters, Variation
 from onejump.shortcuts.exit_head import ExitHead
-from onejump.shortcuts.maps import NNJTC, Identity, LowRank, Shortcut, ShortcutFolder
+from onejump.shortcuts.files import ShortcutFolder
+from onejump.shortcuts.kinds.identity import Identity
+from onejump.shortcuts.kinds.n_njtc import NNJTC
+from onejump.shortcuts.shortcut import LowRank, Shortcut
 
 ShortcutAt = Callable[[int], Shortcut]
 """The shortcut that a method uses at a level."""

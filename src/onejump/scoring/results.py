@@ -10,7 +10,7 @@ from onejump.base.errors import OneJumpError
 from onejump.base.files import read_json
 from onejump.base.levels import check_level
 from onejump.scoring.evaluation import ShortcutAt, methods_of
-from onejump.shortcuts.maps import Shortcut
+from onejump.shortcuts.shortcut import Shortcut
 
 # Methods that have no folder of their own: the selection that names their jump, and the kind it comes from
 # (None: the selection says which kind).

@@ -20,7 +20,8 @@ from onejump.data.held_out import samples_with_role, some_of
 from onejump.data.store import ActivationStore
 from onejump.models.head import Head
 from onejump.shortcuts.exit_head import ExitHead
-from onejump.shortcuts.maps import LowRank, ShortcutFolder
+from onejump.shortcuts.files import ShortcutFolder
+from onejump.shortcuts.shortcut import LowRank
 
 SIGNED_SQUARED_COSINE, COSINE, MSE = "signed-squared-cosine", "cosine", "mse"
 METRICS = (SIGNED_SQUARED_COSINE, COSINE, MSE)

@@ -12,28 +12,30 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from onejump.base.by_name import module_names
 from onejump.base.errors import OneJumpError
+from onejump.base.tensors import write_tensors
 from onejump.models.head import NormKind
-from onejump.shortcuts.maps import (
-    JTC,
-    KINDS,
-    NJTC,
-    NNJTC,
-    Affine,
-    Distilled,
-    Identity,
-    LowRank,
-    OneJump,
-    Residual,
-    Shortcut,
+from onejump.shortcuts.files import (
     ShortcutFolder,
+    kind_named,
     load_shortcut,
     save_shortcut,
     save_shortcuts,
     shortcut_path,
 )
+from onejump.shortcuts.kinds.affine import Affine
+from onejump.shortcuts.kinds.distilled import Distilled
+from onejump.shortcuts.kinds.identity import Identity
+from onejump.shortcuts.kinds.jtc import JTC
+from onejump.shortcuts.kinds.n_njtc import NNJTC
+from onejump.shortcuts.kinds.njtc import NJTC
+from onejump.shortcuts.kinds.one_jump import OneJump
+from onejump.shortcuts.kinds.residual import Residual
+from onejump.shortcuts.shortcut import LowRank, Shortcut
 
 H, R, LEVELS = 12, 3, 4
+KINDS = module_names("shortcuts.kinds")
 
 
 def shortcut_of(kind: str, hidden: int = H, rank: int = R, seed: int = 0) -> Shortcut:
@@ -210,6 +212,33 @@ def test_files_that_are_no_shortcuts(tmp_path: Path) -> None:
     whole.write_bytes(whole.read_bytes()[:-8])
     with pytest.raises(OneJumpError, match=r"cut\.safetensors"):
         load_shortcut(whole)
+
+
+def test_every_kind_has_the_name_of_its_module() -> None:
+    assert {kind: kind_named(kind).kind for kind in KINDS} == {kind: kind for kind in KINDS}
+
+
+@pytest.mark.parametrize(
+    ("about", "tensors", "said"),
+    [
+        ({"kind": "n-njct"}, {}, r"kind 'n-njct' given, accepted is one of affine, .*n-njtc, njtc, one-jump"),
+        ({"kind": "jtc"}, {"down": 0}, "tensors down given, those of a shortcut of kind jtc are matrix"),
+        ({"kind": "jtc"}, {}, "tensors none given, those of a shortcut of kind jtc are matrix"),
+        (
+            {"kind": "jtc", "config": {"forward": 1}},
+            {"matrix": 0},
+            "constants forward given, those of a shortcut of kind jtc are none",
+        ),
+    ],
+)
+def test_a_file_of_an_unknown_kind_or_content_is_refused(
+    about: dict[str, object], tensors: dict[str, int], said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "level-00.safetensors"
+    values = {name: torch.zeros(2, 2) for name in tensors}
+    write_tensors(path, "shortcut", values, {"config": {}} | about)
+    with pytest.raises(OneJumpError, match=rf"level-00\.safetensors: .*{said}"):
+        load_shortcut(path)
 
 
 def test_a_folder_loads_by_level(tmp_path: Path) -> None:
