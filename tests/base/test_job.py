@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from projects import ROOT
+from snakemake.iocontainers import Namedlist
 
 from onejump.base.errors import OneJumpError
 from onejump.base.job import job
@@ -36,13 +37,44 @@ def snakemake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simpl
         monkeypatch.setenv(name, "")
     with warnings.catch_warnings():
         yield SimpleNamespace(
-            rule="corpus", wildcards=["stories"], threads=1, log=[tmp_path / "logs/corpus.log"]
+            rule="corpus",
+            input=Namedlist(),
+            output=Namedlist(fromdict={"table": "stories.parquet"}),
+            params=Namedlist(fromdict={"seed": 1}),
+            wildcards=Namedlist(fromdict={"corpus": "stories"}),
+            config={},
+            threads=1,
+            log=[tmp_path / "logs/corpus.log"],
         )
     logging.captureWarnings(False)
     for handler in root.handlers:
         handler.close()
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+def test_a_stage_runs_with_what_its_rule_names(snakemake: SimpleNamespace) -> None:
+    given = []
+
+    def build(table: Path, corpus: str, seed: int) -> None:
+        given.append((table, corpus, seed))
+
+    with job(snakemake) as run:
+        run(build)
+    assert given == [(Path("stories.parquet"), "stories", 1)]
+
+
+def test_a_stage_that_does_not_fit_its_rule_never_starts(snakemake: SimpleNamespace) -> None:
+    def build(table: Path, seed: str) -> None:
+        raise AssertionError
+
+    with pytest.raises(SystemExit) as ended, job(snakemake) as run:
+        run(build)
+    assert ended.value.code == 1
+    log = snakemake.log[0].read_text(encoding="utf-8")
+    assert "rule corpus does not fit test_job" in log
+    assert "seed: 1 given, accepted is a valid string" in log
+    assert "Traceback" not in log
 
 
 @pytest.mark.parametrize(

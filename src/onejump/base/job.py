@@ -1,4 +1,4 @@
-"""What every job of the workflow does around its stage: threads, progress, a log, and one clear error."""
+"""What every job of the workflow does around its stage: threads, arguments, a log, and one clear error."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from onejump.base.binding import arguments_for
 from onejump.base.errors import OneJumpError
 from onejump.base.parent import end_with_parent
 
@@ -27,18 +28,38 @@ class _Stopped(KeyboardInterrupt):
 
 
 @contextmanager
-def job(snakemake: Any) -> Iterator[None]:
+def job(snakemake: Any) -> Iterator[Callable[[Callable[..., Any]], None]]:
     """Run a stage as a job of the workflow.
 
-    Enter it before the stage's module is imported: thread counts are read when torch loads. The log gets
-    warnings and, of an error that onejump raises on purpose, its one line; of any other the traceback too.
-    The job then ends with status 1. A job that a signal asks to end (Ctrl-C, SIGTERM, a closed terminal)
-    first removes what it had begun to write, and ends with status 128 + the signal's number.
+    A script of the workflow is no more than this::
+
+        with job(snakemake) as run:
+            from onejump.scoring.evaluation import evaluate_method
+
+            run(evaluate_method)
+
+    The stage is imported inside, as torch reads the number of threads when it is imported. `run` calls it
+    with what the rule names (`onejump.base.binding.arguments_for`).
+
+    Warnings go to the job's log. Of an error that onejump raises on purpose the log gets one line, of any
+    other error its traceback too; the job ends with status 1. A job that a signal asks to end (Ctrl-C,
+    SIGTERM, a closed terminal) first removes what it had begun to write, and ends with status 128 + the
+    signal's number.
 
     Parameters
     ----------
     snakemake : snakemake.script.Snakemake
+        What Snakemake gives the script of a rule.
+
+    Yields
+    ------
+    run : callable
+        Calls a stage with its arguments.
     """
+
+    def run(stage: Callable[..., Any]) -> None:
+        stage(**arguments_for(stage, snakemake))
+
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(snakemake.threads)
     what = " ".join([snakemake.rule, *map(str, snakemake.wildcards)])
@@ -63,7 +84,7 @@ def job(snakemake: Any) -> Iterator[None]:
     try:
         with _stopping():
             end_with_parent()
-            yield
+            yield run
     except KeyboardInterrupt as error:
         # Ctrl-C reaches every process of the run: that is no error to trace.
         number = error.number if isinstance(error, _Stopped) else signal.SIGINT
