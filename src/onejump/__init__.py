@@ -21,11 +21,11 @@ _HOME = {
     "OneJumpError": "base.errors",
     "Shortcut": "shortcuts.shortcut",
     "ShortcutFolder": "shortcuts.files",
-    "Shortcuts": "scoring.results",
+    "Shortcuts": "shortcuts.results",
     "Transformer": "models.transformer",
     "load_model": "models.loading",
     "load_shortcut": "shortcuts.files",
-    "load_shortcuts": "scoring.results",
+    "load_shortcuts": "shortcuts.results",
     "load_study": "study.study",
 }
 __all__ = sorted(_HOME)

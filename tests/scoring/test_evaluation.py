@@ -22,13 +22,14 @@ from onejump.models.head import Head
 from onejump.models.loading import load_model
 from onejump.models.logit_parts import LOGITS_TOGETHER
 from onejump.models.transformer import Transformer
-from onejump.scoring.evaluation import arbitrary_jumps, count_parameters, evaluate, evaluate_method
+from onejump.scoring.evaluation import count_parameters, evaluate, evaluate_method
 from onejump.shortcuts.files import ShortcutFolder, save_shortcut, shortcut_path
 from onejump.shortcuts.kinds.affine import Affine
 from onejump.shortcuts.kinds.distilled import Distilled
 from onejump.shortcuts.kinds.identity import Identity
 from onejump.shortcuts.kinds.njtc import NJTC
 from onejump.shortcuts.kinds.one_jump import OneJump
+from onejump.shortcuts.methods import arbitrary_jumps
 from onejump.shortcuts.shortcut import Shortcut
 
 MakeStore = Callable[..., ActivationStore]

@@ -39,9 +39,10 @@ from onejump.data.held_out import documents_of_samples, samples_with_role
 from onejump.data.store import ActivationStore
 from onejump.models.head import Head
 from onejump.models.logit_parts import samples_together
-from onejump.scoring.evaluation import Exits, ShortcutAt, methods_of
+from onejump.scoring.evaluation import Exits
 from onejump.scoring.standard_errors import Clusters
 from onejump.shortcuts.exit_head import ExitHead
+from onejump.shortcuts.methods import ShortcutAt, methods_of
 from onejump.shortcuts.shortcut import LowRank, Shortcut
 
 Floats = NDArray[np.float64]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,12 +23,8 @@ from onejump.models.logit_parts import samples_together
 from onejump.scoring.standard_errors import ClusteredR2, Clusters, Variation
 from onejump.shortcuts.exit_head import ExitHead
 from onejump.shortcuts.files import ShortcutFolder
-from onejump.shortcuts.kinds.identity import Identity
-from onejump.shortcuts.kinds.n_njtc import NNJTC
+from onejump.shortcuts.methods import ShortcutAt, methods_of
 from onejump.shortcuts.shortcut import LowRank, Shortcut
-
-ShortcutAt = Callable[[int], Shortcut]
-"""The shortcut that a method uses at a level."""
 
 
 class Teacher(NamedTuple):
@@ -225,57 +221,6 @@ def _teacher(logits: Tensor, top_tokens: Tensor) -> Teacher:
     return Teacher(probabilities, torch.linalg.vecdot(probabilities, logits), top_tokens)
 
 
-def arbitrary_jumps(
-    choices: Sequence[str | int], random: int, *, levels: int, chosen: int, seed: int
-) -> dict[str, int]:
-    """Jumps to hold against the selected one: method name -> level the jump was fitted at.
-
-    Random ones are drawn without repetition from the jumps that are neither selected nor named.
-    """
-    places = {"first": 0, "middle": levels // 2, "last": levels - 1}
-    jumps = {f"arbitrary-{c}": places[c] if isinstance(c, str) else c for c in choices}
-    rest = [level for level in range(levels) if level != chosen and level not in jumps.values()]
-    drawn = np.random.default_rng(seed).permutation(rest)[:random]
-    return jumps | {f"arbitrary-random-{i}": int(level) for i, level in enumerate(drawn, start=1)}
-
-
-def methods_of(
-    method: str,
-    shortcuts: Path | None,
-    selection: Path | None = None,
-    *,
-    levels: int,
-    arbitrary: Sequence[str | int] = (),
-    random: int = 0,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-) -> dict[str, ShortcutAt]:
-    """What a method of a study is made of: name -> function of a level that gives its shortcut.
-
-    Parameters
-    ----------
-    method, shortcuts, selection, arbitrary, random, seed
-        As of `evaluate_method`.
-    levels : int
-        L.
-    device : torch.device
-    """
-    if shortcuts is None:
-        return {method: lambda _: Identity()}
-    folder = ShortcutFolder(shortcuts, device)
-    if selection is None:
-        return {method: folder.load}
-    made = read_json(selection)
-    if method == "ojfa-normalised":
-        return {method: _renormalised(folder, made["jump"])}
-    jumps = {method: made["jump"]}
-    if method == "arbitrary":
-        jumps = arbitrary_jumps(arbitrary, random, levels=levels, chosen=made["jump"], seed=seed)
-    elif method == "ojfa-distilled":
-        jumps["ojfa-distilled-surprisal"] = made["by_metric"]["surprisal"]
-    return {name: _always(folder.load(level)) for name, level in jumps.items()}
-
-
 def evaluate_method(
     output: Path,
     shards: Sequence[Path],
@@ -335,21 +280,6 @@ def evaluate_method(
         device=on,
     )
     write_table(output, table, model=model, corpus=corpus)
-
-
-def _always(shortcut: Shortcut) -> ShortcutAt:
-    return lambda _: shortcut
-
-
-def _renormalised(folder: ShortcutFolder, jump: int) -> ShortcutAt:
-    """One n-njtc jump that standardises states by the statistics of the level that they come from."""
-    one = folder.load(jump).state_dict()
-
-    def at(level: int) -> Shortcut:
-        of_level = folder.load(level).state_dict()
-        return NNJTC.restore({**one, "mean": of_level["mean"], "variance": of_level["variance"]}, {})
-
-    return at
 
 
 def collect(output: Path, tables: Sequence[Path]) -> None:

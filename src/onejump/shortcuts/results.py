@@ -1,4 +1,4 @@
-"""Load the shortcuts of any method from a results folder, those of the selected jump like all others."""
+"""Load the shortcuts of any method from a results folder. The selected jump is a method like all others."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from onejump.base.errors import OneJumpError
 from onejump.base.files import read_json
 from onejump.base.levels import check_level
-from onejump.scoring.evaluation import ShortcutAt, methods_of
+from onejump.shortcuts.methods import ShortcutAt, methods_of
 from onejump.shortcuts.shortcut import Shortcut
 
-# Methods that have no folder of their own: the selection that names their jump, and the kind it comes from
-# (None: the selection says which kind).
+# Methods that have no folder of their own: the file that names their jump, and the kind that the jump is of
+# (None: the file names the kind).
 _SELECTED = {
     "ojfa": ("selection.json", None),
     "ojfa-normalised": ("selection.json", "n-njtc"),
@@ -23,17 +23,17 @@ _SELECTED = {
 
 
 class Shortcuts:
-    """A method's shortcuts, one for states of each level.
+    """The shortcuts of a method: one for the states of each level.
 
     Parameters
     ----------
     method : str
     levels : int
-        L: levels 0 to L - 1 can be asked for.
+        L: there are shortcuts for levels 0 to L - 1.
     shortcut_at : function of a level
-        Gives the shortcut for states of that level.
+        It gives the shortcut for states of that level.
     selected : int, optional
-        The level that the selected jump was fitted at, where the method is one selected jump.
+        For a method that is one selected jump: the level that the jump was fitted at.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Shortcuts:
         self._shortcut_at = shortcut_at
 
     def at(self, level: int) -> Shortcut:
-        """The shortcut for states of a level, a torch module.
+        """Give the shortcut for states of a level, a torch module.
 
         Raises
         ------
@@ -64,7 +64,7 @@ def load_shortcuts(pair: str | Path, method: str, device: torch.device | str = "
     Parameters
     ----------
     pair : path
-        What the workflow wrote for a model and a corpus: ``results/<study>/<model>/<corpus>``.
+        The folder of a model and a corpus: ``results/<study>/<model>/<corpus>``.
     method : str
         A kind that the study fitted (``n-njtc``, ``one-jump``, ...), ``identity``, ``ojfa`` for the selected
         jump, or ``ojfa-normalised``, ``ojfa-distilled`` and ``ojfa-distilled-surprisal`` where the study has
@@ -79,7 +79,7 @@ def load_shortcuts(pair: str | Path, method: str, device: torch.device | str = "
     Raises
     ------
     OneJumpError
-        If the folder is no such results folder, or holds no shortcuts of the method.
+        If the folder is not such a folder, or holds no shortcuts of the method.
 
     Examples
     --------
@@ -107,7 +107,7 @@ def load_shortcuts(pair: str | Path, method: str, device: torch.device | str = "
 
 
 def _methods_in(pair: Path) -> list[str]:
-    """Methods whose shortcuts a results folder holds."""
+    """Name the methods whose shortcuts a results folder holds."""
     fitted = sorted(path.name for path in (pair / "shortcuts").glob("[!.]*") if path.is_dir())
     selected = []
     for method, (name, kind) in _SELECTED.items():

@@ -1,0 +1,116 @@
+"""Which shortcut a method of a study uses at each level.
+
+A fitted kind uses its own shortcut at each level. All other methods use jumps of a fitted kind: `ojfa` and
+`ojfa-distilled` use the selected jump at every level, `ojfa-normalised` the same jump with each level's own
+normalisation statistics, and `arbitrary` some other jumps to compare with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from onejump.base.files import read_json
+from onejump.shortcuts.files import ShortcutFolder, kind_named
+from onejump.shortcuts.shortcut import Shortcut
+
+ShortcutAt = Callable[[int], Shortcut]
+"""A function of a level that gives the shortcut for its states."""
+
+
+def methods_of(
+    method: str,
+    shortcuts: Path | None,
+    selection: Path | None = None,
+    *,
+    levels: int,
+    arbitrary: Sequence[str | int] = (),
+    random: int = 0,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> dict[str, ShortcutAt]:
+    """Find the shortcuts that a method of a study uses. `arbitrary` and `ojfa-distilled` are several.
+
+    Parameters
+    ----------
+    method : str
+        A fitted kind, identity, or a method whose jump is selected: ojfa, ojfa-normalised, ojfa-distilled
+        (which also gives ojfa-distilled-surprisal, the distilled jump that held-out surprisal selects) or
+        arbitrary.
+    shortcuts : Path or None
+        The folder of the kind, or of the kind that the jump was selected from; None for identity.
+    selection : Path, optional
+        For a method whose jump is selected: what the stage "selection" wrote.
+    levels : int
+        L.
+    arbitrary, random, seed
+        For the method arbitrary: as in `arbitrary_jumps`.
+    device : torch.device
+        Where shortcuts are loaded to.
+
+    Returns
+    -------
+    dict of name -> function of a level that gives its shortcut
+    """
+    if shortcuts is None:
+        identity = kind_named("identity")()
+        return {method: _always(identity)}
+    folder = ShortcutFolder(shortcuts, device)
+    if selection is None:
+        return {method: folder.load}
+    selected = read_json(selection)
+    if method == "ojfa-normalised":
+        return {method: _renormalised(folder, selected["jump"])}
+    jumps = {method: selected["jump"]}
+    if method == "arbitrary":
+        jumps = arbitrary_jumps(arbitrary, random, levels=levels, chosen=selected["jump"], seed=seed)
+    elif method == "ojfa-distilled":
+        jumps["ojfa-distilled-surprisal"] = selected["by_metric"]["surprisal"]
+    return {name: _always(folder.load(level)) for name, level in jumps.items()}
+
+
+def arbitrary_jumps(
+    choices: Sequence[str | int], random: int, *, levels: int, chosen: int, seed: int
+) -> dict[str, int]:
+    """Choose jumps to compare the selected one with.
+
+    Parameters
+    ----------
+    choices : sequence of {"first", "middle", "last"} or int
+        Jumps by place, or by the level that they were fitted at.
+    random : int
+        How many more to draw, without repetition, from the jumps that are neither selected nor in `choices`.
+    levels : int
+        L.
+    chosen : int
+        The selected jump.
+    seed : int
+
+    Returns
+    -------
+    dict of method name -> level that the jump was fitted at
+    """
+    places = {"first": 0, "middle": levels // 2, "last": levels - 1}
+    jumps = {f"arbitrary-{c}": places[c] if isinstance(c, str) else c for c in choices}
+    rest = [level for level in range(levels) if level != chosen and level not in jumps.values()]
+    drawn = np.random.default_rng(seed).permutation(rest)[:random]
+    return jumps | {f"arbitrary-random-{i}": int(level) for i, level in enumerate(drawn, start=1)}
+
+
+def _always(shortcut: Shortcut) -> ShortcutAt:
+    return lambda _: shortcut
+
+
+def _renormalised(folder: ShortcutFolder, jump: int) -> ShortcutAt:
+    """Give one n-njtc jump the normalisation statistics of the level that its states come from."""
+    one = folder.load(jump)
+
+    def at(level: int) -> Shortcut:
+        of_level = folder.load(level).state_dict()
+        statistics = {name: of_level[name] for name in ("mean", "variance")}
+        return one.restore(one.state_dict() | statistics, one.config())
+
+    return at
