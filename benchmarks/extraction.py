@@ -15,8 +15,9 @@ import torch
 from measure import DEFAULT, at_least, at_most, ratio, seconds
 
 from onejump.base.files import read_json
-from onejump.models.activations import Prompt, batches, extract, make_prompts, pad, sample_positions
+from onejump.models.activations import extract
 from onejump.models.loading import load_model, load_tokenizer
+from onejump.models.prompts import Prompt, batches, make_prompts, pad, sample_positions
 from onejump.models.transformer import Transformer
 
 SENTENCES, PLAIN_SENTENCES, ROUNDS, BATCH_TOKENS, PLAIN_BATCH = 1536, 256, 3, 4096, 32

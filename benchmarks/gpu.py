@@ -29,8 +29,9 @@ from onejump.fitting.distillation import Distiller
 from onejump.fitting.exact import fit_jtc, fit_n_njtc
 from onejump.fitting.gradient import fit_gradient
 from onejump.fitting.shortcuts import gather_moments
-from onejump.models.activations import Prompt, extract
+from onejump.models.activations import extract
 from onejump.models.head import Head
+from onejump.models.prompts import Prompt
 from onejump.models.transformer import Transformer
 from onejump.scoring.evaluation import evaluate
 from onejump.scoring.selection import score_matrix, surprisal_matrix

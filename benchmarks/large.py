@@ -36,7 +36,7 @@ OPTIONS = Activations(shard_sentences=SHARD)
 
 def write_shard(path: Path, samples: int, levels: int) -> None:
     """Random states, a chunk at a time."""
-    from onejump.data.store import ShardWriter
+    from onejump.data.shard_writer import ShardWriter
 
     generator = np.random.default_rng(samples)
     scales = np.exp(generator.standard_normal(SIZES.hidden)).astype(np.float32)

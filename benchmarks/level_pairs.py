@@ -19,7 +19,9 @@ from measure import PAIR, at_least, at_most
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 
-from onejump.data.store import ActivationStore, Array, ShardWriter
+from onejump.data.shard_layout import Array
+from onejump.data.shard_writer import ShardWriter
+from onejump.data.store import ActivationStore
 from onejump.experiments.level_pairs import level_pairs
 
 LEVELS, HIDDEN, TRAINING, VALIDATION = 13, 768, 9000, 3000

@@ -28,7 +28,7 @@ DOCUMENTS = 100
 
 def write_store(folder: Path, shards: int) -> list[Path]:
     """Random states; a shard is made and written chunk by chunk."""
-    from onejump.data.store import ShardWriter
+    from onejump.data.shard_writer import ShardWriter
 
     generator = np.random.default_rng(0)
     paths = [folder / f"{shard}.zarr" for shard in range(shards)]
@@ -72,7 +72,7 @@ def model_and_prompts(shards: list[Path]) -> tuple[Any, list[Any]]:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from onejump.models.activations import Prompt
+    from onejump.models.prompts import Prompt
     from onejump.models.transformer import Transformer
 
     torch.manual_seed(0)

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from measure import at_least, at_most, ratio, seconds
 
-from onejump.data.store import ActivationStore, Array
+from onejump.data.shard_layout import Array
+from onejump.data.store import ActivationStore
 from onejump.scoring.selection import METRICS, SIGNED_SQUARED_COSINE, score_matrix
 from onejump.shortcuts.kinds.n_njtc import NNJTC
 

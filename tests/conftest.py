@@ -14,7 +14,8 @@ import torch
 from hypothesis import HealthCheck, settings
 from projects import Project, check_out
 
-from onejump.data.store import ActivationStore, ShardWriter
+from onejump.data.shard_writer import ShardWriter
+from onejump.data.store import ActivationStore
 from onejump.models.head import Head, HeadConfig
 
 torch.set_num_threads(1)

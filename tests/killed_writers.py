@@ -20,7 +20,8 @@ import torch
 
 from onejump.base.files import read_json, read_table, replacing, write_json, write_table
 from onejump.base.job import job
-from onejump.data.store import ActivationStore, ShardWriter
+from onejump.data.shard_writer import ShardWriter
+from onejump.data.store import ActivationStore
 from onejump.shortcuts.files import ShortcutFolder, save_shortcuts
 from onejump.shortcuts.kinds.jtc import JTC
 

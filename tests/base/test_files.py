@@ -19,8 +19,9 @@ from onejump.base.errors import OneJumpError
 from onejump.base.files import read_json, read_table, replacing, write_json, write_table
 from onejump.base.scratch import scratch_path
 from onejump.data.store import ActivationStore
-from onejump.models.activations import Prompt, extract
+from onejump.models.activations import extract
 from onejump.models.loading import load_model
+from onejump.models.prompts import Prompt
 from onejump.shortcuts.files import save_shortcut, save_shortcuts
 from onejump.shortcuts.kinds.jtc import JTC
 

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from numcodecs import BitRound
 
 from onejump.base.errors import CorruptStoreError, OneJumpError
-from onejump.data.store import SAMPLE_ARRAYS, ActivationStore, ShardWriter, storable
+from onejump.data.shard_layout import SAMPLE_ARRAYS, storable
+from onejump.data.shard_writer import ShardWriter
+from onejump.data.store import ActivationStore
 
 MakeStore = Callable[..., ActivationStore]
 Data = Callable[..., np.ndarray]

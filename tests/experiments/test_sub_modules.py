@@ -28,10 +28,10 @@ from onejump.experiments.sub_modules import (
     extract_parts,
     fit_part,
 )
-from onejump.models.activations import Prompt, make_prompts, pad, sample_positions
 from onejump.models.anatomy import PARTS, find_parts
 from onejump.models.loading import load_model, load_tokenizer
 from onejump.models.logit_parts import LOGITS_TOGETHER
+from onejump.models.prompts import Prompt, make_prompts, pad, sample_positions
 from onejump.models.source_files import model_digest
 from onejump.models.transformer import Transformer
 from onejump.shortcuts.files import ShortcutFolder, save_shortcuts

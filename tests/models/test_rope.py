@@ -15,7 +15,8 @@ from test_transformer import GROUPED
 from onejump.base.errors import ModelError
 from onejump.data.store import ActivationStore
 from onejump.experiments.sub_modules import Part, evaluate
-from onejump.models.activations import Prompt, batches, extract, pad
+from onejump.models.activations import extract
+from onejump.models.prompts import Prompt, batches, pad
 from onejump.models.rope import original_context
 from onejump.models.transformer import Transformer
 from onejump.shortcuts.kinds.jtc import JTC

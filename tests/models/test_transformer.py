@@ -16,8 +16,8 @@ from conftest import disturb_norms
 from torch import nn
 
 from onejump.base.errors import ModelError
-from onejump.models.activations import Prompt, batches, pad
 from onejump.models.loading import describe, load_model, load_tokenizer, mask_token, sizes_from_configuration
+from onejump.models.prompts import Prompt, batches, pad
 from onejump.models.transformer import Transformer
 
 SIZES: dict[str, Any] = {

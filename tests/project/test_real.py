@@ -15,9 +15,10 @@ from torch import Tensor
 
 from onejump.base.files import read_json, read_table
 from onejump.data.store import ActivationStore
-from onejump.models.activations import Prompt, extract, make_prompts
+from onejump.models.activations import extract
 from onejump.models.head import Head
 from onejump.models.loading import load_model, load_tokenizer
+from onejump.models.prompts import Prompt, make_prompts
 from onejump.models.transformer import Transformer
 from onejump.scoring.evaluation import evaluate
 from onejump.shortcuts.kinds.identity import Identity

@@ -17,10 +17,11 @@ from onejump.base.errors import OneJumpError
 from onejump.base.files import write_json
 from onejump.data.store import ActivationStore
 from onejump.fitting.shortcuts import fit_exact, fit_shortcuts
-from onejump.models.activations import Prompt, extract
+from onejump.models.activations import extract
 from onejump.models.head import Head
 from onejump.models.loading import load_model
 from onejump.models.logit_parts import LOGITS_TOGETHER
+from onejump.models.prompts import Prompt
 from onejump.models.transformer import Transformer
 from onejump.scoring.evaluation import count_parameters, evaluate, evaluate_method
 from onejump.shortcuts.files import ShortcutFolder, save_shortcut, shortcut_path

@@ -20,7 +20,8 @@ import yaml
 from projects import PAIR, ROOT, Project
 from slurm_cluster import Cluster
 
-from onejump.data.store import SAMPLE_ARRAYS, ActivationStore
+from onejump.data.shard_layout import SAMPLE_ARRAYS
+from onejump.data.store import ActivationStore
 
 pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
 

@@ -1,228 +1,16 @@
-"""The activation store: zarr v3, a group per shard, written once by one writer.
-
-A shard holds `activations` (levels, samples, H), chunked one level and `chunk_samples` samples at a time so
-that a level reads contiguously, and for each sample what later stages need of the teacher:
-
-| array | shape | what it is |
-|---|---|---|
-| `sentence` | (samples,) | the sentence's id in the corpus table |
-| `position` | (samples,) | the token's position in the sentence |
-| `token` | (samples,) | the token's id |
-| `top_tokens` | (samples, k) | most likely tokens of the final distribution, best first |
-| `top_logits` | (samples, k) | their logits |
-| `logsumexp` | (samples,) | of all V final logits |
-
-Every chunk ends in a CRC-32C checksum. The shard's attributes hold one over the descriptions of its arrays
-(their zarr.json) and over the other attributes.
-"""
+"""Read the activation store: the shards of one split, as one."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import numpy as np
-import zarr
-from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, Crc32cCodec
-from zarr.codecs.numcodecs import BitRound
 
 from onejump.base.errors import CorruptStoreError
 from onejump.base.levels import check_level
-
-# BitRound beyond the zarr v3 core specification is this store's documented choice, no news to its users.
-warnings.filterwarnings("ignore", message="Numcodecs codecs are not in the Zarr version 3 specification")
-
-Array = NDArray[Any]
-
-FORMAT = "onejump-activations-2"
-SAMPLE_ARRAYS = {
-    "sentence": np.int64,
-    "position": np.int32,
-    "token": np.int32,
-    "top_tokens": np.int32,
-    "top_logits": np.float32,
-    "logsumexp": np.float32,
-}
-
-
-_REMEDY = "delete this shard and run snakemake again"
-
-
-class Storable(NamedTuple):
-    """What a store's numbers can be."""
-
-    name: str
-    """The dtype, and the mantissa bits kept."""
-    largest: float
-    """Largest value that is finite after rounding."""
-
-
-def storable(dtype: str, keepbits: int | None) -> Storable:
-    """What can be stored; BitRound rounds all beyond the largest number of so few bits up, to infinity."""
-    numbers = np.finfo(dtype)
-    if keepbits is None or keepbits >= numbers.nmant:
-        return Storable(dtype, float(numbers.max))
-    return Storable(
-        f"{dtype} with {keepbits} mantissa bits", (2 - 2.0**-keepbits) * 2.0 ** int(numbers.maxexp - 1)
-    )
-
-
-class ShardWriter:
-    """Write one shard: rows go into a buffer of one chunk, and full chunks to a thread that packs them.
-
-    Parameters
-    ----------
-    path : Path
-        A folder that does not exist yet.
-    levels, samples, hidden, top_k : int
-        L + 1, rows to come, H, and most likely tokens kept.
-    dtype : {"float32", "float16"}
-    keepbits : int or None
-        Mantissa bits kept.
-    compressor : {"zstd", "lz4", "none"}
-    compression_level : int
-    chunk_samples : int
-    attributes : dict
-        Kept with the shard: where it comes from. Where they have "shard" and "shards" (which one of how many
-        it is), `ActivationStore` reads all of them or none.
-
-    Attributes
-    ----------
-    storable : Storable
-        What the values given have to be: the writer does not look at them.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        *,
-        levels: int,
-        samples: int,
-        hidden: int,
-        top_k: int,
-        dtype: str = "float32",
-        keepbits: int | None = 10,
-        compressor: str = "zstd",
-        compression_level: int = 1,
-        chunk_samples: int = 512,
-        attributes: dict[str, Any] | None = None,
-    ) -> None:
-        self.storable = storable(dtype, keepbits)
-        self._samples = samples
-        self._chunk = min(chunk_samples, samples)
-        about = {"format": FORMAT, **(attributes or {})}
-        group = zarr.create_group(path)
-        packing = []
-        if compressor != "none":
-            width = np.dtype(dtype).itemsize
-            packing = [
-                BloscCodec(cname=compressor, clevel=compression_level, shuffle="bitshuffle", typesize=width)
-            ]
-        self._activations: Any = group.create_array(
-            "activations",
-            shape=(levels, samples, hidden),
-            chunks=(1, self._chunk, hidden),
-            dtype=dtype,
-            # A lost chunk reads as NaN, which the reader refuses.
-            fill_value=float("nan"),
-            filters=[] if keepbits is None else [BitRound(keepbits=keepbits)],
-            compressors=[*packing, Crc32cCodec()],
-        )
-        self._of_samples: dict[str, Any] = {}
-        for name, kind in SAMPLE_ARRAYS.items():
-            shape = (samples, top_k) if name.startswith("top_") else (samples,)
-            self._of_samples[name] = group.create_array(
-                name,
-                shape=shape,
-                chunks=shape,
-                dtype=kind,
-                fill_value=float("nan") if kind is np.float32 else -1,
-                compressors=[BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec()],
-            )
-        group.attrs.update({**about, "checksum": _checksum(path, about)})
-        self._kept = {name: np.empty(array.shape, array.dtype) for name, array in self._of_samples.items()}
-        self._levels, self._hidden, self._dtype = levels, hidden, dtype
-        self._buffer = self._fresh_buffer()
-        self._filled = 0
-        self._written = 0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="shard-writer")
-        self._pending: Future[None] | None = None
-
-    def append(self, activations: Array, **of_samples: Array) -> None:
-        """Add rows.
-
-        Parameters
-        ----------
-        activations : ndarray of shape (levels, n, H)
-        **of_samples : ndarray of shape (n,) or (n, k)
-            One for each name in SAMPLE_ARRAYS.
-        """
-        so_far = self._written + self._filled
-        for name, kept in self._kept.items():
-            kept[so_far : so_far + activations.shape[1]] = of_samples[name]
-        done = 0
-        while done < activations.shape[1]:
-            take = min(self._chunk - self._filled, activations.shape[1] - done)
-            self._buffer[:, self._filled : self._filled + take] = activations[:, done : done + take]
-            self._filled += take
-            done += take
-            if self._filled == self._chunk:
-                self._flush()
-
-    def close(self) -> None:
-        """Write what is left and wait for the disk."""
-        if self._filled:
-            self._flush()
-        self._wait()
-        if self._written != self._samples:
-            raise ValueError(f"{self._samples} samples were announced, {self._written} were appended")
-        # In the thread too: whoever breaks off the writing waits for the thread, and then nothing is written.
-        self._pending = self._thread.submit(self._write_samples)
-        self._wait()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                self.close()
-        finally:
-            self._thread.shutdown(wait=True, cancel_futures=True)
-
-    def _fresh_buffer(self) -> Array:
-        return np.empty((self._levels, self._chunk, self._hidden), self._dtype)
-
-    def _flush(self) -> None:
-        # One chunk is packed while the next one fills: two buffers, never more.
-        self._wait()
-        start, stop = self._written, self._written + self._filled
-        self._pending = self._thread.submit(self._write, self._buffer, start, stop)
-        self._written = stop
-        self._buffer = self._fresh_buffer()
-        self._filled = 0
-
-    def _write(self, buffer: Array, start: int, stop: int) -> None:
-        for level in range(self._levels):
-            self._activations[level, start:stop] = buffer[level, : stop - start]
-
-    def _write_samples(self) -> None:
-        for name, array in self._of_samples.items():
-            array[...] = self._kept[name]
-
-    def _wait(self) -> None:
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            pending.result()
+from onejump.data.shard_layout import REMEDY, Array, open_shard
 
 
 class ActivationStore:
@@ -253,7 +41,7 @@ class ActivationStore:
         if not paths:
             raise CorruptStoreError("no activation shards were given")
         self.paths = [Path(path) for path in paths]
-        self._shards = [_open(path) for path in self.paths]
+        self._shards = [open_shard(path) for path in self.paths]
         shapes = [shard["activations"].shape for shard in self._shards]
         self.levels, _, self.hidden = shapes[0]
         for path, shape in zip(self.paths, shapes, strict=True):
@@ -380,7 +168,7 @@ class ActivationStore:
         # Ids are not negative and logits are numbers, so the fill value is a chunk that is not there.
         if bool((np.isnan(values) if values.dtype.kind == "f" else values < 0).any()):
             raise CorruptStoreError(
-                f"{self.paths[shard]}: {name} is lost (its chunk file is missing): {_REMEDY}"
+                f"{self.paths[shard]}: {name} is lost (its chunk file is missing): {REMEDY}"
             )
         return values
 
@@ -397,7 +185,7 @@ class ActivationStore:
         if not np.isfinite(states.sum(dtype=np.float64)):
             raise CorruptStoreError(
                 f"{self.paths[shard]}: samples {start} to {stop - 1} of level {level} are lost or not finite "
-                f"(a chunk file is missing?): {_REMEDY}"
+                f"(a chunk file is missing?): {REMEDY}"
             )
         return states
 
@@ -407,7 +195,7 @@ class ActivationStore:
         except (ValueError, RuntimeError, OSError, KeyError) as error:
             raise CorruptStoreError(
                 f"{self.paths[shard]}: {name}{_shown(region)} cannot be read "
-                f"({' '.join(str(error).split())[:200]}): {_REMEDY}"
+                f"({' '.join(str(error).split())[:200]}): {REMEDY}"
             ) from error
 
 
@@ -425,27 +213,3 @@ def _origin(shard: Any) -> dict[str, Any]:
 
 def _told(origin: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in origin.items() if name != "format") or "no origin"
-
-
-def _checksum(path: Path, about: Mapping[str, Any]) -> str:
-    digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=32)
-    for name in ("activations", *SAMPLE_ARRAYS):
-        digest.update((path / name / "zarr.json").read_bytes())
-    return digest.hexdigest()
-
-
-def _open(path: Path) -> Any:
-    try:
-        group = zarr.open_group(path, mode="r")
-        about = dict(group.attrs)
-        whole = about.pop("checksum", None) == _checksum(path, about) and about.get("format") == FORMAT
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptStoreError(
-            f"{path}: not an activation shard ({' '.join(str(error).split())[:200]}): {_REMEDY}"
-        ) from error
-    if not whole:
-        raise CorruptStoreError(
-            f"{path}: not a whole activation shard of format {FORMAT} (it is damaged, or an older onejump "
-            f"wrote it): {_REMEDY}"
-        )
-    return group

@@ -22,10 +22,12 @@ from onejump.base.device import pick_device
 from onejump.base.errors import ActivationError, ModelError, OneJumpError
 from onejump.base.files import read_json, read_table, write_table
 from onejump.data.held_out import some_of
-from onejump.data.store import ActivationStore, Storable
+from onejump.data.shard_layout import Storable
+from onejump.data.store import ActivationStore
 from onejump.fitting.exact import Moments, fit_jtc
-from onejump.models.activations import Prompt, batches, model_and_prompts, pad, shard_sentences, write_shard
+from onejump.models.activations import model_and_prompts, write_shard
 from onejump.models.logit_parts import samples_together
+from onejump.models.prompts import Prompt, batches, pad, shard_sentences
 from onejump.models.transformer import Transformer
 from onejump.scoring.evaluation import Teacher, token_metrics
 from onejump.scoring.standard_errors import Clusters

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from onejump.data.store import ActivationStore, Array
+from onejump.data.shard_layout import Array
+from onejump.data.store import ActivationStore
 from onejump.shortcuts.kinds.n_njtc import NNJTC
 from onejump.shortcuts.kinds.njtc import NJTC
 from onejump.shortcuts.shortcut import BATCH_NORM_EPS, LowRank

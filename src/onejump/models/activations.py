@@ -5,146 +5,27 @@ A masked language model runs over whole sentences, in each of them one token mas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from onejump.base.errors import ActivationError, CorpusError
+from onejump.base.errors import ActivationError
 from onejump.base.files import read_json, read_table, replacing
-from onejump.data.store import Array, ShardWriter, Storable
-from onejump.models.loading import load_model, load_tokenizer, mask_token
+from onejump.data.shard_layout import Array, Storable
+from onejump.data.shard_writer import ShardWriter
+from onejump.models.loading import load_model, load_tokenizer
 from onejump.models.logit_parts import summarise_logits
+from onejump.models.prompts import Prompt, batches, make_prompts, pad, shard_sentences
 from onejump.models.source_files import check_model_files
 from onejump.models.transformer import Transformer
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class Prompt(NamedTuple):
-    """A prefix to run, and the positions to keep of it; or a whole sentence and its masked position."""
-
-    sentence: int
-    """The sentence's id."""
-    tokens: Sequence[int]
-    """Token ids as they are in the sentence: up to the last position kept, or all of them."""
-    positions: Array
-    """Positions kept, ascending."""
-    mask: int | None = None
-    """Token that takes the place of those at `positions` when the prompt is run, or None."""
-
-
-def sample_positions(
-    length: int, sentence: int, *, seed: int, positions: int = 1, skip_first: bool = False
-) -> Array:
-    """Draw positions of a sentence, without repetition.
-
-    The draw depends on the seed and the sentence's id only, so that it is the same in whatever shard, and in
-    whatever order, sentences are processed.
-
-    Parameters
-    ----------
-    length : int
-        Tokens in the sentence.
-    sentence : int
-        Its id.
-    positions : int
-        How many to draw; fewer come back from a sentence that has fewer.
-
-    Returns
-    -------
-    ndarray of int64, ascending
-    """
-    candidates = np.arange(1 if skip_first else 0, length)
-    generator = np.random.default_rng([seed, sentence])
-    return np.sort(generator.choice(candidates, min(positions, len(candidates)), replace=False))
-
-
-def make_prompts(
-    sentences: pd.DataFrame,
-    tokenizer: Any,
-    *,
-    seed: int,
-    positions: int = 1,
-    skip_first: bool = False,
-    special_tokens: bool = False,
-    max_tokens: int = 512,
-    masked: bool = False,
-) -> list[Prompt]:
-    """Tokenise sentences, sample their positions and cut what lies behind, longest prefix first.
-
-    Longest first, so that a batch that does not fit into memory shows at once and not at the end.
-
-    Parameters
-    ----------
-    sentences : DataFrame
-        With columns sentence_id and sentence.
-    tokenizer : transformers.PreTrainedTokenizerBase
-    seed, positions, skip_first
-        As in `sample_positions`, of the tokens that may be sampled: without special tokens, the first one is
-        the text's own first token.
-    special_tokens : bool
-        Sample the tokenizer's special tokens too, such as the start token that it puts before each sentence.
-        Masked prompts never do.
-    max_tokens : int
-        Longer sentences are cut; they still end in the special tokens that the tokenizer adds.
-    masked : bool
-        For a masked language model: each sampled position is masked in a prompt of its own, which has all of
-        the sentence.
-
-    Raises
-    ------
-    CorpusError
-        If no sentence has a token to sample.
-    ModelError
-        If a tokenizer for masked prompts has no mask token.
-    """
-    mask = mask_token(tokenizer) if masked else None
-    special = np.asarray([] if special_tokens and not masked else tokenizer.all_special_ids)
-    encoded = tokenizer(
-        sentences["sentence"].tolist(), truncation=True, max_length=max_tokens, return_attention_mask=False
-    )["input_ids"]
-    prompts = []
-    for sentence, tokens in zip(sentences["sentence_id"].tolist(), encoded, strict=True):
-        candidates = (~np.isin(tokens, special)).nonzero()[0]
-        kept = candidates[
-            sample_positions(len(candidates), sentence, seed=seed, positions=positions, skip_first=skip_first)
-        ]
-        if masked:
-            prompts += [Prompt(sentence, tokens, kept[i : i + 1], mask) for i in range(len(kept))]
-        elif len(kept):
-            prompts.append(Prompt(sentence, tokens[: int(kept[-1]) + 1], kept))
-    if not prompts:
-        raise CorpusError(f"none of the {len(sentences)} sentences of this shard has a token to sample")
-    return sorted(prompts, key=lambda prompt: (-len(prompt.tokens), prompt.sentence))
-
-
-def batches(
-    prompts: Sequence[Prompt], batch_tokens: int, context: int | None = None
-) -> Iterator[Sequence[Prompt]]:
-    """Cut prompts, sorted by falling length, into batches of at most `batch_tokens` tokens with padding.
-
-    A batch that is large enough to run fast (an eighth of that) ends where prompts get a tenth shorter than
-    its longest: padding them would cost more than another batch. A prompt that alone is longer than
-    `batch_tokens` makes a batch of its own; so does one longer than `context` (`Transformer.context`), whose
-    states would depend on its neighbours, and theirs on it.
-    """
-    start = 0
-    while start < len(prompts):
-        longest = len(prompts[start].tokens)
-        stop = min(start + max(1, batch_tokens // longest), len(prompts))
-        enough = start + max(1, batch_tokens // 8 // longest)
-        while stop > enough and len(prompts[stop - 1].tokens) < 0.9 * longest:
-            stop -= 1
-        if context is not None and longest > context:
-            stop = start + 1
-        yield prompts[start:stop]
-        start = stop
 
 
 def model_and_prompts(
@@ -189,26 +70,6 @@ def model_and_prompts(
     )
     check_model_files(description, origin["source"])
     return transformer, prompts
-
-
-def pad(batch: Sequence[Prompt], padding: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens of a batch as they are run, masks set, and the (row, position) of each sample.
-
-    Returns
-    -------
-    tokens : Tensor of shape (len(batch), longest)
-        Padded on the right with `padding`.
-    rows, positions : Tensor of shape (n,)
-    """
-    tokens = torch.full((len(batch), len(batch[0].tokens)), padding)
-    for row, prompt in enumerate(batch):
-        tokens[row, : len(prompt.tokens)] = torch.as_tensor(prompt.tokens)
-        if prompt.mask is not None:
-            tokens[row, prompt.positions] = prompt.mask
-    rows = torch.repeat_interleave(
-        torch.arange(len(batch)), torch.tensor([len(prompt.positions) for prompt in batch])
-    )
-    return tokens, rows, torch.from_numpy(np.concatenate([prompt.positions for prompt in batch]))
 
 
 Read = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -348,11 +209,6 @@ def _refuse_beyond(states: Tensor, storable: Storable, sentence: Array, position
             f"a non-finite activation ({value}) at {where}: the model overflows in its dtype; try a model "
             "dtype with a wider range (bfloat16, float32)"
         )
-
-
-def shard_sentences(corpus: pd.DataFrame, split: str, shard: int, shards: int) -> pd.DataFrame:
-    """Sentences of one shard: every `shards`-th one of the split, so that shards are alike in length."""
-    return corpus[corpus["split"] == split].iloc[shard::shards]
 
 
 def extract_shard(

@@ -1,0 +1,107 @@
+"""What an activation shard holds: a zarr v3 group, written once by one writer.
+
+`activations` (levels, samples, H) is chunked one level and `chunk_samples` samples at a time, so that a level
+is read in one go. Of each sample the shard keeps what later stages need of the model's own prediction:
+
+| array | shape | what it is |
+|---|---|---|
+| `sentence` | (samples,) | the sentence's id in the corpus table |
+| `position` | (samples,) | the token's position in the sentence |
+| `token` | (samples,) | the token's id |
+| `top_tokens` | (samples, k) | most likely tokens of the final distribution, best first |
+| `top_logits` | (samples, k) | their logits |
+| `logsumexp` | (samples,) | of all V final logits |
+
+Every chunk ends in a CRC-32C checksum. The shard's attributes hold one over the descriptions of its arrays
+(their zarr.json) and over the other attributes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from onejump.base.errors import CorruptStoreError
+
+# BitRound beyond the zarr v3 core specification is this store's documented choice, no news to its users.
+warnings.filterwarnings("ignore", message="Numcodecs codecs are not in the Zarr version 3 specification")
+
+Array = NDArray[Any]
+
+FORMAT = "onejump-activations-2"
+SAMPLE_ARRAYS = {
+    "sentence": np.int64,
+    "position": np.int32,
+    "token": np.int32,
+    "top_tokens": np.int32,
+    "top_logits": np.float32,
+    "logsumexp": np.float32,
+}
+
+REMEDY = "delete this shard and run snakemake again"
+"""What the reader of a message has to do about a damaged shard."""
+
+
+class Storable(NamedTuple):
+    """What a store's numbers can be."""
+
+    name: str
+    """The dtype, and the mantissa bits kept."""
+    largest: float
+    """Largest value that is finite after rounding."""
+
+
+def storable(dtype: str, keepbits: int | None) -> Storable:
+    """What can be stored; BitRound rounds all beyond the largest number of so few bits up, to infinity."""
+    numbers = np.finfo(dtype)
+    if keepbits is None or keepbits >= numbers.nmant:
+        return Storable(dtype, float(numbers.max))
+    return Storable(
+        f"{dtype} with {keepbits} mantissa bits", (2 - 2.0**-keepbits) * 2.0 ** int(numbers.maxexp - 1)
+    )
+
+
+def description_checksum(path: Path, about: Mapping[str, Any]) -> str:
+    """Checksum of the descriptions of a shard's arrays, and of its attributes ``about``."""
+    digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=32)
+    for name in ("activations", *SAMPLE_ARRAYS):
+        digest.update((path / name / "zarr.json").read_bytes())
+    return digest.hexdigest()
+
+
+def open_shard(path: Path) -> Any:
+    """Open a shard to read it.
+
+    Returns
+    -------
+    zarr.Group
+
+    Raises
+    ------
+    CorruptStoreError
+        If it is no activation shard, is damaged, or an older onejump wrote it.
+    """
+    try:
+        group = zarr.open_group(path, mode="r")
+        about = dict(group.attrs)
+        whole = (
+            about.pop("checksum", None) == description_checksum(path, about) and about.get("format") == FORMAT
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptStoreError(
+            f"{path}: not an activation shard ({' '.join(str(error).split())[:200]}): {REMEDY}"
+        ) from error
+    if not whole:
+        raise CorruptStoreError(
+            f"{path}: not a whole activation shard of format {FORMAT} (it is damaged, or an older onejump "
+            f"wrote it): {REMEDY}"
+        )
+    return group

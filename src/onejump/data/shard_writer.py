@@ -1,0 +1,172 @@
+"""Write an activation shard: chunk after chunk, in a thread of its own."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.codecs.numcodecs import BitRound
+
+from onejump.data.shard_layout import (
+    FORMAT,
+    SAMPLE_ARRAYS,
+    Array,
+    description_checksum,
+    storable,
+)
+
+
+class ShardWriter:
+    """Write one shard: rows go into a buffer of one chunk, and full chunks to a thread that packs them.
+
+    Parameters
+    ----------
+    path : Path
+        A folder that does not exist yet.
+    levels, samples, hidden, top_k : int
+        L + 1, rows to come, H, and most likely tokens kept.
+    dtype : {"float32", "float16"}
+    keepbits : int or None
+        Mantissa bits kept.
+    compressor : {"zstd", "lz4", "none"}
+    compression_level : int
+    chunk_samples : int
+    attributes : dict
+        Kept with the shard: where it comes from. Where they have "shard" and "shards" (which one of how many
+        it is), `ActivationStore` reads all of them or none.
+
+    Attributes
+    ----------
+    storable : Storable
+        What the values given have to be: the writer does not look at them.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        levels: int,
+        samples: int,
+        hidden: int,
+        top_k: int,
+        dtype: str = "float32",
+        keepbits: int | None = 10,
+        compressor: str = "zstd",
+        compression_level: int = 1,
+        chunk_samples: int = 512,
+        attributes: dict[str, Any] | None = None,
+    ) -> None:
+        self.storable = storable(dtype, keepbits)
+        self._samples = samples
+        self._chunk = min(chunk_samples, samples)
+        about = {"format": FORMAT, **(attributes or {})}
+        group = zarr.create_group(path)
+        packing = []
+        if compressor != "none":
+            width = np.dtype(dtype).itemsize
+            packing = [
+                BloscCodec(cname=compressor, clevel=compression_level, shuffle="bitshuffle", typesize=width)
+            ]
+        self._activations: Any = group.create_array(
+            "activations",
+            shape=(levels, samples, hidden),
+            chunks=(1, self._chunk, hidden),
+            dtype=dtype,
+            # A lost chunk reads as NaN, which the reader refuses.
+            fill_value=float("nan"),
+            filters=[] if keepbits is None else [BitRound(keepbits=keepbits)],
+            compressors=[*packing, Crc32cCodec()],
+        )
+        self._of_samples: dict[str, Any] = {}
+        for name, kind in SAMPLE_ARRAYS.items():
+            shape = (samples, top_k) if name.startswith("top_") else (samples,)
+            self._of_samples[name] = group.create_array(
+                name,
+                shape=shape,
+                chunks=shape,
+                dtype=kind,
+                fill_value=float("nan") if kind is np.float32 else -1,
+                compressors=[BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec()],
+            )
+        group.attrs.update({**about, "checksum": description_checksum(path, about)})
+        self._kept = {name: np.empty(array.shape, array.dtype) for name, array in self._of_samples.items()}
+        self._levels, self._hidden, self._dtype = levels, hidden, dtype
+        self._buffer = self._fresh_buffer()
+        self._filled = 0
+        self._written = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="shard-writer")
+        self._pending: Future[None] | None = None
+
+    def append(self, activations: Array, **of_samples: Array) -> None:
+        """Add rows.
+
+        Parameters
+        ----------
+        activations : ndarray of shape (levels, n, H)
+        **of_samples : ndarray of shape (n,) or (n, k)
+            One for each name in SAMPLE_ARRAYS.
+        """
+        so_far = self._written + self._filled
+        for name, kept in self._kept.items():
+            kept[so_far : so_far + activations.shape[1]] = of_samples[name]
+        done = 0
+        while done < activations.shape[1]:
+            take = min(self._chunk - self._filled, activations.shape[1] - done)
+            self._buffer[:, self._filled : self._filled + take] = activations[:, done : done + take]
+            self._filled += take
+            done += take
+            if self._filled == self._chunk:
+                self._flush()
+
+    def close(self) -> None:
+        """Write what is left and wait for the disk."""
+        if self._filled:
+            self._flush()
+        self._wait()
+        if self._written != self._samples:
+            raise ValueError(f"{self._samples} samples were announced, {self._written} were appended")
+        # In the thread too: whoever breaks off the writing waits for the thread, and then nothing is written.
+        self._pending = self._thread.submit(self._write_samples)
+        self._wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _fresh_buffer(self) -> Array:
+        return np.empty((self._levels, self._chunk, self._hidden), self._dtype)
+
+    def _flush(self) -> None:
+        # One chunk is packed while the next one fills: two buffers, never more.
+        self._wait()
+        start, stop = self._written, self._written + self._filled
+        self._pending = self._thread.submit(self._write, self._buffer, start, stop)
+        self._written = stop
+        self._buffer = self._fresh_buffer()
+        self._filled = 0
+
+    def _write(self, buffer: Array, start: int, stop: int) -> None:
+        for level in range(self._levels):
+            self._activations[level, start:stop] = buffer[level, : stop - start]
+
+    def _write_samples(self) -> None:
+        for name, array in self._of_samples.items():
+            array[...] = self._kept[name]
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
