@@ -37,40 +37,18 @@ localrules:
     distilled_selection,
     evaluation,
     parameters,
-    figure_methods,
-    figure_selected,
-    figure_prediction,
-    figure_alternatives,
-    figure_limit,
-    figure_pareto,
-    figure_scores,
-    figure_parameters,
-    figure_spaces,
-    figure_ranks,
     early_exit,
     transfer,
     transfer_selection,
     rank_sweep,
     rank_selection,
-    figure_level_pairs,
-    figure_sub_modules,
-    figure_early_exit,
-    figure_transfer,
-    figure_criteria,
-    figure_rank_sweep,
 
 
 rule all:
     default_target: True
     input:
         pairs(*sorted(TABLES)),
-        pairs(
-            *(
-                f"figures/{figure}.{suffix}"
-                for figure in (*STUDY.figures.names(), *EXPERIMENTS)
-                for suffix in (("svg", "png", "csv") if figure == "selected" else ("svg", "png"))
-            )
-        ),
+        pairs(*(name for figure in DRAWN for name in figure_files(figure))),
 
 
 onstart:

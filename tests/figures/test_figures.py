@@ -23,9 +23,9 @@ from matplotlib.text import Annotation, Text
 
 from onejump.base.errors import OneJumpError
 from onejump.base.files import write_table
-from onejump.figures.cost_figures import _Kind, _pareto_front
 from onejump.figures.drawing import draw
-from onejump.figures.parts import LOOKS
+from onejump.figures.drawn.pareto import _front, _Point
+from onejump.figures.looks import LOOKS
 from onejump.scoring.selection import METRICS, select_jump
 
 FIGURES = (
@@ -403,13 +403,13 @@ def test_pareto_points_are_numbers_and_mean_precisions(
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12))
 def test_the_pareto_front_is_what_nothing_dominates(points: list[tuple[int, int]]) -> None:
-    kinds = {str(i): _Kind("", numbers, value, True) for i, (numbers, value) in enumerate(points)}
+    kinds = {str(i): _Point("", numbers, value, True) for i, (numbers, value) in enumerate(points)}
     best = {
         (numbers, value)
         for numbers, value in points
         if not any((n, v) != (numbers, value) and n <= numbers and v >= value for n, v in points)
     }
-    front = [(kinds[method].numbers, kinds[method].value) for method in _pareto_front(kinds)]
+    front = [(kinds[method].numbers, kinds[method].value) for method in _front(kinds)]
     assert front == sorted(best)
 
 
@@ -442,6 +442,12 @@ def test_errors_say_what_was_given_and_leave_the_old_files(full: dict[str, Path]
         draw("pie", [tmp_path / "pie.svg"], options={})
     with pytest.raises(OneJumpError, match="figure methods: the input 'evaluation' is needed"):
         draw("methods", [tmp_path / "methods.svg"], options=_options("methods"))
+    with pytest.raises(OneJumpError, match="figure ranks: the options metrics given, needed are none"):
+        draw("ranks", [tmp_path / "ranks.svg"], **full, options={"metrics": ["r2"]})
+    with pytest.raises(OneJumpError, match="figure methods: the options none given, needed are metrics"):
+        draw("methods", [tmp_path / "methods.svg"], **full, options={})
+    with pytest.raises(OneJumpError, match="figure ranks: a csv is asked for, but the figure has no table"):
+        draw("ranks", [tmp_path / "ranks.csv"], **full, options={})
     # A failure at the second file leaves the first as it was.
     with pytest.raises(ValueError, match="nonsense"):
         draw("parameters", [svg, tmp_path / "x.nonsense"], **full, options={})

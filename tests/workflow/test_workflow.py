@@ -233,6 +233,7 @@ def test_compute_options_rerun_nothing(project: Project) -> None:
         ("data/corpus", {"corpus", "activations", "shortcuts"}, {"model"}),
         ("fitting/gradient", {"shortcuts", "scores"}, {"activations", "model", "corpus"}),
         ("figures/drawing", FIGURES, {"evaluation", "evaluate", "selection", "parameters"}),
+        ("figures/drawn/scores", {"figure_scores"}, FIGURES - {"figure_scores"}),
     ],
 )
 def test_an_edit_in_a_library_module_reruns_the_stages_that_use_it(

@@ -1,227 +1,99 @@
-FIGURE_CODE = fingerprint("figures.drawing", data=["figures/onejump.mplstyle"])
+# Tables of a model and a corpus that figures are drawn from, by the names that figures know them by.
+TABLE_FILES = {
+    "evaluation": f"{PAIR}/evaluation.parquet",
+    "scores": f"{PAIR}/scores.parquet",
+    "selection": f"{PAIR}/selection.json",
+    "parameters": f"{PAIR}/parameters.parquet",
+    "analysis": f"{PAIR}/analysis.parquet",
+    "criteria": f"{PAIR}/criteria.parquet",
+    "rank_sweep": f"{PAIR}/rank-sweep.parquet",
+    "curves": f"{PAIR}/early-exit/curves.parquet",
+    "savings": f"{PAIR}/early-exit/savings.parquet",
+    "transfer": f"{PAIR}/transfer.parquet",
+    "level_pairs": f"{PAIR}/level-pairs.parquet",
+    "sub_modules": f"{PAIR}/sub-modules.parquet",
+}
+# Every figure, those of experiments too, with its tables, in the order of the report.
+TABLES_OF_FIGURES = {
+    "selected": ["evaluation", "parameters", "selection"],
+    "alternatives": ["evaluation", "selection"],
+    "scores": ["scores", "selection"],
+    "methods": ["evaluation", "selection"],
+    "pareto": ["evaluation", "parameters", "selection"],
+    "limit": ["evaluation", "selection"],
+    "parameters": ["parameters", "selection"],
+    "prediction": ["evaluation", "selection"],
+    "criteria": ["criteria", "selection"],
+    "rank-sweep": ["rank_sweep"],
+    "early-exit": ["curves", "savings"],
+    "transfer": ["transfer"],
+    "level-pairs": ["level_pairs", "selection"],
+    "sub-modules": ["sub_modules", "evaluation", "selection"],
+    "spaces": ["analysis", "selection"],
+    "ranks": ["analysis"],
+}
+# Figures with a table of their own, which the report's front page shows below them.
+FIGURES_WITH_CSV = ["selected"]
+DRAWN = [figure for figure in TABLES_OF_FIGURES if figure in (*STUDY.figures.names(), *EXPERIMENTS)]
+# What a run leaves for each model and corpus besides figures. A table that was deleted is made again only if it is
+# named here, as the figure drawn from it may still be there.
+TABLES = {
+    *("scores.parquet", "selection.json", "evaluation.parquet", "parameters.parquet"),
+    *(["distilled-scores.parquet", "distilled-selection.json"] if "distilled" in METHODS else []),
+    *(TABLE_FILES[table].removeprefix(f"{PAIR}/") for figure in DRAWN for table in TABLES_OF_FIGURES[figure]),
+}
 
 
-rule figure_methods:
-    input:
-        evaluation=f"{PAIR}/evaluation.parquet",
-        selection=f"{PAIR}/selection.json",
-    output:
-        figure_outputs("methods"),
-    log:
-        f"{PAIR}/logs/figures/methods.log",
-    conda:
-        "../../envs/onejump.yaml"
-    params:
-        figure="methods",
-        options=figure_options("methods"),
-        code=FIGURE_CODE,
-    message:
-        "Drawing every method of {wildcards.model} on {wildcards.corpus}"
-    script:
-        "../scripts/figures.py"
+def figure_files(figure):
+    """Names of the files that a figure leaves."""
+    suffixes = ["svg", "png", *(["csv"] if figure in FIGURES_WITH_CSV else [])]
+    return [f"figures/{figure}.{suffix}" for suffix in suffixes]
 
 
-rule figure_selected:
-    input:
-        evaluation=f"{PAIR}/evaluation.parquet",
-        parameters=f"{PAIR}/parameters.parquet",
-        selection=f"{PAIR}/selection.json",
-    output:
-        figure_outputs("selected"),
-        # The report's front page shows it below the figure.
-        f"{PAIR}/figures/selected.csv",
-    log:
-        f"{PAIR}/logs/figures/selected.log",
-    conda:
-        "../../envs/onejump.yaml"
-    params:
-        figure="selected",
-        options=figure_options("selected"),
-        code=FIGURE_CODE,
-    message:
-        "Drawing the selected jump of {wildcards.model} on {wildcards.corpus}"
-    script:
-        "../scripts/figures.py"
+def figure_outputs(figure):
+    """The files of a figure. The report shows the SVG; it sorts figures by their labels, hence the number."""
+    drawn, *others = (f"{PAIR}/{name}" for name in figure_files(figure))
+    shown = report(
+        drawn,
+        caption=f"../report/{figure}.rst",
+        category="{model}",
+        subcategory="{corpus}",
+        labels={"figure": f"{list(TABLES_OF_FIGURES).index(figure) + 1:02d} {figure}"},
+    )
+    return [shown, *others]
 
 
-rule figure_prediction:
-    input:
-        evaluation=f"{PAIR}/evaluation.parquet",
-        selection=f"{PAIR}/selection.json",
-    output:
-        figure_outputs("prediction"),
-    log:
-        f"{PAIR}/logs/figures/prediction.log",
-    conda:
-        "../../envs/onejump.yaml"
-    params:
-        figure="prediction",
-        options=figure_options("prediction"),
-        code=FIGURE_CODE,
-    message:
-        "Drawing the quality of prediction of {wildcards.model} on {wildcards.corpus}"
-    script:
-        "../scripts/figures.py"
+def figure_options(figure):
+    """What the study says of a figure; of an experiment, what it says of colours and metrics."""
+    if figure in EXPERIMENTS:
+        options = STUDY.experiments.options(figure)
+        return {name: options[name] for name in ("colormap", "metrics") if name in options}
+    return STUDY.figures.options(figure) if figure in STUDY.figures.names() else {}
 
 
-rule figure_alternatives:
-    input:
-        evaluation=f"{PAIR}/evaluation.parquet",
-        selection=f"{PAIR}/selection.json",
-    output:
-        figure_outputs("alternatives"),
-    log:
-        f"{PAIR}/logs/figures/alternatives.log",
-    conda:
-        "../../envs/onejump.yaml"
-    params:
-        figure="alternatives",
-        options=figure_options("alternatives"),
-        code=FIGURE_CODE,
-    message:
-        "Drawing the alternatives to the selected jump of {wildcards.model} on {wildcards.corpus}"
-    script:
-        "../scripts/figures.py"
-
-
-rule figure_limit:
-    input:
-        evaluation=f"{PAIR}/evaluation.parquet",
-        selection=f"{PAIR}/selection.json",
-    output:
-        figure_outputs("limit"),
-    log:
-        f"{PAIR}/logs/figures/limit.log",
-    conda:
-        "../../envs/onejump.yaml"
-    params:
-        figure="limit",
-        options=figure_options("limit"),
-        code=FIGURE_CODE,
-    message:
-        "Drawing what {wildcards.model} on {wildcards.corpus} keeps of the limit"
-    script:
-        "../scripts/figures.py"
-
-
-rule figure_pareto:
-    input:
-        evaluation=f"{PAIR}/evaluation.parquet",
-        parameters=f"{PAIR}/parameters.parquet",
-        selection=f"{PAIR}/selection.json",
-    output:
-        figure_outputs("pareto"),
-    log:
-        f"{PAIR}/logs/figures/pareto.log",
-    conda:
-        "../../envs/onejump.yaml"
-    params:
-        figure="pareto",
-        options=figure_options("pareto"),
-        code=FIGURE_CODE,
-    message:
-        "Drawing precision against numbers kept, {wildcards.model} on {wildcards.corpus}"
-    script:
-        "../scripts/figures.py"
-
-
-rule figure_scores:
-    input:
-        scores=f"{PAIR}/scores.parquet",
-        selection=f"{PAIR}/selection.json",
-    output:
-        figure_outputs("scores"),
-    log:
-        f"{PAIR}/logs/figures/scores.log",
-    conda:
-        "../../envs/onejump.yaml"
-    params:
-        figure="scores",
-        options=figure_options("scores"),
-        code=FIGURE_CODE,
-    message:
-        "Drawing the score matrix of {wildcards.model} on {wildcards.corpus}"
-    script:
-        "../scripts/figures.py"
-
-
-rule figure_parameters:
-    input:
-        parameters=f"{PAIR}/parameters.parquet",
-        selection=f"{PAIR}/selection.json",
-    output:
-        figure_outputs("parameters"),
-    log:
-        f"{PAIR}/logs/figures/parameters.log",
-    conda:
-        "../../envs/onejump.yaml"
-    params:
-        figure="parameters",
-        options=figure_options("parameters"),
-        code=FIGURE_CODE,
-    message:
-        "Drawing the parameter table of {wildcards.model} on {wildcards.corpus}"
-    script:
-        "../scripts/figures.py"
-
-
-rule figure_spaces:
-    input:
-        analysis=f"{PAIR}/analysis.parquet",
-        selection=f"{PAIR}/selection.json",
-    output:
-        figure_outputs("spaces"),
-    log:
-        f"{PAIR}/logs/figures/spaces.log",
-    conda:
-        "../../envs/onejump.yaml"
-    params:
-        figure="spaces",
-        options=figure_options("spaces"),
-        code=FIGURE_CODE,
-    message:
-        "Drawing the spaces that jumps of {wildcards.model} on {wildcards.corpus} share"
-    script:
-        "../scripts/figures.py"
-
-
-rule figure_ranks:
-    input:
-        analysis=f"{PAIR}/analysis.parquet",
-    output:
-        figure_outputs("ranks"),
-    log:
-        f"{PAIR}/logs/figures/ranks.log",
-    conda:
-        "../../envs/onejump.yaml"
-    params:
-        figure="ranks",
-        options=figure_options("ranks"),
-        code=FIGURE_CODE,
-    message:
-        "Drawing what jumps of {wildcards.model} on {wildcards.corpus} spend their ranks on"
-    script:
-        "../scripts/figures.py"
-
-
-for experiment, tables in TABLES_OF_EXPERIMENTS.items():
+for figure, tables in TABLES_OF_FIGURES.items():
 
     rule:
         name:
-            f"figure_{experiment.replace('-', '_')}"
+            f"figure_{figure.replace('-', '_')}"
         input:
-            **tables,
+            **{table: TABLE_FILES[table] for table in tables},
         output:
-            figure_outputs(experiment),
+            figure_outputs(figure),
         log:
-            f"{PAIR}/logs/figures/{experiment}.log",
+            f"{PAIR}/logs/figures/{figure}.log",
+        localrule: True
         conda:
             "../../envs/onejump.yaml"
         params:
-            figure=experiment,
-            options=figure_options(experiment),
-            code=FIGURE_CODE,
+            figure=figure,
+            options=figure_options(figure),
+            code=fingerprint(
+                "figures.drawing",
+                f"figures.drawn.{figure.replace('-', '_')}",
+                data=["figures/onejump.mplstyle"],
+            ),
         message:
-            "Drawing an experiment of {wildcards.model} on {wildcards.corpus}"
+            f"Drawing the figure {figure} of {{wildcards.model}} on {{wildcards.corpus}}"
         script:
             "../scripts/figures.py"

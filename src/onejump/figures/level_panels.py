@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,74 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, NullFormatter
-from numpy.typing import NDArray
 
-from onejump.figures.parts import (
-    ARBITRARY,
-    AXIS_LABELS,
-    LOOKS,
-    QUIET,
-    Floats,
-    about,
-    framed,
-    method_label,
-    plain_numbers,
-    share_label,
-    whole_numbers,
-)
+from onejump.figures.curves import Curve
+from onejump.figures.frame import Floats, about, framed, metric_label, whole_numbers
+from onejump.figures.looks import ARBITRARY, LOOKS, QUIET, method_label
+from onejump.figures.scales import set_scale, set_share_scale
 
-_HEAVY_TAILED = ("surprisal", "kl")
 # More marks than these on one edge of a panel would be a bar.
 _MOST_MARKS = 24
-
-
-class Curve(NamedTuple):
-    """A metric by exit level."""
-
-    label: str
-    """In the legend; empty for none."""
-    name: str
-    """In the note on values beyond the axis."""
-    levels: NDArray[np.int64]
-    values: Floats
-    errors: Floats | None
-    """Standard errors to shade, if any."""
-    style: dict[str, Any]
-
-    def bounds(self, metric: str) -> tuple[Floats, Floats]:
-        """Values less and plus their standard errors, within what the metric can be."""
-        if self.errors is None:
-            return self.values, self.values
-        least, most = _range(metric)
-        with np.errstate(invalid="ignore"):  # infinite values have no error
-            return np.clip(self.values - self.errors, least, most), np.clip(
-                self.values + self.errors, least, most
-            )
-
-
-def _range(metric: str) -> tuple[float, float]:
-    """What a metric can be."""
-    if metric.startswith("precision"):
-        return 0.0, 1.0
-    return (-np.inf, 1.0) if metric == "r2" else (0.0, np.inf)
-
-
-def curve_of(table: pd.DataFrame, metric: str, method: str, label: str) -> Curve:
-    rows = table[(table["method"] == method) & (table["metric"] == metric)].sort_values("level")
-    style: dict[str, Any] = {}
-    if method in LOOKS:
-        style = LOOKS[method].style()
-        step = max(1, len(rows) // 8)
-        style["markevery"] = (list(LOOKS).index(method) * step // len(LOOKS), step)
-    return Curve(
-        label,
-        method,
-        rows["level"].to_numpy(np.int64),
-        rows["value"].to_numpy(np.float64),
-        rows["stderr"].to_numpy(np.float64),
-        style,
-    )
 
 
 def level_figure(
@@ -148,9 +88,9 @@ def panel(
     ax: Axes, metric: str, curves: list[Curve], *, envelope: str | None = None, limit: str | None = None
 ) -> None:
     """Curves of a metric by exit level; what leaves the axis is marked and told."""
-    low, high = _scale(ax, metric, curves) if limit is None else _share_scale(ax, curves)
+    low, high = set_scale(ax, metric, curves) if limit is None else set_share_scale(ax, curves)
     ax.set_xlabel("exit level l")
-    ax.set_ylabel(AXIS_LABELS.get(metric, metric) if limit is None else share_label(metric))
+    ax.set_ylabel(metric_label(metric) if limit is None else f"share of {limit}'s {metric}")
     whole_numbers(ax.xaxis)
     levels = np.concatenate([curve.levels for curve in curves])
     pad = max(0.25, 0.02 * float(np.ptp(levels)))
@@ -205,70 +145,6 @@ def panel(
             fontsize=7.5,
             color=QUIET,
         )
-
-
-def _scale(ax: Axes, metric: str, curves: Sequence[Curve]) -> tuple[float, float]:
-    """Set the y axis so that the bulk of the curves and their bands can be read, whatever outliers do."""
-    values, lower, upper = _finite(metric, curves)
-    if metric == "r2":
-        low, high = (float(lower.min()), float(upper.max())) if values.size else (0.0, 1.0)
-        low, high = max(-1.0, min(low, 0.0)), min(1.0, max(high, 0.1))
-        pad = 0.04 * (high - low)
-        # A limit that cuts is drawn as what it is; elsewhere there is a little room.
-        low, high = low - pad if low > -1 else -1.0, high + pad
-    elif metric in _HEAVY_TAILED and (values > 0).any():
-        shown = values > 0
-        values, lower, upper = values[shown], lower[shown], upper[shown]
-        low = max(float(values.min()), float(np.median(values)) / 300)
-        few, most = np.quantile(values, (0.2, 0.8))
-        high = min(float(values.max()), float(most * max(1.5, (most / few) ** 1.5)))
-        if wide := high > 4 * low:
-            # A log axis has room for more of what leaves the bulk.
-            high = min(float(values.max()), max(high, float(3 * most)))
-        inside = values <= high
-        high = float(upper[inside].max())
-        if wide:
-            # A band that reaches down to zero has no end on a log axis.
-            low = max(float(lower[values >= low].min()), low / 3)
-            low, high = low / 1.15, high * 1.15
-            _log_axis(ax, low, high)
-        else:
-            low = float(lower[inside].min())
-            pad = max(0.06 * (high - low), 0.03 * high)
-            low, high = max(0.0, low - pad), high + pad
-    else:
-        low, high = 0.0, max(0.01, 1.06 * float(upper.max(initial=0.0)))
-        high = min(high, 1.03)
-    ax.set_ylim(low, high)
-    return low, high
-
-
-def _share_scale(ax: Axes, curves: Sequence[Curve]) -> tuple[float, float]:
-    """Set the y axis of shares: from nothing to all and, where methods reach beyond it, some more."""
-    values, _, upper = _finite("share", curves)
-    most = max(1.0, float(upper[values <= 1.5].max(initial=0.0)))
-    limits = 0.0, 1.06 * min(most, 2.0)
-    ax.set_ylim(limits)
-    return limits
-
-
-def _finite(metric: str, curves: Sequence[Curve]) -> tuple[Floats, Floats, Floats]:
-    """Finite values of all curves, with the lower and upper ends of their bands."""
-    bounds = [curve.bounds(metric) for curve in curves]
-    values = np.concatenate([curve.values for curve in curves])
-    lower, upper = (np.concatenate(ends) for ends in zip(*bounds, strict=True))
-    known = np.isfinite(values)
-    values, lower, upper = values[known], lower[known], upper[known]
-    return values, np.where(np.isfinite(lower), lower, values), np.where(np.isfinite(upper), upper, values)
-
-
-def _log_axis(ax: Axes, low: float, high: float) -> None:
-    ax.set_yscale("log")
-    decades = np.log10(high / low)
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,), numticks=20))
-    ax.yaxis.set_minor_locator(LogLocator(subs=range(1, 10), numticks=99))
-    ax.yaxis.set_major_formatter(plain_numbers())
-    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _within(values: Floats, low: float, high: float) -> Floats:

@@ -1,4 +1,4 @@
-"""Figures of what methods keep at inference: precision by numbers kept, and the table of numbers."""
+"""The figure "pareto": precision by numbers kept at inference."""
 
 from __future__ import annotations
 
@@ -10,46 +10,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation
-from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+from matplotlib.ticker import EngFormatter, NullLocator
 from matplotlib.transforms import Bbox
 
-from onejump.figures.level_panels import curve_of
-from onejump.figures.parts import (
-    GREY,
-    LOOKS,
-    QUIET,
-    Floats,
-    Inputs,
-    about,
-    evaluated_labels,
-    framed,
-    measured_metrics,
-    method_label,
-)
-
-# Numbers against precision
-
-_EXPLAINED = {
-    "identity": "the hidden state as it is",
-    "jtc": "a full matrix for each level",
-    "affine": "a full matrix for each level, trained on the model's predictions",
-    "njtc": "a low-rank jump for each level",
-    "n-njtc": "a low-rank jump for each level, behind a normalisation",
-    "residual": "the hidden state plus an n-njtc, for each level",
-    "distilled": "a low-rank jump for each level, trained on the model's predictions",
-    "joint": "one n-njtc for all levels",
-    "one-jump": "one low-rank jump for all levels, trained on the model's predictions",
-    "ojfa": "one of the {} jumps, used at all levels",
-    "ojfa-normalised": "the selected jump behind each level's own normalisation",
-    "ojfa-distilled": "one of the distilled jumps, used at all levels",
-    "ojfa-distilled-surprisal": "another of them, selected by surprisal",
-}
-"""What the legend says of each method, for a reader who does not know it."""
+from onejump.figures.curves import curve_of
+from onejump.figures.frame import Floats, about, framed
+from onejump.figures.inputs import Inputs, labels_of, measured
+from onejump.figures.looks import GREY, LOOKS
 
 
-class _Kind(NamedTuple):
+class _Point(NamedTuple):
     """A method as a point."""
 
     label: str
@@ -60,20 +31,30 @@ class _Kind(NamedTuple):
     """Whether one shortcut serves all levels."""
 
 
-def draw_pareto(inputs: Inputs, options: dict[str, Any]) -> Figure:
-    """Precision, mean over levels, by the numbers kept at inference."""
+def draw(inputs: Inputs, *, metrics: Sequence[str]) -> Figure:
+    """Draw each method's precision, mean over levels, by the numbers that it keeps at inference.
+
+    Parameters
+    ----------
+    inputs : Inputs
+        evaluation and parameters, and selection to name the level of the selected jump.
+    metrics : sequence of str
+        Precisions, a panel each.
+    """
     table, counts = inputs.table("evaluation"), inputs.table("parameters")
     kept = dict(zip(counts["method"], counts["shortcuts"].astype(int), strict=True))
     numbers = dict(zip(counts["method"], counts["numbers"].astype(int), strict=True))
-    labels = {method: label for method, label in evaluated_labels(inputs, table).items() if method in numbers}
-    panels: dict[str, dict[str, _Kind]] = {}
-    for metric in measured_metrics(table, inputs.figure, options):
+    labels = {method: label for method, label in labels_of(inputs, table).items() if method in numbers}
+    panels: dict[str, dict[str, _Point]] = {}
+    for metric in measured(inputs, table, metrics):
         panels[metric] = {}
         for method, label in labels.items():
             values = curve_of(table, metric, method, label).values
             known = values[np.isfinite(values)]
             if known.size:
-                panels[metric][method] = _Kind(label, numbers[method], float(known.mean()), kept[method] == 1)
+                panels[metric][method] = _Point(
+                    label, numbers[method], float(known.mean()), kept[method] == 1
+                )
     subtitle = [
         about(table),
         f"mean over levels {table['level'].min()} to {table['level'].max()}",
@@ -83,7 +64,7 @@ def draw_pareto(inputs: Inputs, options: dict[str, Any]) -> Figure:
     ]
     source = inputs.selection()["computed_from"]["method"] if inputs.has("selection") else "low-rank"
     handles = [
-        _point(method, single=kept[method] == 1, label=f"{label}: {_EXPLAINED[method].format(source)}")
+        _mark(method, single=kept[method] == 1, label=f"{label}: {LOOKS[method].meaning.format(source)}")
         for method, label in labels.items()
     ]
     width = 8.6 * len(panels)
@@ -92,11 +73,11 @@ def draw_pareto(inputs: Inputs, options: dict[str, Any]) -> Figure:
     figure.legend(handles=handles, loc="outside lower left", handlelength=1.2, labelspacing=0.4)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (metric, kinds) in zip(axes, panels.items(), strict=True):
-        _pareto_axes(ax, kinds)
+        _axes(ax, kinds)
         ax.set_ylabel(_agreement(metric))
     figure.draw_without_rendering()  # gives the axes their places, by which names find theirs
     for ax, kinds in zip(axes, panels.values(), strict=True):
-        _pareto_points(ax, kinds)
+        _points(ax, kinds)
     return figure
 
 
@@ -107,12 +88,12 @@ def _agreement(metric: str) -> str:
     return f"how often its token is {those} ({metric})"
 
 
-def _place_of_zero(kinds: Mapping[str, _Kind]) -> float:
+def _place_of_zero(kinds: Mapping[str, _Point]) -> float:
     """Where no numbers are: a log axis has no such place."""
     return min([kind.numbers for kind in kinds.values() if kind.numbers], default=1) / 8
 
 
-def _pareto_axes(ax: Axes, kinds: Mapping[str, _Kind]) -> None:
+def _axes(ax: Axes, kinds: Mapping[str, _Point]) -> None:
     """A log axis of numbers, with a zero behind a break for what keeps none, and an axis of values."""
     numbers = [kind.numbers for kind in kinds.values()]
     zero, most = _place_of_zero(kinds), max([1, *numbers])
@@ -139,22 +120,22 @@ def _pareto_axes(ax: Axes, kinds: Mapping[str, _Kind]) -> None:
     ax.set_ylim(0, 1.08 * max([kind.value for kind in kinds.values()], default=0) or 1)
 
 
-def _pareto_points(ax: Axes, kinds: Mapping[str, _Kind]) -> None:
+def _points(ax: Axes, kinds: Mapping[str, _Point]) -> None:
     """The points with their names, and their front as stairs."""
     zero, right = _place_of_zero(kinds), ax.get_xlim()[1]
     places = {method: (kind.numbers or zero, kind.value) for method, kind in kinds.items()}
-    front = np.array([places[method] for method in _pareto_front(kinds)]).reshape(-1, 2)
+    front = np.array([places[method] for method in _front(kinds)]).reshape(-1, 2)
     stairs = np.column_stack([np.append(front[:, 0], right).repeat(2)[1:-1], front[:, 1].repeat(2)])
     ax.plot(*stairs.T, color=GREY, linewidth=1.4, zorder=1.8)
     ax.fill_between(*stairs.T, color=GREY, alpha=0.08, linewidth=0, zorder=0.5)
     for method, place in places.items():
-        point = _point(method, single=kinds[method].single)
+        point = _mark(method, single=kinds[method].single)
         point.set_data([place[0]], [place[1]])
         ax.add_line(point)
     _name_points(ax, {kinds[method].label: place for method, place in places.items()}, stairs)
 
 
-def _point(method: str, *, single: bool, label: str = "") -> Line2D:
+def _mark(method: str, *, single: bool, label: str = "") -> Line2D:
     """The mark of a method, filled if one shortcut serves all levels."""
     look = LOOKS[method]
     return Line2D(
@@ -170,7 +151,7 @@ def _point(method: str, *, single: bool, label: str = "") -> Line2D:
     )
 
 
-def _pareto_front(kinds: Mapping[str, _Kind]) -> list[str]:
+def _front(kinds: Mapping[str, _Point]) -> list[str]:
     """Methods that are better than all others that keep as few numbers, by numbers."""
     front: list[str] = []
     for method in sorted(kinds, key=lambda method: (kinds[method].numbers, -kinds[method].value)):
@@ -242,77 +223,3 @@ def _covered(box: Bbox, taken: Sequence[Bbox], inside: Bbox) -> float:
     outside = box.width * box.height - (0 if free is None else free.width * free.height)
     both = [Bbox.intersection(box, other) for other in taken]
     return float(10 * outside + sum(part.width * part.height for part in both if part is not None))
-
-
-# The table of parameters
-
-
-def draw_parameters(inputs: Inputs, options: dict[str, Any]) -> Figure:
-    """Numbers kept at inference, as a table with bars."""
-    table = inputs.table("parameters")
-    kept = dict(zip(table["method"], table["shortcuts"].astype(int), strict=True))
-    numbers = dict(zip(table["method"], table["numbers"].astype(int), strict=True))
-    fewer = dict(zip(table["method"], table["reduction"].astype(float), strict=True))
-    methods = [method for method in LOOKS if method in numbers]
-    labels = {method: method_label(method) for method in methods}
-    # Factors are against the set that the selected jump comes from: its own is 1.
-    sets = [f"{method} set" for method in ("n-njtc", "njtc") if fewer.get(method) == 1]
-    the_set = sets[0] if sets else "set of jumps"
-    if inputs.has("selection"):
-        labels["ojfa"] += f", level {inputs.selection()['jump']}"
-    row, head, width = 0.32, 0.5, 8.8
-    height = head + row * len(methods) + 0.5
-    subtitle = [about(table), "the bold line is the selected jump"]
-    figure = framed("Numbers kept at inference", subtitle, width, height)
-    figure.set_layout_engine("none")
-    top = figure.get_figheight() - (height - 0.1)  # inches taken by the header
-    full = figure.get_figheight()
-    bottom = full - top - head - row * len(methods)
-    cells = figure.add_axes((0.0, bottom / full, 1.0, row * len(methods) / full))
-    cells.set(xlim=(0, width), ylim=(len(methods), 0))
-    cells.axis("off")
-    bars = figure.add_axes((6.35 / width, bottom / full, 2.25 / width, row * len(methods) / full))
-    columns = {
-        "method": (0.25, "left"),
-        "shortcuts\nkept": (3.0, "right"),
-        "numbers\nkept": (4.7, "right"),
-        f"against\nthe {the_set}": (6.1, "right"),
-    }
-    for name, (x, side) in columns.items():
-        cells.text(x, -0.15, name, ha=side, va="bottom", fontweight="bold")
-    for i, method in enumerate(methods):
-        if i % 2 == 0:
-            cells.add_patch(Rectangle((0.15, i), width - 0.3, 1, color="#F4F4F4", linewidth=0))
-        texts = (labels[method], f"{kept[method]:,}", f"{numbers[method]:,}", _factor(fewer[method]))
-        for text, (x, side) in zip(texts, columns.values(), strict=True):
-            weight = "bold" if method == "ojfa" else "normal"
-            cells.text(x, i + 0.5, text, ha=side, va="center", fontweight=weight)
-    cells.plot([0.15, width - 0.15], [0, 0], color=QUIET, linewidth=0.8, clip_on=False)
-    _number_bars(bars, {method: numbers[method] for method in methods})
-    return figure
-
-
-def _number_bars(ax: Axes, numbers: Mapping[str, int]) -> None:
-    positive = [number for number in numbers.values() if number > 0] or [1]
-    low = 10.0 ** np.floor(np.log10(min(positive) / 2))
-    high = 10.0 ** np.ceil(np.log10(max(positive) * 1.0001))
-    ax.patch.set_visible(False)
-    ax.set_xscale("log")
-    ax.set(xlim=(low, high), ylim=(len(numbers), 0), yticks=[])
-    for i, (method, number) in enumerate(numbers.items()):
-        if number > 0:
-            ax.barh(i + 0.5, number - low, left=low, height=0.55, color=LOOKS[method].colour)
-    ax.xaxis.set_major_locator(LogLocator(numticks=6))
-    ax.xaxis.set_minor_locator(LogLocator(subs=(), numticks=6))
-    ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-    ax.spines["left"].set_visible(False)
-    ax.set_xlabel("numbers kept (log scale)", fontsize=8)
-
-
-def _factor(fewer: float) -> str:
-    """How many times fewer or more numbers."""
-    if not np.isfinite(fewer):
-        return "none"
-    if fewer == 1:
-        return "the same"
-    return f"{fewer:,.3g}× fewer" if fewer > 1 else f"{1 / fewer:,.3g}× more"
