@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from projects import ROOT
 
 from onejump.base.files import write_json
 from onejump.cli.main import main
@@ -69,8 +70,11 @@ def test_a_run_is_snakemake_with_a_study_that_was_checked(
 ) -> None:
     started: list[list[str]] = []
     monkeypatch.setattr("os.execv", lambda _, command: started.append(command[1:]))
-    without = "Error: no Snakefile in this folder: start the run in a checkout of onejump\n"
-    assert run("run", "mine.yaml") == (1, "", without)
+    # In a folder without a Snakefile, that of the checkout which this library is imported from.
+    assert run("run", "mine.yaml") == (0, "", "")
+    assert started.pop()[2:4] == ["--snakefile", str(ROOT / "Snakefile")]
+    assert run("run", "mine.yaml", "-s", "theirs") == (0, "", "")
+    assert started.pop()[2:] == ["--configfile", "mine.yaml", "--rerun-incomplete", "-s", "theirs"]
     (here / "Snakefile").touch()
     settings = ["-C", "selection.metric=mse", "-C", "seed=3"]
     assert run("run", "mine.yaml", *settings, "-n", "--until", "corpus") == (0, "", "")

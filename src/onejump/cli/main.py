@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -108,7 +110,7 @@ def check(study: Study, results: Path, name: bool) -> None:
 @_study_path
 @click.argument("snakemake", nargs=-1, type=click.UNPROCESSED)
 def run(study: Path, settings: tuple[str, ...], snakemake: tuple[str, ...]) -> None:
-    """Run a study: check it, then start Snakemake with it, in a checkout of onejump.
+    """Run a study: check it, then start Snakemake with it. Results go to the folder `results` of this folder.
 
     What follows STUDY goes to Snakemake: -n, --until activations, a file to make, ...
     """
@@ -118,17 +120,32 @@ def run(study: Path, settings: tuple[str, ...], snakemake: tuple[str, ...]) -> N
 
     with _one_clear_error():
         check_before_run(load_study(study, settings=settings), Path("results"))
-        if not Path("Snakefile").is_file():
-            raise OneJumpError("no Snakefile in this folder: start the run in a checkout of onejump")
+        if importlib.util.find_spec("snakemake") is None:
+            raise OneJumpError("running a study needs Snakemake: pip install 'onejump[workflow]'")
+        where = _where_the_snakefile_is(snakemake)
         values = [
             f"{key}={json.dumps(value)}"
             for setting in settings
             for key, value in read_setting(setting).values.items()
         ]
-    command = [sys.executable, "-m", "snakemake", "--configfile", str(study)]
+    command = [sys.executable, "-m", "snakemake", *where, "--configfile", str(study)]
     command += ["--config", *values] if values else []
     # --configfile and --config take all that follows up to the next option.
     os.execv(sys.executable, [*command, "--rerun-incomplete", *snakemake])
+
+
+def _where_the_snakefile_is(options: tuple[str, ...]) -> list[str]:
+    """What Snakemake has to be told: nothing if this folder or one of its own options has the Snakefile."""
+    given = any(re.match(r"-s|--snakefile(=|$)", option) for option in options)
+    if given or Path("Snakefile").is_file():
+        return []
+    checkout = Path(__file__).parents[3]
+    if (checkout / "workflow/rules/common.smk").is_file():
+        return ["--snakefile", str(checkout / "Snakefile")]
+    raise OneJumpError(
+        "no Snakefile in this folder, and the installed package has none: start the run in a checkout of "
+        "onejump, or name its Snakefile: onejump run STUDY -s CHECKOUT/Snakefile"
+    )
 
 
 def _count(number: int, one: str, many: str) -> str:
