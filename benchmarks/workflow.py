@@ -28,12 +28,12 @@ MAIN = [sys.executable, "-m", "snakemake", "--cores", "all", "--nocolor"]
 def imports_of_rules() -> dict[str, list[str]]:
     """Modules of onejump that the script of each rule imports; a rule made from another has its script."""
     found: dict[str, list[str]] = {}
-    for file in sorted((ROOT / "workflow/rules").glob("*.smk")):
+    for file in sorted((ROOT / "workflow/rules").rglob("*.smk")):
         text = file.read_text(encoding="utf-8")
-        for rule, script in re.findall(r"^rule (\w+):\n(?:.*\n)*?\s+\"\.\./scripts/(\w+)\.py\"", text, re.M):
+        for rule, script in re.findall(r"^rule (\w+):\n(?:.*\n)*?\s+f\"\{SCRIPTS\}/(\w+)\.py\"", text, re.M):
             code = (ROOT / f"workflow/scripts/{script}.py").read_text(encoding="utf-8")
             found[rule] = re.findall(r"from (onejump\.[\w.]+) import", code)
-    for file in sorted((ROOT / "workflow/rules").glob("*.smk")):
+    for file in sorted((ROOT / "workflow/rules").rglob("*.smk")):
         for origin, rule in re.findall(r"^use rule (\w+) as (\w+)", file.read_text(encoding="utf-8"), re.M):
             found[rule] = found[origin]
     return found

@@ -1,6 +1,6 @@
 rule activations:
     input:
-        model=f"{RESULTS}/{{model}}/model.json",
+        description=f"{RESULTS}/{{model}}/model.json",
         # The digest in model.json tells whether they are other ones.
         weights=ancient(unpacked),
         corpus=f"{RESULTS}/corpora/{{corpus}}.parquet",
@@ -13,14 +13,14 @@ rule activations:
     # Two studies that share model, corpus and sampling extract once: snakemake --cache activations.
     cache: workflow.enable_cache
     conda:
-        "../../envs/onejump.yaml"
+        ENVIRONMENT
     threads: threads_of(shard_cost_of)
     resources:
         **asked_of_the_site(shard_cost_of, "activations"),
     params:
         # The cache tells jobs apart by their parameters: by content, not by where it was found, as a branch on
         # the hub moves.
-        model=lambda w, input: read_json(input.model)["source_digest"],
+        model=lambda w, input: read_json(input.description)["source_digest"],
         corpus=lambda w, input: file_digest(input.corpus),
         split=lambda w: w.split,
         shard=lambda w: int(w.shard),
@@ -31,7 +31,7 @@ rule activations:
     message:
         "Activations of {wildcards.model} on {wildcards.corpus}: {wildcards.split} shard {wildcards.shard}"
     script:
-        "../scripts/activations.py"
+        f"{SCRIPTS}/activations.py"
 
 
 if workflow.enable_cache:

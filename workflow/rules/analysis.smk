@@ -3,15 +3,15 @@ rule analysis:
         shards=shards("training"),
         head=f"{RESULTS}/{{model}}/head.safetensors",
         shortcuts=[f"{PAIR}/shortcuts/{method}" for method in ANALYSED],
-        model=ancient(f"{RESULTS}/{{model}}/model.json"),
+        description=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
-        f"{PAIR}/analysis.parquet",
+        table=f"{PAIR}/analysis.parquet",
     log:
         f"{PAIR}/logs/analysis.log",
     benchmark:
         f"{PAIR}/benchmarks/analysis.tsv"
     conda:
-        "../../envs/onejump.yaml"
+        ENVIRONMENT
     threads: threads_of(analysis_cost_of)
     resources:
         **asked_of_the_site(analysis_cost_of, "analysis"),
@@ -21,4 +21,4 @@ rule analysis:
     message:
         "Analysing the jumps of {wildcards.model} on {wildcards.corpus}"
     script:
-        "../scripts/analysis.py"
+        f"{SCRIPTS}/analysis.py"

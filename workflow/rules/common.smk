@@ -74,6 +74,10 @@ GPU_REQUEST = config.pop("gpu_request", "gpus")
 if not re.fullmatch(r"gpus|gres:\w+(:\w+)?", GPU_REQUEST):
     sys.exit(f"gpu_request: {GPU_REQUEST!r} given, accepted is 'gpus' or 'gres:<name>' such as 'gres:gpu'")
 
+# In full, as a rule that is made from a rule of another folder (`use rule`) would look for them from its own folder.
+SCRIPTS = f"{workflow.basedir}/workflow/scripts"
+ENVIRONMENT = f"{workflow.basedir}/envs/onejump.yaml"
+
 RESULTS = f"results/{STUDY.study}"
 PAIR = f"{RESULTS}/{{model}}/{{corpus}}"
 DOCUMENTS = f"{RESULTS}/corpora/documents/{{corpus}}.parquet"

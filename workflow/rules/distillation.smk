@@ -3,9 +3,9 @@ rule distillation:
         shards=shards("training"),
         head=f"{RESULTS}/{{model}}/head.safetensors",
         documents=DOCUMENTS,
-        model=ancient(f"{RESULTS}/{{model}}/model.json"),
+        description=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
-        directory(f"{PAIR}/shortcuts/{{method}}"),
+        folder=directory(f"{PAIR}/shortcuts/{{method}}"),
     log:
         f"{PAIR}/logs/shortcuts/{{method}}.log",
     benchmark:
@@ -13,7 +13,7 @@ rule distillation:
     wildcard_constraints:
         method="|".join(DISTILLED_METHODS),
     conda:
-        "../../envs/onejump.yaml"
+        ENVIRONMENT
     threads: threads_of(fit_cost_of)
     resources:
         **asked_of_the_site(fit_cost_of, "distillation"),
@@ -24,4 +24,4 @@ rule distillation:
     message:
         "Distilling {wildcards.method} of {wildcards.model} on {wildcards.corpus}"
     script:
-        "../scripts/distillation.py"
+        f"{SCRIPTS}/distillation.py"

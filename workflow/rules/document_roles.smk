@@ -1,12 +1,12 @@
 rule document_roles:
     input:
-        f"{RESULTS}/corpora/{{corpus}}.parquet",
+        sentences=f"{RESULTS}/corpora/{{corpus}}.parquet",
     output:
-        DOCUMENTS,
+        documents=DOCUMENTS,
     log:
         f"{RESULTS}/logs/document-roles/{{corpus}}.log",
     conda:
-        "../../envs/onejump.yaml"
+        ENVIRONMENT
     params:
         parts=STUDY.held_out.model_dump(),
         seed=STUDY.seed,
@@ -14,4 +14,4 @@ rule document_roles:
     message:
         "What each document of {wildcards.corpus} is for"
     script:
-        "../scripts/document_roles.py"
+        f"{SCRIPTS}/document_roles.py"

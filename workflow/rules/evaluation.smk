@@ -5,9 +5,9 @@ rule evaluate:
         shortcuts=shortcuts_of,
         selection=selection_of,
         documents=documents_of,
-        model=ancient(f"{RESULTS}/{{model}}/model.json"),
+        description=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
-        f"{PAIR}/evaluation/{{method}}.parquet",
+        table=f"{PAIR}/evaluation/{{method}}.parquet",
     log:
         f"{PAIR}/logs/evaluation/{{method}}.log",
     benchmark:
@@ -15,7 +15,7 @@ rule evaluate:
     wildcard_constraints:
         method="|".join(EVALUATED),
     conda:
-        "../../envs/onejump.yaml"
+        ENVIRONMENT
     threads: threads_of(evaluation_cost_of)
     resources:
         **asked_of_the_site(evaluation_cost_of, "evaluate"),
@@ -26,24 +26,24 @@ rule evaluate:
     message:
         "Evaluating {wildcards.method} of {wildcards.model} on {wildcards.corpus}"
     script:
-        "../scripts/evaluate.py"
+        f"{SCRIPTS}/evaluate.py"
 
 
 rule evaluation:
     input:
-        [f"{PAIR}/evaluation/{method}.parquet" for method in EVALUATED],
+        tables=[f"{PAIR}/evaluation/{method}.parquet" for method in EVALUATED],
     output:
-        f"{PAIR}/evaluation.parquet",
+        table=f"{PAIR}/evaluation.parquet",
     log:
         f"{PAIR}/logs/evaluation.log",
     conda:
-        "../../envs/onejump.yaml"
+        ENVIRONMENT
     params:
         code=fingerprint("scoring.evaluation"),
     message:
         "Evaluation of {wildcards.model} on {wildcards.corpus}"
     script:
-        "../scripts/evaluation.py"
+        f"{SCRIPTS}/evaluation.py"
 
 
 rule parameters:
@@ -51,15 +51,15 @@ rule parameters:
         selection=f"{PAIR}/selection.json",
         shortcuts=[f"{PAIR}/shortcuts/{method}" for method in FITTED],
     output:
-        f"{PAIR}/parameters.parquet",
+        table=f"{PAIR}/parameters.parquet",
     log:
         f"{PAIR}/logs/parameters.log",
     conda:
-        "../../envs/onejump.yaml"
+        ENVIRONMENT
     params:
         methods=FITTED,
         code=fingerprint("scoring.evaluation"),
     message:
         "Numbers kept at inference by each method of {wildcards.model} on {wildcards.corpus}"
     script:
-        "../scripts/parameters.py"
+        f"{SCRIPTS}/parameters.py"

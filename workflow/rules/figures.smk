@@ -84,7 +84,7 @@ for figure, tables in TABLES_OF_FIGURES.items():
             f"{PAIR}/logs/figures/{figure}.log",
         localrule: True
         conda:
-            "../../envs/onejump.yaml"
+            ENVIRONMENT
         params:
             figure=figure,
             options=figure_options(figure),
@@ -96,4 +96,4 @@ for figure, tables in TABLES_OF_FIGURES.items():
         message:
             f"Drawing the figure {figure} of {{wildcards.model}} on {{wildcards.corpus}}"
         script:
-            "../scripts/figures.py"
+            f"{SCRIPTS}/figures.py"

@@ -3,7 +3,7 @@ rule weights:
     input:
         lambda w: GGUF_FILES[w.gguf],
     output:
-        directory("resources/weights/{gguf}"),
+        folder=directory("resources/weights/{gguf}"),
     log:
         "resources/logs/weights/{gguf}.log",
     benchmark:
@@ -11,7 +11,7 @@ rule weights:
     wildcard_constraints:
         gguf="|".join(map(re.escape, GGUF_FILES)),
     conda:
-        "../../envs/onejump.yaml"
+        ENVIRONMENT
     resources:
         mem_mb=unpacking_mb,
         runtime=60,
@@ -20,7 +20,7 @@ rule weights:
     message:
         "Unpacking the GGUF file {input}"
     script:
-        "../scripts/weights.py"
+        f"{SCRIPTS}/weights.py"
 
 
 rule model:
@@ -28,14 +28,14 @@ rule model:
         weights=unpacked,
         files=folder_of_model,
     output:
-        model=f"{RESULTS}/{{model}}/model.json",
+        description=f"{RESULTS}/{{model}}/model.json",
         head=f"{RESULTS}/{{model}}/head.safetensors",
     log:
         f"{RESULTS}/logs/model/{{model}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/model/{{model}}.tsv"
     conda:
-        "../../envs/onejump.yaml"
+        ENVIRONMENT
     threads: MOST_THREADS
     resources:
         mem_mb=loading_mb,
@@ -47,4 +47,4 @@ rule model:
     message:
         "Checking {wildcards.model}: blocks, final norm, head"
     script:
-        "../scripts/model.py"
+        f"{SCRIPTS}/model.py"

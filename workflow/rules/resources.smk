@@ -18,9 +18,9 @@ def threads_of(cost):
 
     def threads(wildcards, input):
         in_storage = workflow.storage_settings.default_storage_provider is not None
-        if in_storage or not Path(input.model).is_file():
+        if in_storage or not Path(input.description).is_file():
             return MOST_THREADS
-        sizes = Sizes.of(read_json(input.model))
+        sizes = Sizes.of(read_json(input.description))
         return MOST_THREADS if cost(wildcards, sizes).work(DEVICES["cpu"], sizes.dtype) > SHORT else 1
 
     return threads
@@ -34,7 +34,7 @@ def asked_of_the_site(cost, stage, options=None):
     """
 
     def costs(wildcards, input):
-        return cost(wildcards, Sizes.of(read_json(input.model)))
+        return cost(wildcards, Sizes.of(read_json(input.description)))
 
     def on_gpu(wildcards):
         chosen = options(wildcards) if options else None
@@ -53,7 +53,7 @@ def asked_of_the_site(cost, stage, options=None):
 
     def runtime(wildcards, input, attempt):
         # Minutes, on a machine a few times slower than the one to expect.
-        sizes = Sizes.of(read_json(input.model))
+        sizes = Sizes.of(read_json(input.description))
         device = DEVICES["h100" if on_gpu(wildcards) else "cpu"]
         return int((15 + 5 * cost(wildcards, sizes).seconds(device, sizes.dtype) / 60) * attempt)
 

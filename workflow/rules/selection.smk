@@ -2,15 +2,15 @@ rule scores:
     input:
         shards=shards("training"),
         shortcuts=f"{PAIR}/shortcuts/{STUDY.selection.method}",
-        model=ancient(f"{RESULTS}/{{model}}/model.json"),
+        description=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
-        f"{PAIR}/scores.parquet",
+        table=f"{PAIR}/scores.parquet",
     log:
         f"{PAIR}/logs/scores.log",
     benchmark:
         f"{PAIR}/benchmarks/scores.tsv"
     conda:
-        "../../envs/onejump.yaml"
+        ENVIRONMENT
     threads: threads_of(scores_cost_of)
     resources:
         **asked_of_the_site(scores_cost_of, "scores"),
@@ -19,18 +19,18 @@ rule scores:
     message:
         "Scoring every jump of {wildcards.model} on every level, {wildcards.corpus}"
     script:
-        "../scripts/scores.py"
+        f"{SCRIPTS}/scores.py"
 
 
 use rule scores as distilled_scores with:
     input:
         shards=shards("training"),
         shortcuts=f"{PAIR}/shortcuts/distilled",
-        model=ancient(f"{RESULTS}/{{model}}/model.json"),
+        description=ancient(f"{RESULTS}/{{model}}/model.json"),
         head=f"{RESULTS}/{{model}}/head.safetensors",
         documents=DOCUMENTS,
     output:
-        f"{PAIR}/distilled-scores.parquet",
+        table=f"{PAIR}/distilled-scores.parquet",
     log:
         f"{PAIR}/logs/distilled-scores.log",
     benchmark:
@@ -43,13 +43,13 @@ use rule scores as distilled_scores with:
 
 rule selection:
     input:
-        f"{PAIR}/scores.parquet",
+        scores=f"{PAIR}/scores.parquet",
     output:
-        f"{PAIR}/selection.json",
+        selection=f"{PAIR}/selection.json",
     log:
         f"{PAIR}/logs/selection.log",
     conda:
-        "../../envs/onejump.yaml"
+        ENVIRONMENT
     params:
         method=STUDY.selection.method,
         metric=STUDY.selection.metric,
@@ -57,14 +57,14 @@ rule selection:
     message:
         "Selecting a jump of {wildcards.model} on {wildcards.corpus}"
     script:
-        "../scripts/selection.py"
+        f"{SCRIPTS}/selection.py"
 
 
 use rule selection as distilled_selection with:
     input:
-        f"{PAIR}/distilled-scores.parquet",
+        scores=f"{PAIR}/distilled-scores.parquet",
     output:
-        f"{PAIR}/distilled-selection.json",
+        selection=f"{PAIR}/distilled-selection.json",
     log:
         f"{PAIR}/logs/distilled-selection.log",
     params:

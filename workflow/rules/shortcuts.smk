@@ -1,9 +1,9 @@
 rule shortcuts:
     input:
         shards=shards("training"),
-        model=ancient(f"{RESULTS}/{{model}}/model.json"),
+        description=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
-        directory(f"{PAIR}/shortcuts/{{method}}"),
+        folder=directory(f"{PAIR}/shortcuts/{{method}}"),
     log:
         f"{PAIR}/logs/shortcuts/{{method}}.log",
     benchmark:
@@ -11,7 +11,7 @@ rule shortcuts:
     wildcard_constraints:
         method="|".join(sorted(set(FITTED) - set(DISTILLED_METHODS))),
     conda:
-        "../../envs/onejump.yaml"
+        ENVIRONMENT
     threads: threads_of(fit_cost_of)
     resources:
         **asked_of_the_site(fit_cost_of, "shortcuts", options=options_of),
@@ -23,4 +23,4 @@ rule shortcuts:
     message:
         "Fitting {wildcards.method} of {wildcards.model} on {wildcards.corpus}"
     script:
-        "../scripts/shortcuts.py"
+        f"{SCRIPTS}/shortcuts.py"

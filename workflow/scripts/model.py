@@ -7,7 +7,7 @@ with job(snakemake):
 
     model, weights = snakemake.params.model, snakemake.input.get("weights")
     describe(
-        Path(snakemake.output.model),
+        Path(snakemake.output.description),
         Path(snakemake.output.head),
         source=weights or model["folder"] or model["hub"],
         revision=model["revision"],

@@ -8,7 +8,7 @@ with job(snakemake):
     weights = snakemake.input.get("weights")
     extract_parts(
         Path(snakemake.output[0]),
-        model=Path(snakemake.input.model),
+        model=Path(snakemake.input.description),
         corpus=Path(snakemake.input.corpus),
         split="training",
         shard=int(snakemake.wildcards.shard),

@@ -9,7 +9,7 @@ with job(snakemake):
     evaluate_parts(
         Path(snakemake.output[0]),
         dict(zip(snakemake.params.parts, map(Path, snakemake.input.maps), strict=True)),
-        model=Path(snakemake.input.model),
+        model=Path(snakemake.input.description),
         corpus=Path(snakemake.input.corpus),
         seed=snakemake.params.seed,
         options=snakemake.params.options,

@@ -5,7 +5,7 @@ SWEPT = STUDY.swept()
 
 use rule shortcuts as rank_shortcuts with:
     output:
-        directory(f"{AT_RANK}/shortcuts/{{method}}"),
+        folder=directory(f"{AT_RANK}/shortcuts/{{method}}"),
     log:
         f"{PAIR}/logs/ranks/{{rank}}/shortcuts/{{method}}.log",
     benchmark:
@@ -16,7 +16,7 @@ use rule shortcuts as rank_shortcuts with:
 
 use rule distillation as rank_distillation with:
     output:
-        directory(f"{AT_RANK}/shortcuts/{{method}}"),
+        folder=directory(f"{AT_RANK}/shortcuts/{{method}}"),
     log:
         f"{PAIR}/logs/ranks/{{rank}}/shortcuts/{{method}}.log",
     benchmark:
@@ -29,9 +29,9 @@ use rule scores as rank_scores with:
     input:
         shards=shards("training"),
         shortcuts=f"{AT_RANK}/shortcuts/{STUDY.selection.method}",
-        model=ancient(f"{RESULTS}/{{model}}/model.json"),
+        description=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
-        f"{AT_RANK}/scores.parquet",
+        table=f"{AT_RANK}/scores.parquet",
     log:
         f"{PAIR}/logs/ranks/{{rank}}/scores.log",
     benchmark:
@@ -42,9 +42,9 @@ use rule scores as rank_scores with:
 
 use rule selection as rank_selection with:
     input:
-        f"{AT_RANK}/scores.parquet",
+        scores=f"{AT_RANK}/scores.parquet",
     output:
-        f"{AT_RANK}/selection.json",
+        selection=f"{AT_RANK}/selection.json",
     log:
         f"{PAIR}/logs/ranks/{{rank}}/selection.log",
     message:
@@ -58,9 +58,9 @@ use rule evaluate as rank_evaluate with:
         shortcuts=lambda w: f"{AT_RANK}/shortcuts/{STUDY.fitted_as(w.method)}",
         selection=lambda w: f"{AT_RANK}/selection.json" if w.method == "ojfa" else [],
         documents=documents_of,
-        model=ancient(f"{RESULTS}/{{model}}/model.json"),
+        description=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
-        f"{AT_RANK}/evaluation/{{method}}.parquet",
+        table=f"{AT_RANK}/evaluation/{{method}}.parquet",
     log:
         f"{PAIR}/logs/ranks/{{rank}}/evaluation/{{method}}.log",
     benchmark:
@@ -81,11 +81,11 @@ rule rank_sweep:
         ],
         selections=[at_rank(rank, "ojfa", "selection.json") for rank in RANKS if "ojfa" in SWEPT],
     output:
-        f"{PAIR}/rank-sweep.parquet",
+        table=f"{PAIR}/rank-sweep.parquet",
     log:
         f"{PAIR}/logs/rank-sweep.log",
     conda:
-        "../../envs/onejump.yaml"
+        ENVIRONMENT
     params:
         ranks=list(RANKS),
         methods=SWEPT,
@@ -93,4 +93,4 @@ rule rank_sweep:
     message:
         "Kinds at every rank, {wildcards.model} on {wildcards.corpus}"
     script:
-        "../scripts/rank_sweep.py"
+        f"{SCRIPTS}/rank_sweep.py"

@@ -4,7 +4,7 @@ OF_PARTS = f"{PAIR}/sub-modules"
 
 rule submodule_activations:
     input:
-        model=f"{RESULTS}/{{model}}/model.json",
+        description=f"{RESULTS}/{{model}}/model.json",
         weights=ancient(unpacked),
         corpus=f"{RESULTS}/corpora/{{corpus}}.parquet",
     output:
@@ -15,7 +15,7 @@ rule submodule_activations:
     benchmark:
         f"{PAIR}/benchmarks/sub-modules/activations/{{part}}-{{shard}}.tsv"
     conda:
-        "../../envs/onejump.yaml"
+        ENVIRONMENT
     threads: threads_of(submodule_activations_cost_of)
     resources:
         **asked_of_the_site(submodule_activations_cost_of, "submodules"),
@@ -27,7 +27,7 @@ rule submodule_activations:
     message:
         "Inputs and outputs of {wildcards.part}, {wildcards.model} on {wildcards.corpus}: shard {wildcards.shard}"
     script:
-        "../scripts/submodule_activations.py"
+        f"{SCRIPTS}/submodule_activations.py"
 
 
 rule submodule_maps:
@@ -36,15 +36,15 @@ rule submodule_maps:
             f"{OF_PARTS}/activations/{{part}}-{shard}.zarr"
             for shard in range(shard_count(w.corpus, "training"))
         ],
-        model=ancient(f"{RESULTS}/{{model}}/model.json"),
+        description=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
-        directory(f"{OF_PARTS}/maps/{{part}}"),
+        folder=directory(f"{OF_PARTS}/maps/{{part}}"),
     log:
         f"{PAIR}/logs/sub-modules/maps/{{part}}.log",
     benchmark:
         f"{PAIR}/benchmarks/sub-modules/maps/{{part}}.tsv"
     conda:
-        "../../envs/onejump.yaml"
+        ENVIRONMENT
     threads: threads_of(submodule_maps_cost_of)
     resources:
         **asked_of_the_site(submodule_maps_cost_of, "submodule-maps"),
@@ -53,23 +53,23 @@ rule submodule_maps:
     message:
         "Fitting linear maps to {wildcards.part}, {wildcards.model} on {wildcards.corpus}"
     script:
-        "../scripts/submodule_maps.py"
+        f"{SCRIPTS}/submodule_maps.py"
 
 
 rule submodules:
     input:
-        model=f"{RESULTS}/{{model}}/model.json",
+        description=f"{RESULTS}/{{model}}/model.json",
         weights=ancient(unpacked),
         corpus=f"{RESULTS}/corpora/{{corpus}}.parquet",
         maps=[f"{OF_PARTS}/maps/{part}" for part in PARTS],
     output:
-        f"{PAIR}/sub-modules.parquet",
+        table=f"{PAIR}/sub-modules.parquet",
     log:
         f"{PAIR}/logs/sub-modules.log",
     benchmark:
         f"{PAIR}/benchmarks/sub-modules.tsv"
     conda:
-        "../../envs/onejump.yaml"
+        ENVIRONMENT
     threads: threads_of(submodules_cost_of)
     resources:
         **asked_of_the_site(submodules_cost_of, "submodules"),
@@ -84,4 +84,4 @@ rule submodules:
     message:
         "Running {wildcards.model} on {wildcards.corpus} with linear parts"
     script:
-        "../scripts/submodules.py"
+        f"{SCRIPTS}/submodules.py"

@@ -3,15 +3,15 @@ rule level_pairs:
         training=shards("training"),
         validation=shards("validation"),
         documents=documents_of,
-        model=ancient(f"{RESULTS}/{{model}}/model.json"),
+        description=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
-        f"{PAIR}/level-pairs.parquet",
+        table=f"{PAIR}/level-pairs.parquet",
     log:
         f"{PAIR}/logs/level-pairs.log",
     benchmark:
         f"{PAIR}/benchmarks/level-pairs.tsv"
     conda:
-        "../../envs/onejump.yaml"
+        ENVIRONMENT
     threads: threads_of(level_pairs_cost_of)
     resources:
         **asked_of_the_site(level_pairs_cost_of, "level-pairs"),
@@ -22,4 +22,4 @@ rule level_pairs:
     message:
         "Fitting every pair of levels, {wildcards.model} on {wildcards.corpus}"
     script:
-        "../scripts/level_pairs.py"
+        f"{SCRIPTS}/level_pairs.py"

@@ -5,9 +5,9 @@ use rule shortcuts as calibration_shortcuts with:
     input:
         shards=shards("training"),
         documents=DOCUMENTS,
-        model=ancient(f"{RESULTS}/{{model}}/model.json"),
+        description=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
-        directory(f"{EXIT}/shortcuts/{{method}}"),
+        folder=directory(f"{EXIT}/shortcuts/{{method}}"),
     log:
         f"{PAIR}/logs/early-exit/shortcuts/{{method}}.log",
     benchmark:
@@ -27,9 +27,9 @@ rule confidences:
         shortcuts=shortcuts_of,
         selection=selection_of,
         documents=documents_of,
-        model=ancient(f"{RESULTS}/{{model}}/model.json"),
+        description=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
-        f"{EXIT}/validation/{{method}}.parquet",
+        table=f"{EXIT}/validation/{{method}}.parquet",
     log:
         f"{PAIR}/logs/early-exit/validation/{{method}}.log",
     benchmark:
@@ -37,7 +37,7 @@ rule confidences:
     wildcard_constraints:
         method="|".join(EVALUATED),
     conda:
-        "../../envs/onejump.yaml"
+        ENVIRONMENT
     threads: threads_of(evaluation_cost_of)
     resources:
         **asked_of_the_site(evaluation_cost_of, "confidences"),
@@ -47,7 +47,7 @@ rule confidences:
     message:
         "Confidence of {wildcards.method}, {wildcards.model} on {wildcards.corpus}"
     script:
-        "../scripts/confidences.py"
+        f"{SCRIPTS}/confidences.py"
 
 
 use rule confidences as held_out_confidences with:
@@ -57,9 +57,9 @@ use rule confidences as held_out_confidences with:
         shortcuts=unseen_shortcuts_of,
         selection=selection_of,
         documents=documents_of,
-        model=ancient(f"{RESULTS}/{{model}}/model.json"),
+        description=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
-        f"{EXIT}/held-out/{{method}}.parquet",
+        table=f"{EXIT}/held-out/{{method}}.parquet",
     log:
         f"{PAIR}/logs/early-exit/held-out/{{method}}.log",
     benchmark:
@@ -81,7 +81,7 @@ rule early_exit:
     log:
         f"{PAIR}/logs/early-exit.log",
     conda:
-        "../../envs/onejump.yaml"
+        ENVIRONMENT
     params:
         options=(
             STUDY.experiments.early_exit.model_dump(
@@ -94,4 +94,4 @@ rule early_exit:
     message:
         "Blocks saved by exiting early, {wildcards.model} on {wildcards.corpus}"
     script:
-        "../scripts/early_exit.py"
+        f"{SCRIPTS}/early_exit.py"

@@ -5,15 +5,15 @@ rule criteria:
         shortcuts=f"{PAIR}/shortcuts/{STUDY.selection.method}",
         selection=f"{PAIR}/selection.json",
         documents=documents_of,
-        model=ancient(f"{RESULTS}/{{model}}/model.json"),
+        description=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
-        f"{PAIR}/criteria.parquet",
+        table=f"{PAIR}/criteria.parquet",
     log:
         f"{PAIR}/logs/criteria.log",
     benchmark:
         f"{PAIR}/benchmarks/criteria.tsv"
     conda:
-        "../../envs/onejump.yaml"
+        ENVIRONMENT
     threads: threads_of(criteria_cost_of)
     resources:
         **asked_of_the_site(criteria_cost_of, "criteria"),
@@ -23,4 +23,4 @@ rule criteria:
     message:
         "Comparing what criteria choose for {wildcards.model} on {wildcards.corpus}"
     script:
-        "../scripts/criteria.py"
+        f"{SCRIPTS}/criteria.py"

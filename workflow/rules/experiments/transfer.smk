@@ -4,7 +4,7 @@
 
 use rule evaluate as transfer_evaluate with:
     output:
-        f"{PAIR}/transfer/{{target}}/evaluation/{{method}}.parquet",
+        table=f"{PAIR}/transfer/{{target}}/evaluation/{{method}}.parquet",
     log:
         f"{PAIR}/logs/transfer/{{target}}/evaluation/{{method}}.log",
     benchmark:
@@ -15,7 +15,7 @@ use rule evaluate as transfer_evaluate with:
 
 use rule scores as transfer_scores with:
     output:
-        f"{PAIR}/transfer/{{target}}/scores.parquet",
+        table=f"{PAIR}/transfer/{{target}}/scores.parquet",
     log:
         f"{PAIR}/logs/transfer/{{target}}/scores.log",
     benchmark:
@@ -26,9 +26,9 @@ use rule scores as transfer_scores with:
 
 use rule selection as transfer_selection with:
     input:
-        f"{PAIR}/transfer/{{target}}/scores.parquet",
+        scores=f"{PAIR}/transfer/{{target}}/scores.parquet",
     output:
-        f"{PAIR}/transfer/{{target}}/selection.json",
+        selection=f"{PAIR}/transfer/{{target}}/selection.json",
     log:
         f"{PAIR}/logs/transfer/{{target}}/selection.log",
     message:
@@ -41,11 +41,11 @@ rule transfer:
         selections=of_transfers("selection.json"),
         corpora=[f"{RESULTS}/corpora/{corpus}.parquet" for corpus in STUDY.corpora],
     output:
-        f"{PAIR}/transfer.parquet",
+        table=f"{PAIR}/transfer.parquet",
     log:
         f"{PAIR}/logs/transfer.log",
     conda:
-        "../../envs/onejump.yaml"
+        ENVIRONMENT
     params:
         pairs=transfers,
         corpora=list(STUDY.corpora),
@@ -53,4 +53,4 @@ rule transfer:
     message:
         "Shortcuts of {wildcards.corpus} on every corpus, {wildcards.model}"
     script:
-        "../scripts/transfer.py"
+        f"{SCRIPTS}/transfer.py"
