@@ -24,7 +24,7 @@ from measure import at_least, at_most
 from torch import Tensor
 
 from onejump.data.store import ActivationStore
-from onejump.experiments.early_exit import confidences
+from onejump.exits.measuring import confidences
 from onejump.fitting.distillation import Distiller
 from onejump.fitting.exact import fit_jtc, fit_n_njtc
 from onejump.fitting.gradient import fit_gradient
@@ -34,7 +34,7 @@ from onejump.models.head import Head
 from onejump.models.prompts import Prompt
 from onejump.models.transformer import Transformer
 from onejump.scoring.evaluation import evaluate
-from onejump.scoring.selection import score_matrix, surprisal_matrix
+from onejump.scoring.scores import score_matrix, surprisal_matrix
 from onejump.shortcuts.exit_head import ExitHead
 from onejump.shortcuts.kinds.n_njtc import NNJTC
 from onejump.shortcuts.shortcut import Shortcut

@@ -114,7 +114,8 @@ def fit(method: str, options: dict[str, Any], shards: str = "three") -> Callable
 
 
 def score(folder: Path) -> None:
-    from onejump.scoring.selection import score_jumps, select_jump
+    from onejump.scoring.scores import score_jumps
+    from onejump.scoring.selection import select_jump
 
     shards = sorted(folder.glob("training-*.zarr"))
     score_jumps(folder / "scores.parquet", shards, folder / "n-njtc", model="random", corpus="random")

@@ -132,7 +132,8 @@ def distil(method: str) -> Callable[[Path, list[Path]], None]:
 
 
 def score(folder: Path, shards: list[Path]) -> None:
-    from onejump.scoring.selection import score_jumps, select_jump
+    from onejump.scoring.scores import score_jumps
+    from onejump.scoring.selection import select_jump
 
     score_jumps(folder / "scores.parquet", shards, folder / "n-njtc", model="random", corpus="random")
     select_jump(
@@ -167,7 +168,7 @@ def evaluate(method: str) -> Callable[[Path, list[Path]], None]:
 
 
 def score_distilled(folder: Path, shards: list[Path]) -> None:
-    from onejump.scoring.selection import score_jumps
+    from onejump.scoring.scores import score_jumps
 
     score_jumps(
         folder / "distilled-scores.parquet",
@@ -202,7 +203,7 @@ def pair_levels(folder: Path, shards: list[Path]) -> None:
 
 
 def measure_confidences(folder: Path, shards: list[Path]) -> None:
-    from onejump.experiments.early_exit import measure_confidences
+    from onejump.exits.measuring import measure_confidences
 
     measure_confidences(
         folder / "confidences.parquet",

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from measure import at_least, at_most, ratio, seconds
 
+from onejump.base.scores import OF_STATES, SIGNED_SQUARED_COSINE
 from onejump.data.shard_layout import Array
 from onejump.data.store import ActivationStore
-from onejump.scoring.selection import METRICS, SIGNED_SQUARED_COSINE, score_matrix
+from onejump.scoring.scores import score_matrix
 from onejump.shortcuts.kinds.n_njtc import NNJTC
 
 LEVELS, HIDDEN, RANK, SAMPLES, CHUNK, ROUNDS = 30, 576, 5, 9000, 512, 7
@@ -82,7 +83,7 @@ def main() -> None:
     start = time.perf_counter()
     expected = double_loop(torch.from_numpy(states), jumps)
     loop = time.perf_counter() - start
-    scores = score_matrix(ours, jumps)[METRICS.index(SIGNED_SQUARED_COSINE)]
+    scores = score_matrix(ours, jumps)[OF_STATES.index(SIGNED_SQUARED_COSINE)]
     apart = float((scores - expected).abs().max() / expected.abs().max())
     gflops = 2e-9 * SAMPLES * HIDDEN * RANK * LEVELS * LEVELS / min(taken["products"])
     note = f"{min(taken['ours']):.2f} s; products alone at {gflops:.0f} GFLOPS"

@@ -1,4 +1,4 @@
-"""Confidences by hand through the head in float64, and exits against a simulation sample by sample."""
+"""The stages of early exit: confidences on both splits, thresholds, and what they save."""
 
 from __future__ import annotations
 
@@ -12,29 +12,21 @@ import pytest
 import scipy.optimize
 import scipy.stats
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from sklearn.linear_model import LinearRegression, LogisticRegression
+from simulated_exits import simulate, some_confidences, strictest_first
+from sklearn.linear_model import LinearRegression
 
 from onejump.base.errors import OneJumpError, StudyError
 from onejump.base.files import write_json, write_table
 from onejump.data.document_roles import assign_documents
 from onejump.data.held_out import samples_with_role
 from onejump.data.store import ActivationStore
-from onejump.experiments.early_exit import (
-    RULES,
-    Calibration,
-    Confidences,
-    Sweep,
-    compare_exits,
-    confidences,
-    measure_confidences,
-    rule_of,
-)
+from onejump.exits.confidences import Confidences
+from onejump.exits.measuring import confidences, measure_confidences
+from onejump.exits.rules import RULES, rule_of
+from onejump.exits.sweep import Sweep
+from onejump.experiments.early_exit import compare_exits
 from onejump.fitting.shortcuts import fit_shortcuts
 from onejump.models.head import Head
-from onejump.models.logit_parts import LOGITS_TOGETHER
-from onejump.scoring.evaluation import evaluate
 from onejump.shortcuts.files import load_shortcut, save_shortcuts
 from onejump.shortcuts.kinds.distilled import Distilled
 from onejump.shortcuts.kinds.identity import Identity
@@ -66,241 +58,6 @@ def some_shortcuts(kind: str) -> list[Shortcut]:
         return Distilled(normal(H, 3), normal(3), normal(3, H), normal(H), "rms", 1e-5)
 
     return [one() for _ in range(LEVELS)]
-
-
-def softmax_by_hand(head: Head, states: torch.Tensor) -> np.ndarray:
-    logits = head.double().logits(states).numpy()
-    head.float()
-    exponentials = np.exp(logits - logits.max(1, keepdims=True))
-    return exponentials / exponentials.sum(1, keepdims=True)
-
-
-@pytest.mark.parametrize("part", [2**22, 7 * V])
-@pytest.mark.parametrize("kind", ["identity", "jtc", "n-njtc", "distilled"])
-@pytest.mark.parametrize("norm", ["rms", "layer"])
-def test_confidences_are_those_of_the_head(
-    kind: str,
-    norm: str,
-    part: int,
-    make_head: MakeHead,
-    make_store: MakeStore,
-    levels_of_data: Data,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(LOGITS_TOGETHER, "cpu", part)
-    head = make_head(H, V, norm, bias=True, softcap=5.0)
-    store = make_store(levels_of_data(LEVELS + 1, SAMPLES, H), sizes=[80, 70], head=head)
-    shortcuts = some_shortcuts(kind)
-    chosen = torch.from_numpy(np.random.default_rng(0).random(SAMPLES) < 0.4)
-    for samples in (None, chosen):
-        table = confidences(store, head, {"m": shortcuts.__getitem__}, samples=samples)
-        rows = np.arange(SAMPLES) if samples is None else samples.numpy().nonzero()[0]
-        teacher = softmax_by_hand(head, torch.from_numpy(store.level(LEVELS)).double()).argmax(1)[rows]
-        assert list(table) == ["method", "sample", "document", "position", "level", "probability", "hit"]
-        kinds = table.dtypes.astype(str).drop("method").tolist()
-        assert kinds == ["int32", "int64", "int32", "int16", "float32", "bool"]
-        assert len(table) == LEVELS * len(rows)
-        for level in range(LEVELS):
-            found = table[table["level"] == level]
-            states = torch.from_numpy(store.level(level)[rows]).double()
-            with torch.no_grad():
-                probabilities = softmax_by_hand(head, shortcuts[level].double()(states))
-            shortcuts[level].float()
-            np.testing.assert_array_equal(found["sample"], rows)
-            np.testing.assert_array_equal(found["position"], store.of_samples("position")[rows])
-            np.testing.assert_allclose(found["probability"], probabilities.max(1), rtol=1e-4)
-            np.testing.assert_array_equal(found["hit"], probabilities.argmax(1) == teacher)
-
-
-def test_hits_are_precision_at_1_of_the_evaluation(
-    make_head: MakeHead, make_store: MakeStore, levels_of_data: Data
-) -> None:
-    head = make_head(H, V)
-    store = make_store(levels_of_data(LEVELS + 1, SAMPLES, H), head=head)
-    methods = {kind: some_shortcuts(kind).__getitem__ for kind in ("identity", "jtc", "distilled")}
-    table = confidences(store, head, methods)
-    measured = evaluate(store, head, methods, precision_at=(1,))
-    measured = measured[measured["metric"] == "precision@1"].set_index(["method", "level"])["value"]
-    hits = table.groupby(["method", "level"])["hit"].mean()
-    pd.testing.assert_series_equal(hits, measured.sort_index(), check_names=False, check_index_type=False)
-
-
-def simulate(
-    found: Confidences, exits: Callable[[int, int], bool]
-) -> tuple[float, float, list[bool], list[int]]:
-    """Agreement, mean blocks, and both of each sample, where `exits(sample, level)` says whether to stop."""
-    agreed, blocks = [], []
-    samples, levels = found.hits.shape
-    for sample in range(samples):
-        level = 0
-        while level < levels and not exits(sample, level):
-            level += 1
-        blocks.append(level)
-        agreed.append(True if level == levels else bool(found.hits[sample, level]))
-    return sum(agreed) / samples, sum(blocks) / samples, agreed, blocks
-
-
-def some_confidences(seed: int, samples: int = 40, levels: int = 5, coarse: bool = False) -> Confidences:
-    """Hits the likelier the surer, and at the last level surer than is right."""
-    generator = np.random.default_rng(seed)
-    p = generator.beta(1, 1.5, size=(samples, levels)).clip(1e-4, 1 - 1e-6)
-    right = p.copy()
-    right[:, -1] **= 3
-    if coarse:  # ties
-        p = (p * 8).round() / 8
-    positions = generator.integers(0, 30, samples).astype(np.int32)
-    return Confidences(p, generator.random(p.shape) < right, positions, np.arange(samples))
-
-
-@given(st.integers(0, 10_000), st.floats(0, 1.2), st.integers(0, 4), st.booleans())
-def test_the_fixed_rule_is_a_simulation(seed: int, threshold: float, from_level: int, coarse: bool) -> None:
-    found = some_confidences(seed, coarse=coarse)
-    threshold = round(threshold * 8) / 8 if coarse else threshold
-    p = found.probabilities
-    expected = simulate(found, lambda i, level: level >= from_level and p[i, level] >= threshold)
-    scores = rule_of("fixed", found, from_level=from_level)(found)
-    assert_is(Sweep(scores, found.hits), threshold, expected)
-
-
-@given(st.integers(0, 10_000), st.floats(0, 1.2), st.floats(0.5, 8), st.booleans())
-def test_the_decaying_rule_is_a_simulation(
-    seed: int, threshold: float, tau: float, given_length: bool
-) -> None:
-    found, other = some_confidences(seed), some_confidences(seed + 1)
-    length = 17.0 if given_length else 2 * found.positions.mean() + 1
-    t = other.positions
-
-    def exits(sample: int, level: int) -> bool:
-        at_position = 0.9 * threshold + 0.1 * np.exp(-tau * t[sample] / length)
-        return bool(other.probabilities[sample, level] >= at_position)
-
-    rule = rule_of("decaying", found, tau=tau, length=length if given_length else None)
-    assert_is(Sweep(rule(other), other.hits), threshold, simulate(other, exits))
-
-
-@given(st.integers(0, 10_000), st.floats(1, 60))
-def test_the_per_level_rule_is_a_threshold_at_each_level(seed: int, threshold: float) -> None:
-    found, other = some_confidences(seed, samples=80), some_confidences(seed + 1)
-    levels = found.probabilities.shape[1]
-    lowest = []
-    for level, (constant, slope) in enumerate(Calibration(found.probabilities, found.hits).weights):
-        # (L - l) / (1 - g) = threshold, solved for p.
-        g = 1 - (levels - level) / threshold
-        z = -np.inf if g <= 0 else (np.log(g / (1 - g)) - constant) / slope
-        lowest.append(1 / (1 + np.exp(-z)))
-        assert slope > 0
-    expected = simulate(other, lambda i, level: bool(other.probabilities[i, level] >= lowest[level]))
-    assert_is(Sweep(rule_of("per-level", found)(other), other.hits), threshold, expected)
-
-
-def assert_is(sweep: Sweep, threshold: float, expected: tuple[float, float, list[bool], list[int]]) -> None:
-    agreement, blocks = sweep.at(np.array([threshold]))
-    assert agreement[0] == pytest.approx(expected[0], abs=1e-12)
-    assert blocks[0] == pytest.approx(expected[1], abs=1e-12)
-    agreed, levels = sweep.exits(threshold)
-    assert agreed.tolist() == expected[2]
-    assert levels.tolist() == expected[3]
-
-
-@given(st.integers(0, 10_000), st.sampled_from(RULES), st.integers(0, 4), st.booleans())
-def test_laws_of_a_sweep(seed: int, rule: str, from_level: int, coarse: bool) -> None:
-    found = some_confidences(seed, coarse=coarse)
-    sweep = Sweep(rule_of(rule, found, from_level=from_level)(found), found.hits)
-    thresholds = sweep.thresholds()
-    agreement, blocks = sweep.at(thresholds)
-    # The loosest exits at once, the strictest never.
-    assert blocks[0] == pytest.approx(from_level)
-    assert agreement[0] == pytest.approx(found.hits[:, from_level].mean())
-    assert (agreement[-1], blocks[-1]) == (1, 5)
-    assert (np.diff(blocks) > 0).all()
-    # Between two neighbours nothing changes.
-    inner = (thresholds[:-2] + thresholds[1:-1]) / 2
-    np.testing.assert_array_equal(sweep.at(inner), sweep.at(thresholds[1:-1]))
-    few = sweep.thresholds(7)
-    assert len(few) <= 8
-    assert set(few) <= set(thresholds)
-    if rule == "fixed":
-        assert tuple(float(x[0]) for x in sweep.at(np.array([1.0001]))) == (1, 5)
-
-
-def strictest_first(found: Confidences, target: float, from_level: int = 0) -> float:
-    """The last of all thresholds, from the strictest on, before one misses the target."""
-    p, chosen = found.probabilities, np.inf
-    for threshold in sorted({*p[:, from_level:].ravel()}, reverse=True):
-        agreement, *_ = simulate(found, lambda i, level: level >= from_level and p[i, level] >= threshold)  # noqa: B023
-        if agreement < target:
-            break
-        chosen = threshold
-    return chosen
-
-
-@given(st.integers(0, 10_000), st.floats(0.3, 1), st.booleans())
-def test_the_chosen_threshold_by_its_definition(seed: int, target: float, coarse: bool) -> None:
-    found = some_confidences(seed, samples=30, coarse=coarse)
-    sweep = Sweep(found.probabilities, found.hits)
-    # Thresholds with the same exits are one.
-    chosen = sweep.exits(strictest_first(found, target))
-    np.testing.assert_array_equal(sweep.exits(sweep.reaching(target)), chosen)
-
-
-def test_calibration_is_a_logistic_regression_at_each_level() -> None:
-    found = some_confidences(0, samples=5000, levels=3)
-    logits = scipy.special.logit(found.probabilities)
-    calibration = Calibration(found.probabilities, found.hits)
-    for level, (constant, slope) in enumerate(calibration.weights):
-        x, y = logits[:, level], found.hits[:, level]
-
-        def loss(weights: np.ndarray, x: np.ndarray = x, y: np.ndarray = y) -> float:
-            z = weights[0] + weights[1] * x
-            return float(np.logaddexp(0, np.where(y, -z, z)).sum() + np.square(weights - [0, 1]).sum() / 2)
-
-        optimum = scipy.optimize.minimize(loss, [0.0, 1.0], tol=1e-10).x
-        np.testing.assert_allclose([constant, slope], optimum, atol=1e-4)
-        # The prior counts little among so many.
-        plain = LogisticRegression(C=np.inf).fit(x[:, None], y)
-        np.testing.assert_allclose([constant, slope], [plain.intercept_[0], plain.coef_[0, 0]], atol=0.02)
-        odds = calibration.odds(found.probabilities)[:, level]
-        np.testing.assert_allclose(odds, np.exp(constant + slope * x), rtol=1e-9)
-
-
-@pytest.mark.parametrize("hit", [True, False, None])
-def test_calibration_of_outcomes_that_a_threshold_separates(hit: bool | None) -> None:
-    p = np.linspace(0.001, 1, 50)[:, None]  # with a one
-    hits = p > 0.4 if hit is None else np.full(p.shape, hit)
-    calibration = Calibration(p, hits)
-    assert np.isfinite(calibration.weights).all()
-    odds = calibration.odds(p)
-    assert np.isfinite(odds).all()
-    clear = abs(p - 0.4) > 0.2
-    assert ((odds > 1) == hits)[clear].all()
-
-
-def test_a_level_that_is_too_sure_needs_a_threshold_of_its_own() -> None:
-    generator = np.random.default_rng(0)
-
-    def draw() -> Confidences:
-        p = generator.random((2000, 6))
-        right = p.copy()
-        right[:, 0] = 0.05  # its confidence says nothing
-        return Confidences(p, generator.random(p.shape) < right, np.zeros(2000, np.int32), np.arange(2000))
-
-    seen, unseen = draw(), draw()
-    blocks = {}
-    for rule in ("fixed", "per-level"):
-        scores = rule_of(rule, seen)
-        threshold = Sweep(scores(seen), seen.hits).reaching(0.9)
-        agreed, of_samples = Sweep(scores(unseen), unseen.hits).exits(threshold)
-        assert agreed.mean() == pytest.approx(0.9, abs=0.03)
-        blocks[rule] = of_samples.mean()
-    assert blocks["per-level"] < blocks["fixed"] - 0.5
-
-
-def test_rules_and_levels_that_are_not(make_store: MakeStore) -> None:
-    found = some_confidences(0)
-    with pytest.raises(StudyError, match=r"'learned' given, accepted is fixed, decaying, per-level"):
-        rule_of("learned", found)
-    with pytest.raises(StudyError, match="from_level: 5 given, 0 to 4 accepted"):
-        rule_of("fixed", found, from_level=5)
 
 
 @pytest.fixture
@@ -480,9 +237,12 @@ def test_a_target_out_of_reach_is_never_exiting(tmp_path: Path) -> None:
 
     write_table(tmp_path / "other.parquet", table.assign(method="right"))
     both = [path], [tmp_path / "other.parquet"]
-    with pytest.raises(OneJumpError, match=r"wrong.parquet is of wrong, but .*other.parquet of right"):
+    with pytest.raises(OneJumpError, match=r"wrong.parquet holds wrong, but .*other.parquet holds right"):
         compare_exits(tmp_path / "curves.parquet", savings, *both, model="m", corpus="c")
-    with pytest.raises(OneJumpError, match="1199 rows given, 600 samples at 2 levels expected"):
+    with pytest.raises(
+        OneJumpError,
+        match=r"1199 rows given, 1200 expected \(one for each of 600",
+    ):
         Confidences.of(table.iloc[1:])
 
 

@@ -23,10 +23,11 @@ from matplotlib.text import Annotation, Text
 
 from onejump.base.errors import OneJumpError
 from onejump.base.files import write_table
+from onejump.base.scores import OF_STATES
 from onejump.figures.drawing import draw
 from onejump.figures.drawn.pareto import _front, _Point
 from onejump.figures.looks import LOOKS
-from onejump.scoring.selection import METRICS, select_jump
+from onejump.scoring.selection import select_jump
 
 FIGURES = (
     *("methods", "selected", "alternatives", "limit", "pareto"),
@@ -94,7 +95,7 @@ def tables(
     # Scores: high near the diagonal, the middle jumps serving most.
     cosine = np.exp(-(((level[:, None] - level) / levels) ** 2) * 3) * 0.5 - 0.3 * (level[:, None] < 1)
     cosine += 0.01 * rng.normal(size=cosine.shape)
-    by_metric = dict(zip(METRICS, (cosine * abs(cosine), cosine, 10.0 ** (2 - 3 * cosine)), strict=True))
+    by_metric = dict(zip(OF_STATES, (cosine * abs(cosine), cosine, 10.0 ** (2 - 3 * cosine)), strict=True))
     paths = {name: folder / f"{name}.parquet" for name in ("evaluation", "scores", "parameters")}
     paths["selection"] = folder / "selection.json"
     rows = [
@@ -290,7 +291,7 @@ def test_without_a_selection_methods_and_parameters_name_no_level(
     assert "level" not in texts
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", OF_STATES)
 def test_scores_show_the_metric_that_chose(metric: str, tmp_path: Path) -> None:
     inputs = tables(tmp_path / "in", levels=6, metric=metric, methods=("njtc",), arbitrary=False)
     chosen = json.loads(inputs["selection"].read_text())

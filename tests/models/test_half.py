@@ -18,7 +18,8 @@ from onejump.models.activations import extract_shard
 from onejump.models.head import Head
 from onejump.models.loading import describe, load_model
 from onejump.scoring.evaluation import evaluate_method
-from onejump.scoring.selection import score_jumps, select_jump
+from onejump.scoring.scores import score_jumps
+from onejump.scoring.selection import select_jump
 from onejump.shortcuts.files import ShortcutFolder
 
 OPTIONS = {

@@ -23,7 +23,8 @@ from onejump.models.loading import load_model
 from onejump.models.logit_parts import LOGITS_TOGETHER
 from onejump.models.prompts import Prompt
 from onejump.models.transformer import Transformer
-from onejump.scoring.evaluation import count_parameters, evaluate, evaluate_method
+from onejump.scoring.evaluation import evaluate, evaluate_method
+from onejump.scoring.parameters import count_parameters
 from onejump.shortcuts.files import ShortcutFolder, save_shortcut, shortcut_path
 from onejump.shortcuts.kinds.affine import Affine
 from onejump.shortcuts.kinds.distilled import Distilled

@@ -13,16 +13,11 @@ import torch
 
 from onejump.base.errors import OneJumpError
 from onejump.base.files import write_table
+from onejump.base.scores import OF_STATES
 from onejump.data.store import ActivationStore
 from onejump.models.head import Head
-from onejump.scoring.selection import (
-    METRICS,
-    rank_jumps,
-    score_jumps,
-    score_matrix,
-    select_jump,
-    surprisal_matrix,
-)
+from onejump.scoring.scores import score_jumps, score_matrix, surprisal_matrix
+from onejump.scoring.selection import rank_jumps, select_jump
 from onejump.shortcuts.files import save_shortcut, shortcut_path
 from onejump.shortcuts.kinds.distilled import Distilled
 from onejump.shortcuts.kinds.jtc import JTC
@@ -180,7 +175,7 @@ def test_the_choice_is_the_best_mean_over_levels(
     assert chosen["by_metric"] == winners
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", OF_STATES)
 def test_ties_go_to_the_smallest_jump(metric: str, tmp_path: Path) -> None:
     worse = 100.0 if metric == "mse" else -100.0
     matrix = [[worse], *[[1.0]] * 12, [worse]]
@@ -206,7 +201,7 @@ def test_the_stage_writes_the_matrix_and_its_argmax(
     score_jumps(scores, make_store(states).paths, tmp_path, model="m", corpus="c", device="cpu")
     table = pd.read_parquet(scores)
     expected = naive(states, jumps) / 60  # one scale for every score: mean over samples
-    for i, metric in enumerate(METRICS):
+    for i, metric in enumerate(OF_STATES):
         matrix = table[table["metric"] == metric].pivot_table(index="jump", columns="level", values="score")
         np.testing.assert_allclose(matrix.to_numpy(), expected[i], rtol=1e-3, atol=1e-4)
         means = expected[i].mean(1)

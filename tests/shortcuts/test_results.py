@@ -14,7 +14,8 @@ from onejump.base.errors import OneJumpError
 from onejump.base.files import write_json
 from onejump.data.store import ActivationStore
 from onejump.fitting.shortcuts import fit_shortcuts
-from onejump.scoring.selection import score_jumps, select_jump
+from onejump.scoring.scores import score_jumps
+from onejump.scoring.selection import select_jump
 from onejump.shortcuts.files import ShortcutFolder, save_shortcuts
 from onejump.shortcuts.kinds.distilled import Distilled
 from onejump.shortcuts.kinds.one_jump import OneJump

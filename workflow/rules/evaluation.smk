@@ -39,7 +39,7 @@ rule evaluation:
     conda:
         ENVIRONMENT
     params:
-        code=fingerprint("scoring.evaluation"),
+        code=fingerprint("scoring.collection"),
     message:
         "Evaluation of {wildcards.model} on {wildcards.corpus}"
     script:
@@ -58,7 +58,7 @@ rule parameters:
         ENVIRONMENT
     params:
         methods=FITTED,
-        code=fingerprint("scoring.evaluation"),
+        code=fingerprint("scoring.parameters"),
     message:
         "Numbers kept at inference by each method of {wildcards.model} on {wildcards.corpus}"
     script:

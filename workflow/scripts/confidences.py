@@ -3,7 +3,7 @@ from onejump.base.job import job
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.experiments.early_exit import measure_confidences
+    from onejump.exits.measuring import measure_confidences
 
     shortcuts, selection = snakemake.input.get("shortcuts"), snakemake.input.get("selection")
     measure_confidences(

@@ -3,7 +3,7 @@ from onejump.base.job import job
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.scoring.evaluation import count_parameters
+    from onejump.scoring.parameters import count_parameters
 
     count_parameters(
         Path(snakemake.output[0]),

@@ -3,7 +3,7 @@ from onejump.base.job import job
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.scoring.selection import score_jumps
+    from onejump.scoring.scores import score_jumps
 
     # Of distilled jumps, the samples that stop their training say something too.
     head, documents = snakemake.input.get("head"), snakemake.input.get("documents")

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -20,9 +19,10 @@ from onejump.base.files import read_json, write_table
 from onejump.data.held_out import documents_of_samples
 from onejump.data.store import ActivationStore
 from onejump.models.head import Head
-from onejump.scoring.evaluation import check_kept_tokens, top_metrics
-from onejump.scoring.selection import logits_of_jumps
+from onejump.scoring.metrics import top_metrics
+from onejump.scoring.scores import logits_of_jumps
 from onejump.scoring.standard_errors import Clusters
+from onejump.scoring.top_tokens import top_tokens_of
 from onejump.shortcuts.files import ShortcutFolder
 from onejump.shortcuts.shortcut import LowRank
 
@@ -48,14 +48,13 @@ def metrics_of_jumps(
     Returns
     -------
     dict of metric -> Tensor of shape (M, samples), float64
-        As of `onejump.scoring.evaluation.top_metrics`.
+        As of `onejump.scoring.metrics.top_metrics`.
     """
-    of_teacher = store.of_samples("top_tokens")[:, : max(precision_at)].astype(np.int64)
-    likely = torch.from_numpy(of_teacher).to(head.gain.device)
+    top_tokens = top_tokens_of(store, max(precision_at)).to(head.gain.device)
     names = [*(f"precision@{k}" for k in precision_at), "surprisal"]
     found = {name: torch.zeros(len(jumps), store.samples, dtype=torch.float64) for name in names}
     for jump, _, part, logits in logits_of_jumps(store, head, jumps, torch.arange(store.samples)):
-        for metric, values in top_metrics(logits, likely[part], precision_at)[0].items():
+        for metric, values in top_metrics(logits, top_tokens[part], precision_at)[0].items():
             found[metric][jump, part] += values.double().cpu()
     return {name: values / (store.levels - 1) for name, values in found.items()}
 
@@ -112,7 +111,6 @@ def compare_criteria(
     """
     on = pick_device(device)
     store, jumps = ActivationStore(shards), ShortcutFolder(shortcuts).low_rank()
-    check_kept_tokens(store, precision_at)
     clusters = Clusters(documents_of_samples(store, documents))
     found = metrics_of_jumps(store, Head.load(head).to(on), jumps, precision_at)
     means = {metric: values.mean(1) for metric, values in found.items()}

@@ -29,7 +29,7 @@ from onejump.models.activations import model_and_prompts, write_shard
 from onejump.models.logit_parts import samples_together
 from onejump.models.prompts import Prompt, batches, pad, shard_sentences
 from onejump.models.transformer import Transformer
-from onejump.scoring.evaluation import Teacher, token_metrics
+from onejump.scoring.metrics import FinalDistribution, token_metrics
 from onejump.scoring.standard_errors import Clusters
 from onejump.shortcuts.files import ShortcutFolder, save_shortcuts
 from onejump.shortcuts.kinds.jtc import JTC
@@ -414,22 +414,16 @@ def _metrics(
     head = transformer.head
     few = samples_together(head, head.gain.device)
     for start in range(0, len(last), few):
-        teacher = _teacher(head.logits(last[start : start + few].to(head.gain)), max(precision_at))
+        logits = head.logits(last[start : start + few].to(head.gain))
+        final = FinalDistribution.of(logits, logits.topk(max(precision_at)).indices)
         for level, states in zip(levels, finished, strict=True):
             states = states[start : start + few].to(head.gain)
             # A norm turns what is too large to be squared into zero, and a guess into a uniform one.
             overflow = ~states.square().sum(-1).isfinite()
             yield level, "overflow", overflow.float()
-            for metric, values in token_metrics(head.logits(states), teacher, precision_at).items():
+            for metric, values in token_metrics(head.logits(states), final, precision_at).items():
                 undefined = 0.0 if metric.startswith("precision") else float("nan")
                 yield level, metric, values.masked_fill(overflow, undefined)
-
-
-def _teacher(logits: Tensor, top_k: int) -> Teacher:
-    top_tokens = logits.topk(top_k).indices
-    logits -= logits.logsumexp(-1, keepdim=True)
-    probabilities = logits.exp()
-    return Teacher(probabilities, torch.linalg.vecdot(probabilities, logits), top_tokens)
 
 
 def extract_parts(

@@ -69,7 +69,7 @@ def curves_of(
     Parameters
     ----------
     table : DataFrame
-        Of `onejump.scoring.evaluation.collect`.
+        Of `onejump.scoring.collection.collect`.
     metrics : sequence of str
     labels : mapping
         The methods, with their labels in the legend.

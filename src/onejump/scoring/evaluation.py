@@ -1,12 +1,11 @@
-"""The stage "evaluation": how well each method predicts from each level, on validation samples."""
+"""The stage "evaluate": how well a method predicts from each level, on validation samples."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
@@ -14,62 +13,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from onejump.base.device import pick_device
-from onejump.base.errors import OneJumpError
-from onejump.base.files import read_json, read_table, write_table
+from onejump.base.files import write_table
 from onejump.data.held_out import documents_of_samples
 from onejump.data.store import ActivationStore
 from onejump.models.head import Head
 from onejump.models.logit_parts import samples_together
+from onejump.scoring.metrics import FinalDistribution, token_metrics
+from onejump.scoring.predictors import Predictors
 from onejump.scoring.standard_errors import ClusteredR2, Clusters, Variation
-from onejump.shortcuts.exit_head import ExitHead
-from onejump.shortcuts.files import ShortcutFolder
+from onejump.scoring.top_tokens import top_tokens_of
 from onejump.shortcuts.methods import ShortcutAt, methods_of
-from onejump.shortcuts.shortcut import LowRank, Shortcut
-
-
-class Teacher(NamedTuple):
-    """The true final distribution of n samples."""
-
-    probabilities: Tensor
-    """p, (n, V)."""
-    negentropy: Tensor
-    """Sum of p ln p, (n,)."""
-    top_tokens: Tensor
-    """Most likely tokens, best first, (n, k)."""
-
-
-def token_metrics(logits: Tensor, teacher: Teacher, precision_at: Sequence[int]) -> dict[str, Tensor]:
-    """Metrics of predicted logits (n, V) against the teacher, for each sample. The logits are used up.
-
-    Those of `top_metrics`, and kl: KL(p || q) = sum p ln p - sum p ln q.
-    """
-    expected = torch.einsum("nv,nv->n", teacher.probabilities, logits)
-    metrics, normaliser = top_metrics(logits, teacher.top_tokens, precision_at)
-    metrics["kl"] = teacher.negentropy - expected + normaliser
-    return metrics
-
-
-def top_metrics(
-    logits: Tensor, top_tokens: Tensor, precision_at: Sequence[int]
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Metrics of predicted logits (n, V) against the teacher's top tokens (n, k). The logits are used up.
-
-    - precision@k: 1 where the top token is among the k most likely tokens of the teacher (JTC, section 4).
-    - surprisal: -ln q(w*), w* the teacher's most likely token (JTC, section 4).
-
-    Returns
-    -------
-    dict of metric -> Tensor of shape (n,)
-    Tensor of shape (n,)
-        Logarithm of the sum of the exponentiated logits.
-    """
-    peak, top = logits.max(-1, keepdim=True)
-    best = logits.gather(-1, top_tokens[:, :1])[:, 0]
-    normaliser = logits.sub_(peak).exp_().sum(-1).log_() + peak[:, 0]
-    hits = top_tokens == top
-    metrics = {f"precision@{k}": hits[:, :k].any(-1).float() for k in precision_at}
-    metrics["surprisal"] = normaliser - best
-    return metrics, normaliser
 
 
 @torch.inference_mode()
@@ -91,41 +44,44 @@ def evaluate(
     head : Head
     methods : mapping of name -> function of a level that gives its shortcut
     documents : ndarray of shape (samples,), optional
-        The document of each sample: those of one document are no independent ones to the standard errors
+        The document of each sample. The standard errors allow for samples of one document being alike
         (`onejump.scoring.standard_errors`). Unless given, each sentence counts as a document.
     precision_at : sequence of int
+        Each k of the metrics precision@k.
+    device : torch.device
 
     Returns
     -------
     DataFrame
-        Columns method, level, metric, value, stderr, n (samples), documents (how many they are from). r2 is
-        there of methods that predict a state (`Shortcut.predicts_state`).
+        Columns method, level, metric, value (mean over samples), stderr, n (number of samples), documents
+        (number of documents that they come from). The metric r2 is there for the methods that predict a
+        state (`Shortcut.predicts_state`).
 
     Raises
     ------
     OneJumpError
-        If the store keeps fewer most likely tokens than a precision looks at.
+        If the store keeps fewer than max(precision_at) most likely tokens of each sample.
     """
     head = head.to(device)
-    check_kept_tokens(store, precision_at)
+    top_tokens = top_tokens_of(store, max(precision_at))
     clusters = Clusters(store.of_samples("sentence") if documents is None else documents)
     sources = range(store.levels - 1)
     variation = _variation(store, clusters, device)
     names = [*(f"precision@{k}" for k in precision_at), "surprisal", "kl"]
     sums = {(method, level): clusters.sums(len(names)) for method in methods for level in sources}
     r2: dict[tuple[str, int], ClusteredR2] = {}
-    exits = Exits(head, methods, device)
+    predictors = Predictors(head, methods, device)
     with tqdm(total=store.samples, unit="sample", disable=None) as progress:
-        for part, states, last, teacher in _parts(store, head, max(precision_at), device):
+        for part, states, last in _parts(store, samples_together(head, device), device):
+            final = FinalDistribution.of(head.logits(last), top_tokens[part].to(device))
             for level in sources:
                 for method in methods:
-                    shortcut, exit_head = exits.at(method, level)
-                    logits, predicted = _predict(states[level], shortcut, exit_head, head)
-                    if shortcut.predicts_state:
+                    logits, predicted = predictors.at(method, level).logits_and_states(states[level])
+                    if predicted is not None:
                         if (method, level) not in r2:
                             r2[method, level] = ClusteredR2(variation, device)
                         r2[method, level].add(predicted, last, part)
-                    metrics = token_metrics(logits, teacher, precision_at)
+                    metrics = token_metrics(logits, final, precision_at)
                     clusters.add(sums[method, level], torch.stack([metrics[n] for n in names], 1), part)
             progress.update(len(last))
     rows: list[tuple[str, int, str, float, float]] = []
@@ -136,22 +92,6 @@ def evaluate(
     table = pd.DataFrame(rows, columns=["method", "level", "metric", "value", "stderr"])
     table = table.assign(n=clusters.samples, documents=clusters.documents)
     return table.sort_values(["method", "level"], kind="stable", ignore_index=True)
-
-
-def check_kept_tokens(store: ActivationStore, precision_at: Sequence[int]) -> None:
-    """Make sure that a store keeps the most likely tokens that precisions look at.
-
-    Raises
-    ------
-    OneJumpError
-        If it keeps fewer.
-    """
-    kept = store.of_samples("top_tokens").shape[1]
-    if max(precision_at) > kept:
-        raise OneJumpError(
-            f"precision_at: {max(precision_at)} given, but {store.paths[0]} keeps the {kept} most likely "
-            f"tokens of each sample; accepted is at most {kept}"
-        )
 
 
 def _variation(store: ActivationStore, clusters: Clusters, device: torch.device | str) -> Variation:
@@ -166,59 +106,17 @@ def _variation(store: ActivationStore, clusters: Clusters, device: torch.device 
     return variation
 
 
-class Exits:
-    """Shortcuts with their heads. Low-rank ones are small and kept; an H x H one is read when needed."""
-
-    def __init__(self, head: Head, methods: Mapping[str, ShortcutAt], device: torch.device | str) -> None:
-        self._head, self._methods, self._device = head, methods, device
-        self._kept: dict[tuple[str, int], LowRank] = {}
-        self._heads: dict[tuple[int, ...], ExitHead] = {}
-
-    def at(self, method: str, level: int) -> tuple[Shortcut, ExitHead | None]:
-        """Give a method's shortcut for states of a level, and its exit head where it has one."""
-        shortcut = self._kept.get((method, level)) or self._methods[method](level).to(self._device)
-        if not isinstance(shortcut, LowRank):
-            return shortcut, None
-        self._kept[method, level] = shortcut
-        # One B (and b) for all levels has one exit head for all levels.
-        behind = tuple(t.data_ptr() for t in (shortcut.up, shortcut.bias) if t is not None)
-        if behind not in self._heads:
-            self._heads[behind] = ExitHead(self._head, shortcut.up, shortcut.bias)
-        return shortcut, self._heads[behind]
-
-
-def _predict(
-    states: Tensor, shortcut: Shortcut, exit_head: ExitHead | None, head: Head
-) -> tuple[Tensor, Tensor]:
-    """Logits (n, V) and the predicted last-level states (n, H)."""
-    if exit_head is None:
-        predicted = shortcut(states)
-        return head.logits(predicted), predicted
-    assert isinstance(shortcut, LowRank)
-    reduced = shortcut.reduce(states)
-    predicted = reduced @ shortcut.up
-    return exit_head.logits(reduced), predicted if shortcut.bias is None else predicted + shortcut.bias
-
-
 def _parts(
-    store: ActivationStore, head: Head, top_k: int, device: torch.device | str
-) -> Iterator[tuple[slice, list[Tensor], Tensor, Teacher]]:
-    """Samples in parts whose logits fit into memory: which, states of all levels, of the last, teacher."""
-    top_tokens = torch.from_numpy(store.of_samples("top_tokens")[:, :top_k].astype(np.int64))
-    rows = samples_together(head, device)
+    store: ActivationStore, together: int, device: torch.device | str
+) -> Iterator[tuple[slice, list[Tensor], Tensor]]:
+    """Samples, some at a time: which, their states at each early-exit level, and at the last level."""
     start = 0
     for block in store.blocks(range(store.levels)):
-        for part in range(0, len(block[-1]), rows):
-            *states, last = (torch.from_numpy(level[part : part + rows]).to(device) for level in block)
+        for part in range(0, len(block[-1]), together):
+            *states, last = (torch.from_numpy(level[part : part + together]).to(device) for level in block)
             which = slice(start, start + len(last))
-            yield which, states, last, _teacher(head.logits(last), top_tokens[which].to(device))
+            yield which, states, last
             start = which.stop
-
-
-def _teacher(logits: Tensor, top_tokens: Tensor) -> Teacher:
-    logits -= logits.logsumexp(-1, keepdim=True)
-    probabilities = logits.exp()
-    return Teacher(probabilities, torch.linalg.vecdot(probabilities, logits), top_tokens)
 
 
 def evaluate_method(
@@ -243,21 +141,37 @@ def evaluate_method(
     Parameters
     ----------
     output : Path
-        Table with columns model, corpus, method, level, metric, value, stderr, n, documents.
+        Table with columns model, corpus, method, level, metric, value, stderr, n, documents, as of
+        `evaluate`.
     shards : sequence of Path
         Validation shards.
     head : Path
         Of the model stage.
     method : str
-        A fitted method, or what is made of a selection: ojfa, arbitrary (several), ojfa-normalised (the
-        selected jump with each level's own normalisation statistics), or ojfa-distilled (of distilled jumps,
-        with the one that held-out surprisal chose besides).
+        A shortcut kind that the study fits, or a method that uses one selected jump at all levels: ojfa,
+        ojfa-normalised (with the statistics of each level's own normalisation), ojfa-distilled (with the jump
+        that held-out surprisal selects as a second method), or arbitrary (several jumps that were not
+        selected).
     shortcuts : Path or None
-        The method's folder; for the latter ones that of the method selected from; None for identity.
-    selection : Path
-        For the latter ones.
+        Folder of the kind. For a method that uses a selected jump: folder of the kind that the jump was
+        selected from. None for identity.
+    selection : Path, optional
+        Of the selection stage, for a method that uses a selected jump.
+    arbitrary, random, seed
+        As of `onejump.shortcuts.methods.arbitrary_jumps`, for the method arbitrary.
     documents : Path, optional
-        Table of the stage "document roles", for the standard errors.
+        Table of the stage "document roles", for the standard errors. Without it each sentence counts as a
+        document.
+    precision_at : sequence of int
+        Each k of the metrics precision@k.
+    model, corpus : str
+        Names, for the table.
+    device : str
+
+    Raises
+    ------
+    OneJumpError
+        If the activations keep fewer than max(precision_at) most likely tokens of each sample.
     """
     store = ActivationStore(shards)
     on = pick_device(device)
@@ -280,40 +194,3 @@ def evaluate_method(
         device=on,
     )
     write_table(output, table, model=model, corpus=corpus)
-
-
-def collect(output: Path, tables: Sequence[Path]) -> None:
-    """Put the methods' tables together."""
-    write_table(output, pd.concat([read_table(table) for table in tables], ignore_index=True))
-
-
-def count_parameters(
-    output: Path, folders: Mapping[str, Path], selection: Path, *, model: str, corpus: str
-) -> None:
-    """Numbers that each method keeps at inference.
-
-    Parameters
-    ----------
-    output : Path
-        Table with columns model, corpus, method, shortcuts (how many are kept), numbers,
-        reduction (how many times fewer numbers than the set that the selected jump comes from).
-    folders : mapping of method -> folder
-    selection : Path
-    """
-    chosen = read_json(selection)
-    multi_jump = chosen["computed_from"]["method"]
-    counts = {"identity": (0, 0)}
-    for method, path in folders.items():
-        folder = ShortcutFolder(path)
-        counts[method] = len(folder), folder.numbers()
-    one = ShortcutFolder(folders[multi_jump]).load(chosen["jump"])
-    counts["ojfa"] = 1, one.numbers()
-    if "distilled" in folders:
-        counts["ojfa-distilled"] = 1, ShortcutFolder(folders["distilled"]).load(0).numbers()
-    full = counts[multi_jump][1]
-    rows = [
-        (model, corpus, method, kept, numbers, full / numbers if numbers else float("nan"))
-        for method, (kept, numbers) in counts.items()
-    ]
-    columns = ["model", "corpus", "method", "shortcuts", "numbers", "reduction"]
-    write_table(output, pd.DataFrame(rows, columns=columns))

@@ -8,8 +8,6 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from onejump.study.values import Section
 
-SCORE_METRICS = ("signed-squared-cosine", "cosine", "mse")
-
 
 class Selection(Section):
     """How a jump is selected."""

@@ -15,9 +15,10 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_
 
 from onejump.base.errors import StudyError
 from onejump.base.rank import PAPERS_RANK
+from onejump.base.scores import MSE, SIGNED_SQUARED_COSINE
 from onejump.study.activations import Activations, HeldOut
 from onejump.study.content import from_the_working_folder, unusable_values
-from onejump.study.evaluation import SCORE_METRICS, Evaluation, Selection
+from onejump.study.evaluation import Evaluation, Selection
 from onejump.study.experiments import Experiments
 from onejump.study.figures import Figures
 from onejump.study.file import KeyPath, merge, read_setting, read_study_file
@@ -222,7 +223,7 @@ class Study(Section):
     def distilled_metric(self) -> str:
         """The score that the one distilled jump is chosen by: these predict no state to take mse of."""
         metric = self.selection.metric
-        return SCORE_METRICS[0] if metric == "mse" else metric
+        return SIGNED_SQUARED_COSINE if metric == MSE else metric
 
     def analysed(self) -> tuple[str, ...]:
         """Methods whose jumps are compared between levels."""

@@ -43,7 +43,7 @@ rule confidences:
         **asked_of_the_site(evaluation_cost_of, "confidences"),
     params:
         role=None,
-        code=fingerprint("experiments.early_exit"),
+        code=fingerprint("exits.measuring"),
     message:
         "Confidence of {wildcards.method}, {wildcards.model} on {wildcards.corpus}"
     script:
@@ -66,7 +66,7 @@ use rule confidences as held_out_confidences with:
         f"{PAIR}/benchmarks/early-exit/held-out/{{method}}.tsv"
     params:
         role="thresholds",
-        code=fingerprint("experiments.early_exit"),
+        code=fingerprint("exits.measuring"),
     message:
         "Confidence of {wildcards.method} on documents for thresholds, {wildcards.model} on {wildcards.corpus}"
 

@@ -1,0 +1,54 @@
+"""One method's confidences as arrays: what thresholds are chosen and judged by."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from onejump.base.errors import OneJumpError
+
+Floats = NDArray[np.float64]
+
+
+class Confidences(NamedTuple):
+    """One method's confidences in n samples at L levels."""
+
+    probabilities: Floats
+    """Probability of the predicted token at each level, (n, L)."""
+    hits: NDArray[np.bool_]
+    """Whether the predicted token is the full model's own token, (n, L)."""
+    positions: NDArray[np.int32]
+    """Position of the token in its sentence, (n,)."""
+    documents: NDArray[np.int64]
+    """Document of the sample, (n,)."""
+
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> Confidences:
+        """From a table of `onejump.exits.measuring.confidences`.
+
+        Parameters
+        ----------
+        table : DataFrame
+            Rows of one method.
+
+        Raises
+        ------
+        OneJumpError
+            If a sample lacks a level.
+        """
+        levels, samples = table["level"].nunique(), table["sample"].nunique()
+        if levels * samples != len(table):
+            raise OneJumpError(
+                f"confidences: {len(table)} rows given, {levels * samples} expected (one for each of "
+                f"{samples} samples at each of {levels} levels): delete the table and run snakemake again"
+            )
+        table = table.sort_values(["level", "sample"])
+
+        def matrix(column: str) -> NDArray[Any]:
+            return table[column].to_numpy().reshape(levels, samples).T
+
+        probabilities = matrix("probability").astype(np.float64)
+        return cls(probabilities, matrix("hit"), matrix("position")[:, 0], matrix("document")[:, 0])

@@ -1,0 +1,43 @@
+"""The stage "parameters": how many numbers each method keeps at inference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from onejump.base.files import read_json, write_table
+from onejump.shortcuts.files import ShortcutFolder
+
+
+def count_parameters(
+    output: Path, folders: Mapping[str, Path], selection: Path, *, model: str, corpus: str
+) -> None:
+    """Numbers that each method keeps at inference.
+
+    Parameters
+    ----------
+    output : Path
+        Table with columns model, corpus, method, shortcuts (how many are kept), numbers,
+        reduction (how many times fewer numbers than the set that the selected jump comes from).
+    folders : mapping of method -> folder
+    selection : Path
+    """
+    chosen = read_json(selection)
+    multi_jump = chosen["computed_from"]["method"]
+    counts = {"identity": (0, 0)}
+    for method, path in folders.items():
+        folder = ShortcutFolder(path)
+        counts[method] = len(folder), folder.numbers()
+    one = ShortcutFolder(folders[multi_jump]).load(chosen["jump"])
+    counts["ojfa"] = 1, one.numbers()
+    if "distilled" in folders:
+        counts["ojfa-distilled"] = 1, ShortcutFolder(folders["distilled"]).load(0).numbers()
+    full = counts[multi_jump][1]
+    rows = [
+        (model, corpus, method, kept, numbers, full / numbers if numbers else float("nan"))
+        for method, (kept, numbers) in counts.items()
+    ]
+    columns = ["model", "corpus", "method", "shortcuts", "numbers", "reduction"]
+    write_table(output, pd.DataFrame(rows, columns=columns))

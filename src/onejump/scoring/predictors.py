@@ -1,0 +1,89 @@
+"""Shortcuts with the head behind them: logits, and predicted states, from states of a level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from onejump.models.head import Head
+from onejump.shortcuts.exit_head import ExitHead
+from onejump.shortcuts.methods import ShortcutAt
+from onejump.shortcuts.shortcut import LowRank, Shortcut
+
+
+class Predictor:
+    """A shortcut with the head behind it.
+
+    Parameters
+    ----------
+    shortcut : Shortcut
+    head : Head
+    exit_head : ExitHead, optional
+        Of a low-rank shortcut. Its logits cost V r instead of V H numbers.
+    """
+
+    def __init__(self, shortcut: Shortcut, head: Head, exit_head: ExitHead | None = None) -> None:
+        self._shortcut, self._head, self._exit_head = shortcut, head, exit_head
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Predicted logits (n, V) from states (n, H)."""
+        if self._exit_head is None:
+            return self._head.logits(self._shortcut(states))
+        assert isinstance(self._shortcut, LowRank)
+        return self._exit_head.logits(self._shortcut.reduce(states))
+
+    def logits_and_states(self, states: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Predicted logits (n, V) and predicted last-level states (n, H), from states (n, H).
+
+        There are no predicted states (None) where the shortcut predicts none (`Shortcut.predicts_state`).
+        """
+        if self._exit_head is None:
+            predicted = self._shortcut(states)
+            return self._head.logits(predicted), predicted if self._shortcut.predicts_state else None
+        shortcut = self._shortcut
+        assert isinstance(shortcut, LowRank)
+        reduced = shortcut.reduce(states)
+        logits = self._exit_head.logits(reduced)
+        if not shortcut.predicts_state:
+            return logits, None
+        predicted = reduced @ shortcut.up
+        return logits, predicted if shortcut.bias is None else predicted + shortcut.bias
+
+
+class Predictors:
+    """The predictors of several methods at all levels.
+
+    Low-rank shortcuts are small and are kept; a shortcut of H x H numbers is read each time it is asked for.
+
+    Parameters
+    ----------
+    head : Head
+        On the device.
+    methods : mapping of name -> function of a level that gives its shortcut
+    device : torch.device
+    """
+
+    def __init__(self, head: Head, methods: Mapping[str, ShortcutAt], device: torch.device | str) -> None:
+        self._head, self._methods, self._device = head, methods, device
+        self._kept: dict[tuple[str, int], Predictor] = {}
+        self._exit_heads: dict[tuple[int, ...], ExitHead] = {}
+
+    def at(self, method: str, level: int) -> Predictor:
+        """The predictor of a method for states of a level."""
+        if (method, level) in self._kept:
+            return self._kept[method, level]
+        shortcut = self._methods[method](level).to(self._device)
+        if not isinstance(shortcut, LowRank):
+            return Predictor(shortcut, self._head)
+        predictor = Predictor(shortcut, self._head, self._exit_head(shortcut))
+        self._kept[method, level] = predictor
+        return predictor
+
+    def _exit_head(self, shortcut: LowRank) -> ExitHead:
+        # One B (and b) for all levels has one exit head for all levels.
+        key = tuple(tensor.data_ptr() for tensor in (shortcut.up, shortcut.bias) if tensor is not None)
+        if key not in self._exit_heads:
+            self._exit_heads[key] = ExitHead(self._head, shortcut.up, shortcut.bias)
+        return self._exit_heads[key]

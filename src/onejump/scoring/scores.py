@@ -1,0 +1,214 @@
+"""The stage "scores": how good every jump is at every level, on training samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from onejump.base.device import pick_device
+from onejump.base.errors import OneJumpError
+from onejump.base.files import write_table
+from onejump.base.scores import MSE, OF_STATES, SURPRISAL
+from onejump.data.document_roles import STOPPING
+from onejump.data.held_out import samples_with_role, some_of
+from onejump.data.store import ActivationStore
+from onejump.models.head import Head
+from onejump.scoring.top_tokens import top_tokens_of
+from onejump.shortcuts.exit_head import ExitHead
+from onejump.shortcuts.files import ShortcutFolder
+from onejump.shortcuts.shortcut import LowRank
+
+# Held-out samples that surprisals are averaged over: enough to tell jumps apart, as all get the same samples.
+_SURPRISAL_SAMPLES = 256
+# Samples of one samples x vocabulary matrix: it stays in a CPU's caches.
+_TOGETHER = 64
+
+
+class JumpScorer:
+    """Scores of M low-rank jumps on states, without making one prediction.
+
+    A prediction is z Q with z = h M_m + c_m (normalisation folded in) and Q of orthonormal rows, so with the
+    target y, <z Q, y> = z (Q y) and |z Q| = |z|. All z are one product of the states with the M folded
+    matrices side by side.
+
+    Parameters
+    ----------
+    jumps : sequence of LowRank
+        Of one kind and rank.
+    device : torch.device
+    """
+
+    def __init__(self, jumps: Sequence[LowRank], device: torch.device | str = "cpu") -> None:
+        folded = [jump.folded() for jump in jumps]
+        self.jumps, self.rank = len(jumps), len(folded[0][1])
+        self._prepare = jumps[0].prepare
+        # Rank first, jump second, sample last: sums over the rank are then sums of whole planes.
+        self._down = _planes([matrix.T for matrix, _, _ in folded]).float().to(device)
+        self._offset = _planes([offset[:, None] for _, offset, _ in folded]).float().to(device)
+        self._up = _planes([rows for _, _, rows in folded]).float().to(device)
+
+    def targets(self, last: Tensor) -> tuple[Tensor, Tensor]:
+        """Q y of each jump, and |y|^2, for last-level states (n, H): shared by all levels."""
+        return (self._up @ last.T).view(self.rank, self.jumps, -1), last.square().sum(-1)
+
+    def scores(self, states: Tensor, targets: tuple[Tensor, Tensor]) -> Tensor:
+        """Scores summed over samples.
+
+        Parameters
+        ----------
+        states : Tensor of shape (n, H)
+            Of one level.
+        targets : tuple
+            Of the same samples.
+
+        Returns
+        -------
+        Tensor of shape (len(OF_STATES), M), float64
+            sgn(C) C^2, C, and |z Q - y|^2 / H. A prediction of length zero has cosine zero.
+        """
+        lifted, squared_length = targets
+        reduced = torch.addmm(self._offset, self._down, self._prepare(states).T).view_as(lifted)
+        products = (reduced * lifted).sum(0)
+        squares = reduced.square_().sum(0)
+        cosine = products * (squares * squared_length).clamp_min_(torch.finfo(squares.dtype).tiny).rsqrt_()
+        errors = (squares - 2 * products + squared_length) / states.shape[1]
+        return torch.stack([t.sum(-1, dtype=torch.float64) for t in (cosine * cosine.abs(), cosine, errors)])
+
+
+def _planes(of_jumps: Sequence[Tensor]) -> Tensor:
+    """(r, width) of each of M jumps -> (r M, width), the rank being the slow index."""
+    return torch.stack(list(of_jumps), 1).flatten(0, 1)
+
+
+@torch.inference_mode()
+def score_matrix(
+    store: ActivationStore, jumps: Sequence[LowRank], device: torch.device | str = "cpu"
+) -> Tensor:
+    """Scores of every jump on every level, summed over samples; each activation is read once.
+
+    Returns
+    -------
+    Tensor of shape (len(OF_STATES), M, L), float64
+        D_m of OJFA is the sum over levels of the first.
+    """
+    scorer = JumpScorer(jumps, device)
+    sources = store.levels - 1
+    totals = torch.zeros(len(OF_STATES), len(jumps), sources, dtype=torch.float64)
+    with tqdm(total=store.samples, unit="sample", disable=None) as progress:
+        for *states, last in store.blocks(range(store.levels)):
+            targets = scorer.targets(torch.from_numpy(last).to(device))
+            for level in range(sources):
+                at_level = torch.from_numpy(states[level]).to(device)
+                totals[:, :, level] += scorer.scores(at_level, targets).cpu()
+            progress.update(len(last))
+    return totals
+
+
+@torch.inference_mode()
+def logits_of_jumps(
+    store: ActivationStore, head: Head, jumps: Sequence[LowRank], rows: Tensor
+) -> Iterator[tuple[int, int, slice, Tensor]]:
+    """Logits behind every jump at every level, of some samples.
+
+    Parameters
+    ----------
+    store : ActivationStore
+    head : Head
+        Where it lies, this is computed.
+    jumps : sequence of LowRank
+    rows : Tensor of shape (n,), int64
+        Samples, rising.
+
+    Yields
+    ------
+    jump, level, part of the rows, logits (samples of the part, V)
+    """
+    device = head.gain.device
+    exit_heads = [ExitHead(head, jump.to(device).up, jump.bias) for jump in jumps]
+    kept = np.zeros(store.samples, dtype=bool)
+    kept[rows.numpy()] = True
+    for level in tqdm(range(store.levels - 1), unit="level", disable=None):
+        for part, states in store.parts(level, _TOGETHER, kept):
+            of_part = torch.from_numpy(states).to(device)
+            for number, (jump, exit_head) in enumerate(zip(jumps, exit_heads, strict=True)):
+                yield number, level, part, exit_head.logits(jump.reduce(of_part))
+
+
+def surprisal_matrix(store: ActivationStore, head: Head, jumps: Sequence[LowRank], rows: Tensor) -> Tensor:
+    """Surprisal of the teacher's first choice behind every jump at every level, summed over some samples.
+
+    Parameters
+    ----------
+    store : ActivationStore
+    head : Head
+        Where it lies, this is computed.
+    jumps : sequence of LowRank
+    rows : Tensor of shape (n,), int64
+        Samples.
+
+    Returns
+    -------
+    Tensor of shape (M, L), float64
+    """
+    first = top_tokens_of(store)[rows].to(head.gain.device)
+    totals = torch.zeros(len(jumps), store.levels - 1, dtype=torch.float64)
+    for jump, level, part, logits in logits_of_jumps(store, head, jumps, rows):
+        surprisal = logits.logsumexp(-1) - logits.gather(1, first[part])[:, 0]
+        totals[jump, level] += float(surprisal.sum(dtype=torch.float64))
+    return totals
+
+
+def score_jumps(
+    output: Path,
+    shards: Sequence[Path],
+    shortcuts: Path,
+    *,
+    model: str,
+    corpus: str,
+    head: Path | None = None,
+    documents: Path | None = None,
+    device: str = "auto",
+) -> None:
+    """The stage's first half: the score matrices of a method's jumps on the training shards.
+
+    Of jumps that predict no state in its own length (`Shortcut.predicts_state`), there is no mse.
+
+    Parameters
+    ----------
+    output : Path
+        Table with columns model, corpus, metric, jump, level, score (mean over samples), n (samples).
+    shards : sequence of Path
+        Training shards.
+    shortcuts : Path
+        Folder of a low-rank method.
+    head, documents : Path, optional
+        Of the model stage, and table of the stage "document roles": of distilled jumps, the surprisal on the
+        documents that say when to stop is a score too.
+    """
+    store = ActivationStore(shards)
+    jumps = ShortcutFolder(shortcuts).low_rank()
+    if len(jumps) != store.levels - 1:
+        raise OneJumpError(f"{shortcuts}: {store.levels - 1} low-rank jumps expected, {len(jumps)} found")
+    on = pick_device(device)
+    scores = {
+        metric: (of_metric, store.samples)
+        for metric, of_metric in zip(OF_STATES, score_matrix(store, jumps, on), strict=True)
+        if metric != MSE or jumps[0].predicts_state
+    }
+    if head is not None and documents is not None:
+        unseen = some_of(samples_with_role(store, documents, STOPPING).nonzero()[:, 0], _SURPRISAL_SAMPLES)
+        scores[SURPRISAL] = surprisal_matrix(store, Head.load(head).to(on), jumps, unseen), len(unseen)
+    rows = [
+        (model, corpus, metric, jump, level, float(of_metric[jump, level]) / samples, samples)
+        for metric, (of_metric, samples) in scores.items()
+        for jump in range(of_metric.shape[0])
+        for level in range(of_metric.shape[1])
+    ]
+    columns = ["model", "corpus", "metric", "jump", "level", "score", "n"]
+    write_table(output, pd.DataFrame(rows, columns=columns))

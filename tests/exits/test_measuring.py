@@ -1,0 +1,103 @@
+"""Confidences against the head in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from onejump.data.store import ActivationStore
+from onejump.exits.measuring import confidences
+from onejump.models.head import Head
+from onejump.models.logit_parts import LOGITS_TOGETHER
+from onejump.scoring.evaluation import evaluate
+from onejump.shortcuts.kinds.distilled import Distilled
+from onejump.shortcuts.kinds.identity import Identity
+from onejump.shortcuts.kinds.jtc import JTC
+from onejump.shortcuts.kinds.n_njtc import NNJTC
+from onejump.shortcuts.shortcut import Shortcut
+
+MakeStore = Callable[..., ActivationStore]
+MakeHead = Callable[..., Head]
+Data = Callable[..., np.ndarray]
+H, V, LEVELS, SAMPLES = 8, 40, 4, 150
+
+
+def some_shortcuts(kind: str) -> list[Shortcut]:
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    def one() -> Shortcut:
+        if kind == "identity":
+            return Identity()
+        if kind == "jtc":
+            return JTC(torch.eye(H) + 0.1 * normal(H, H))
+        if kind == "n-njtc":
+            return NNJTC(
+                normal(H, 3), normal(3, H), normal(H), normal(H), normal(H), normal(H).square() + 0.1
+            )
+        return Distilled(normal(H, 3), normal(3), normal(3, H), normal(H), "rms", 1e-5)
+
+    return [one() for _ in range(LEVELS)]
+
+
+def softmax_by_hand(head: Head, states: torch.Tensor) -> np.ndarray:
+    logits = head.double().logits(states).numpy()
+    head.float()
+    exponentials = np.exp(logits - logits.max(1, keepdims=True))
+    return exponentials / exponentials.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("part", [2**22, 7 * V])
+@pytest.mark.parametrize("kind", ["identity", "jtc", "n-njtc", "distilled"])
+@pytest.mark.parametrize("norm", ["rms", "layer"])
+def test_confidences_are_those_of_the_head(
+    kind: str,
+    norm: str,
+    part: int,
+    make_head: MakeHead,
+    make_store: MakeStore,
+    levels_of_data: Data,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(LOGITS_TOGETHER, "cpu", part)
+    head = make_head(H, V, norm, bias=True, softcap=5.0)
+    store = make_store(levels_of_data(LEVELS + 1, SAMPLES, H), sizes=[80, 70], head=head)
+    shortcuts = some_shortcuts(kind)
+    chosen = torch.from_numpy(np.random.default_rng(0).random(SAMPLES) < 0.4)
+    for samples in (None, chosen):
+        table = confidences(store, head, {"m": shortcuts.__getitem__}, samples=samples)
+        rows = np.arange(SAMPLES) if samples is None else samples.numpy().nonzero()[0]
+        teacher = softmax_by_hand(head, torch.from_numpy(store.level(LEVELS)).double()).argmax(1)[rows]
+        assert list(table) == ["method", "sample", "document", "position", "level", "probability", "hit"]
+        kinds = table.dtypes.astype(str).drop("method").tolist()
+        assert kinds == ["int32", "int64", "int32", "int16", "float32", "bool"]
+        assert len(table) == LEVELS * len(rows)
+        for level in range(LEVELS):
+            found = table[table["level"] == level]
+            states = torch.from_numpy(store.level(level)[rows]).double()
+            with torch.no_grad():
+                probabilities = softmax_by_hand(head, shortcuts[level].double()(states))
+            shortcuts[level].float()
+            np.testing.assert_array_equal(found["sample"], rows)
+            np.testing.assert_array_equal(found["position"], store.of_samples("position")[rows])
+            np.testing.assert_allclose(found["probability"], probabilities.max(1), rtol=1e-4)
+            np.testing.assert_array_equal(found["hit"], probabilities.argmax(1) == teacher)
+
+
+def test_hits_are_precision_at_1_of_the_evaluation(
+    make_head: MakeHead, make_store: MakeStore, levels_of_data: Data
+) -> None:
+    head = make_head(H, V)
+    store = make_store(levels_of_data(LEVELS + 1, SAMPLES, H), head=head)
+    methods = {kind: some_shortcuts(kind).__getitem__ for kind in ("identity", "jtc", "distilled")}
+    table = confidences(store, head, methods)
+    measured = evaluate(store, head, methods, precision_at=(1,))
+    measured = measured[measured["metric"] == "precision@1"].set_index(["method", "level"])["value"]
+    hits = table.groupby(["method", "level"])["hit"].mean()
+    pd.testing.assert_series_equal(hits, measured.sort_index(), check_names=False, check_index_type=False)
