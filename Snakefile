@@ -48,7 +48,7 @@ rule all:
     default_target: True
     input:
         pairs(*sorted(TABLES)),
-        pairs(*(name for figure in DRAWN for name in figure_files(figure))),
+        pairs(*(name for figure in DRAWN for name in figure_files(figure).values())),
 
 
 onstart:

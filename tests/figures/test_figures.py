@@ -181,7 +181,7 @@ def _texts(svg: Path) -> str:
 
 def _draw(figure: str, folder: Path, inputs: dict[str, Path], **options: Any) -> tuple[Path, Path]:
     svg, png = folder / f"{figure}.svg", folder / f"{figure}.png"
-    draw(figure, [svg, png], **inputs, options=_options(figure) | options)
+    draw(figure, svg, png, **inputs, options=_options(figure) | options)
     return svg, png
 
 
@@ -440,18 +440,18 @@ def test_errors_say_what_was_given_and_leave_the_old_files(full: dict[str, Path]
     with pytest.raises(OneJumpError, match="'precision@7' given, but the evaluation holds precision@1"):
         _draw("methods", tmp_path, full, metrics=["precision@7"])
     with pytest.raises(OneJumpError, match="figure 'pie' given"):
-        draw("pie", [tmp_path / "pie.svg"], options={})
+        draw("pie", svg, png, options={})
     with pytest.raises(OneJumpError, match="figure methods: the input 'evaluation' is needed"):
-        draw("methods", [tmp_path / "methods.svg"], options=_options("methods"))
+        draw("methods", svg, png, options=_options("methods"))
     with pytest.raises(OneJumpError, match="figure ranks: the options metrics given, needed are none"):
-        draw("ranks", [tmp_path / "ranks.svg"], **full, options={"metrics": ["r2"]})
+        draw("ranks", svg, png, **full, options={"metrics": ["r2"]})
     with pytest.raises(OneJumpError, match="figure methods: the options none given, needed are metrics"):
-        draw("methods", [tmp_path / "methods.svg"], **full, options={})
+        draw("methods", svg, png, **full, options={})
     with pytest.raises(OneJumpError, match="figure ranks: a csv is asked for, but the figure has no table"):
-        draw("ranks", [tmp_path / "ranks.csv"], **full, options={})
+        draw("ranks", svg, png, csv=tmp_path / "ranks.csv", **full, options={})
     # A failure at the second file leaves the first as it was.
     with pytest.raises(ValueError, match="nonsense"):
-        draw("parameters", [svg, tmp_path / "x.nonsense"], **full, options={})
+        draw("parameters", svg, tmp_path / "x.nonsense", **full, options={})
     assert (svg.read_bytes(), png.read_bytes()) == old
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.png", "scores.svg"]
 

@@ -45,22 +45,22 @@ TABLES = {
 
 
 def figure_files(figure):
-    """Names of the files that a figure leaves."""
-    suffixes = ["svg", "png", *(["csv"] if figure in FIGURES_WITH_CSV else [])]
-    return [f"figures/{figure}.{suffix}" for suffix in suffixes]
+    """Names of the files that a figure leaves, by their kind."""
+    kinds = ["svg", "png", *(["csv"] if figure in FIGURES_WITH_CSV else [])]
+    return {kind: f"figures/{figure}.{kind}" for kind in kinds}
 
 
 def figure_outputs(figure):
     """The files of a figure. The report shows the SVG; it sorts figures by their labels, hence the number."""
-    drawn, *others = (f"{PAIR}/{name}" for name in figure_files(figure))
+    outputs = {kind: f"{PAIR}/{name}" for kind, name in figure_files(figure).items()}
     shown = report(
-        drawn,
+        outputs["svg"],
         caption=f"../report/{figure}.rst",
         category="{model}",
         subcategory="{corpus}",
         labels={"figure": f"{list(TABLES_OF_FIGURES).index(figure) + 1:02d} {figure}"},
     )
-    return [shown, *others]
+    return outputs | {"svg": shown}
 
 
 def figure_options(figure):
@@ -79,7 +79,7 @@ for figure, tables in TABLES_OF_FIGURES.items():
         input:
             **{table: TABLE_FILES[table] for table in tables},
         output:
-            figure_outputs(figure),
+            **figure_outputs(figure),
         log:
             f"{PAIR}/logs/figures/{figure}.log",
         localrule: True

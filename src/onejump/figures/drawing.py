@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -11,6 +11,8 @@ from types import ModuleType
 from typing import Any
 
 import matplotlib.style
+import pandas as pd
+from matplotlib.figure import Figure
 
 from onejump.base.by_name import module_named
 from onejump.base.errors import OneJumpError
@@ -18,20 +20,23 @@ from onejump.base.files import replacing
 from onejump.figures.inputs import Inputs
 
 
-def draw(figure: str, outputs: Sequence[Path], *, options: Mapping[str, Any], **inputs: Path) -> None:
-    """The stage: draw one figure into all outputs, or into none.
+def draw(
+    figure: str, svg: Path, png: Path, *, options: Mapping[str, Any], csv: Path | None = None, **tables: Path
+) -> None:
+    """The stage: draw one figure into all its files, or into none.
 
     Parameters
     ----------
     figure : str
         The name of a module in `onejump.figures.drawn`. Its function `draw` makes the figure.
-    outputs : sequence of Path
-        Files to write, the format chosen by the suffix: .svg, .png, and .csv for the table of a figure whose
-        module has a function `table`.
+    svg, png : Path
+        Files to write.
     options : mapping
-        The study's options of the figure: the keyword arguments of its functions.
-    **inputs : Path
-        The files that it is drawn from, by name: the docstring of its `draw` says which.
+        What the study says of the figure: the keyword arguments of the module's functions.
+    csv : Path, optional
+        File to write the figure's table to. The module's function `table` makes it.
+    **tables : Path
+        The files that the figure is drawn from, by name. The docstring of its `draw` says which.
 
     Raises
     ------
@@ -40,19 +45,18 @@ def draw(figure: str, outputs: Sequence[Path], *, options: Mapping[str, Any], **
         metric was not evaluated or a method has no look.
     """
     module = module_named("figures.drawn", figure, what="figure")
-    given = Inputs(figure, inputs)
+    inputs = Inputs(figure, tables)
     style = files("onejump.figures") / "onejump.mplstyle"
     # After a reset, so that a reader's own matplotlibrc does not change the figures.
     with as_file(style) as style_file, matplotlib.style.context(style_file, after_reset=True):
-        drawn = _function(module, "draw", figure, options)(given, **options)
+        drawn: Figure = _function(module, "draw", figure, options)(inputs, **options)
         with ExitStack() as stack:
-            for fresh in [stack.enter_context(replacing(output)) for output in outputs]:
-                if fresh.suffix == ".csv":
-                    table = _function(module, "table", figure, options)(given, **options)
-                    table.to_csv(fresh, index=False)
-                    continue
-                undated = {"Date": None} if fresh.suffix == ".svg" else None
-                drawn.savefig(fresh, metadata=undated)
+            # Without a date, the same figure is the same file.
+            drawn.savefig(stack.enter_context(replacing(svg)), metadata={"Date": None})
+            drawn.savefig(stack.enter_context(replacing(png)))
+            if csv is not None:
+                table: pd.DataFrame = _function(module, "table", figure, options)(inputs, **options)
+                table.to_csv(stack.enter_context(replacing(csv)), index=False)
 
 
 def _function(module: ModuleType, name: str, figure: str, options: Mapping[str, Any]) -> Callable[..., Any]:
