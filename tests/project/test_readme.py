@@ -1,4 +1,4 @@
-"""What README and docs print runs as printed, against results of the shape that the default study leaves."""
+"""The code in README and docs runs as printed, on results of the shape that the default study leaves."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
 from projects import ROOT
 
-from onejump.base.files import write_json
+from onejump.base.files import write_json, write_table
 from onejump.data.store import ActivationStore
 from onejump.models.head import Head
 from onejump.shortcuts.files import save_shortcuts
@@ -45,6 +46,10 @@ def results(
     write_json(model / "model.json", {"blocks": LEVELS, "hidden": H})
     head.save(model / "head.safetensors")
     (pair / "activations").mkdir(parents=True)
+    measured = [("one-jump", level, "precision@1", 0.5) for level in range(LEVELS)]
+    write_table(
+        pair / "evaluation.parquet", pd.DataFrame(measured, columns=["method", "level", "metric", "value"])
+    )
     shutil.copytree(store.paths[0], pair / "activations" / "validation-0.zarr")
     jump = OneJump(
         torch.randn(H, RANK),
@@ -73,9 +78,13 @@ def test_python_runs_as_printed(page: Path, results: Path, capsys: pytest.Captur
         assert torch.equal(names["tokens"], expected)  # type: ignore[arg-type]
 
 
-def test_readme_has_snippets_and_its_study_is_valid() -> None:
+def test_readme_has_snippets() -> None:
     assert blocks(PAGES[0], "python")
-    (study,) = [parse_study(yaml.safe_load(block)) for block in blocks(PAGES[0], "yaml")]
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "guide.md"], ids=lambda page: page.name)
+def test_the_smallest_study_is_valid(page: Path) -> None:
+    (study,) = [parse_study(yaml.safe_load(block)) for block in blocks(page, "yaml")]
     assert study.study == "mine"
     assert study.shortcuts.methods() == ("identity", "n-njtc")
 

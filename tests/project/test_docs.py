@@ -1,0 +1,50 @@
+"""The site of docs/: what it is written from, and words that must not come back."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from projects import ROOT
+
+from onejump.study.study import study_schema
+
+
+def keys_of(schema: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Every key of every section of a schema, and what the schema says of it."""
+    for section in (schema, *schema["$defs"].values()):
+        for key, field in section.get("properties", {}).items():
+            yield key, " ".join(field.get("description", "").split())
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    spec = importlib.util.spec_from_file_location("study_keys", ROOT / "docs" / "study_keys.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    written: str = module.study_keys()
+    return written
+
+
+def test_the_page_of_a_study_has_every_key_and_what_it_means(page: str) -> None:
+    for key, description in keys_of(study_schema()):
+        assert f"`{key}` (" in page or f"{key}`\n" in page or f"{key}.<name>`\n" in page, key
+        assert description in page, key
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "### `corpora.<name>`\n",
+        "`seed` (whole number at least 0; default `0`)\n: ",
+        "`study` (text; required)\n: ",
+        "`metric` (`signed-squared-cosine` or `cosine` or `mse`; default `signed-squared-cosine`)\n: ",
+        "`targets` (list of number above 0 and at most 1; default `[0.95, 0.9]`)\n: ",
+    ],
+)
+def test_the_page_of_a_study_says_types_and_defaults(page: str, line: str) -> None:
+    assert line.lstrip("#") in page
