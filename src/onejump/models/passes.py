@@ -26,6 +26,9 @@ from onejump.models.norms import TOLERANCE
 from onejump.models.seen import given_to, state_of
 from onejump.models.transformer import Transformer
 
+# More than rounding makes of a model's logits, in units of their spread, in any precision.
+_MOST_ROUNDING = 0.3
+
 
 class _Passing(threading.local):
     """What goes into and comes out of the pass that a thread runs."""
@@ -211,7 +214,13 @@ class PartialPasses:
         except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
             raise self._refusal(error) from error
         # Passes of few tokens round otherwise than one of many, in the model's own decoding too.
-        tolerance = max(TOLERANCE[self.model.dtype], 3 * _distance(own, whole))
+        rounding = _distance(own, whole)
+        tolerance = max(TOLERANCE[self.model.dtype], 3 * rounding)
+        if not rounding <= _MOST_ROUNDING:
+            raise ModelError(
+                f"{self._name}: it does not run in parts: with a key/value cache of transformers it does not "
+                f"give the logits that it gives without (off by {rounding:.3g} of their spread)"
+            )
         off = _distance(torch.cat(logits, 1), whole)
         if not off <= tolerance:
             raise ModelError(
