@@ -94,7 +94,8 @@ def extract(folder: Path, shards: list[Path]) -> None:
 
 
 def extract_part(folder: Path, shards: list[Path]) -> None:
-    from onejump.experiments.sub_modules import Part, extract
+    from onejump.experiments.sub_module_activations import extract
+    from onejump.models.parts import Part
 
     transformer, prompts = model_and_prompts(shards)
     # Inputs and outputs: twice the levels of an extraction, so half the tokens a batch.
@@ -102,7 +103,7 @@ def extract_part(folder: Path, shards: list[Path]) -> None:
 
 
 def fit_part(folder: Path, shards: list[Path]) -> None:
-    from onejump.experiments.sub_modules import fit_part
+    from onejump.experiments.sub_module_maps import fit_part
 
     # 15 maps, from levels standing for inputs to levels standing for outputs.
     fit_part(folder / "attention", shards, part="attention")

@@ -18,20 +18,15 @@ from torch import nn
 from onejump.base.errors import ActivationError, ModelError, OneJumpError
 from onejump.base.files import read_json, read_table, write_json, write_table
 from onejump.data.store import ActivationStore
-from onejump.experiments.sub_modules import (
-    Part,
-    Pass,
-    check_parts,
-    evaluate,
-    evaluate_parts,
-    extract,
-    extract_parts,
-    fit_part,
-)
+from onejump.experiments.sub_module_activations import extract, extract_part
+from onejump.experiments.sub_module_maps import fit_part
+from onejump.experiments.sub_modules import evaluate_part, evaluate_parts
 from onejump.models.anatomy import PARTS, find_parts
 from onejump.models.loading import load_model, load_tokenizer
 from onejump.models.logit_parts import LOGITS_TOGETHER
+from onejump.models.parts import Part, check_parts
 from onejump.models.prompts import Prompt, make_prompts, pad, sample_positions
+from onejump.models.resumable_pass import ResumablePass
 from onejump.models.source_files import model_digest
 from onejump.models.transformer import Transformer
 from onejump.shortcuts.files import ShortcutFolder, save_shortcuts
@@ -297,7 +292,7 @@ def test_a_replaced_part_is_that_of_a_swapped_model(family: str, part: str) -> N
     transformer = Transformer(model)
     replaceable, prompts = Part(transformer, part), some_prompts()
     maps = random_maps(len(replaceable.modules))
-    table = evaluate(
+    table = evaluate_part(
         replaceable, maps, transformer, prompts, [0, 2], precision_at=(1, 5), batch_tokens=40
     )  # batches of sequences of several lengths
     assert set(table["part"]) == {part}
@@ -337,7 +332,7 @@ def test_a_part_that_is_linear_loses_nothing(family: str, part: str, tmp_path: P
     if part != "norms":  # of the first norm's inputs, whole directions may not occur
         for shortcut, module in zip(maps, of_model.modules, strict=True):
             torch.testing.assert_close(shortcut.matrix, module.matrix, rtol=1e-2, atol=1e-2)
-    table = evaluate(of_model, maps, transformer, some_prompts(), [0, 1, 2], precision_at=(1,))
+    table = evaluate_part(of_model, maps, transformer, some_prompts(), [0, 1, 2], precision_at=(1,))
     for level in range(3):
         found = table[table["level"] == level].set_index("metric")["value"]
         assert found["precision@1"] == 1
@@ -367,7 +362,7 @@ def test_padding_and_batches_do_not_matter() -> None:
         part = Part(transformer, name)
         maps = random_maps(len(part.modules))
         alone, together = (
-            evaluate(part, maps, transformer, some_prompts(), [0, 1, 2], batch_tokens=size)
+            evaluate_part(part, maps, transformer, some_prompts(), [0, 1, 2], batch_tokens=size)
             for size in (1, 10000)
         )
         pd.testing.assert_frame_equal(alone, together, rtol=1e-4)
@@ -377,15 +372,17 @@ def test_many_small_parts_of_a_batch_give_the_same(monkeypatch: pytest.MonkeyPat
     transformer = Transformer(tiny("gpt2"))
     part = Part(transformer, "feed-forward")
     maps = random_maps(3)
-    whole = evaluate(part, maps, transformer, some_prompts(), [0, 1])
+    whole = evaluate_part(part, maps, transformer, some_prompts(), [0, 1])
     monkeypatch.setitem(LOGITS_TOGETHER, "cpu", 200)  # two samples at a time
-    pd.testing.assert_frame_equal(evaluate(part, maps, transformer, some_prompts(), [0, 1]), whole, rtol=1e-5)
+    pd.testing.assert_frame_equal(
+        evaluate_part(part, maps, transformer, some_prompts(), [0, 1]), whole, rtol=1e-5
+    )
 
 
 def test_what_is_replaced_comes_back() -> None:
     transformer = Transformer(tiny("llama"))
     part = Part(transformer, "attention")
-    run = Pass(transformer, torch.tensor([[1, 2, 3]]), [1])
+    run = ResumablePass(transformer, torch.tensor([[1, 2, 3]]), [1])
     with part.replaced(random_maps(3)):
         assert "forward" in part.modules[0].__dict__
         assert not torch.allclose(run.finish(1, run.states[1]), run.last)
@@ -404,7 +401,7 @@ def test_what_is_replaced_comes_back() -> None:
 def test_a_pass_keeps_the_levels_that_it_is_asked_for() -> None:
     transformer = Transformer(tiny("gpt2"))
     tokens, every = torch.tensor([[5, 6, 7, 8]]), torch.arange(4)
-    run = Pass(transformer, tokens, [0, 2])
+    run = ResumablePass(transformer, tokens, [0, 2])
     states = transformer.states(tokens, torch.zeros_like(every), every)
     assert list(run.states) == [0, 2]
     for level in (0, 2):
@@ -427,7 +424,7 @@ def test_samples_that_overflow_are_missed_and_leave_no_surprisal() -> None:
     share = float((states[2, :, 0] > 0).float().mean())
     assert 0 < share < 1
     maps = [Identity(), Identity(), Overflowing()]
-    table = evaluate(part, maps, transformer, prompts, [2], precision_at=(97,))
+    table = evaluate_part(part, maps, transformer, prompts, [2], precision_at=(97,))
     found = table.set_index("metric")["value"]
     assert found["overflow"] == pytest.approx(share)
     assert found["precision@97"] == pytest.approx(1 - share)  # of 97 tokens, any is right
@@ -446,7 +443,9 @@ def test_half_precision_and_spread_models(tmp_path: Path) -> None:
     check_parts(half)
     for name in PARTS:
         maps = random_maps(6 if name == "norms" else 3)
-        tables = [evaluate(Part(t, name), maps, t, some_prompts(), [0, 2]) for t in (whole, spread, half)]
+        tables = [
+            evaluate_part(Part(t, name), maps, t, some_prompts(), [0, 2]) for t in (whole, spread, half)
+        ]
         pd.testing.assert_frame_equal(tables[1], tables[0])
         surprisal = [table[table["metric"] == "surprisal"]["value"].to_numpy() for table in tables]
         np.testing.assert_allclose(surprisal[2], surprisal[0], rtol=0.2)
@@ -484,7 +483,7 @@ def test_the_stages(study: dict[str, Any], tiny_model_folder: Path, tmp_path: Pa
     for part in PARTS:
         shards = [tmp_path / f"{part}-{shard}.zarr" for shard in range(2)]
         for shard, path in enumerate(shards):
-            extract_parts(path, split="training", shard=shard, shards=2, part=part, **study)
+            extract_part(path, split="training", shard=shard, shards=2, part=part, **study)
         store = ActivationStore(shards)
         assert sorted(store.of_samples("sentence").tolist()) == list(range(100, 160))
         maps[part] = tmp_path / part
@@ -512,7 +511,7 @@ def test_the_stages(study: dict[str, Any], tiny_model_folder: Path, tmp_path: Pa
         of_model, folder = Part(transformer, part), ShortcutFolder(path)
         fitted = [folder.load(module) for module in range(len(folder))]
         of_sentences = dict(zip(chosen["sentence_id"], chosen["document"], strict=True))
-        again = evaluate(
+        again = evaluate_part(
             of_model, fitted, transformer, prompts, [0, 3], documents=of_sentences, precision_at=[1, 5]
         )
         found = table[table["part"] == part].drop(columns=["model", "corpus"]).reset_index(drop=True)
@@ -524,7 +523,7 @@ def test_the_weights_may_lie_elsewhere(
 ) -> None:
     write_json(study["model"], read_json(study["model"]) | {"source": "a-name-on-the-hub"})
     split: dict[str, Any] = {"split": "training", "shard": 0, "shards": 6, "part": "attention"}
-    extract_parts(tmp_path / "s.zarr", weights=tiny_model_folder, **split, **study)
+    extract_part(tmp_path / "s.zarr", weights=tiny_model_folder, **split, **study)
     assert ActivationStore([tmp_path / "s.zarr"], complete=False).samples == 10
 
 

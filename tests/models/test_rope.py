@@ -14,8 +14,9 @@ from test_transformer import GROUPED
 
 from onejump.base.errors import ModelError
 from onejump.data.store import ActivationStore
-from onejump.experiments.sub_modules import Part, evaluate
+from onejump.experiments.sub_modules import evaluate_part
 from onejump.models.activations import extract
+from onejump.models.parts import Part
 from onejump.models.prompts import Prompt, batches, pad
 from onejump.models.rope import original_context
 from onejump.models.transformer import Transformer
@@ -114,7 +115,7 @@ def test_extraction_and_parts_run_long_prompts_alone(name: str, tmp_path: Path) 
     np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-4)
     maps = [JTC(0.1 * torch.eye(32)) for _ in range(3)]
     part = Part(transformer, "feed-forward")
-    tables = [evaluate(part, maps, transformer, prompts, [1], batch_tokens=n) for n in (1, 1000)]
+    tables = [evaluate_part(part, maps, transformer, prompts, [1], batch_tokens=n) for n in (1, 1000)]
     np.testing.assert_allclose(tables[0]["value"], tables[1]["value"], rtol=1e-3, atol=1e-5)
 
 

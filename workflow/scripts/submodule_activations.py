@@ -3,10 +3,10 @@ from onejump.base.job import job
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.experiments.sub_modules import extract_parts
+    from onejump.experiments.sub_module_activations import extract_part
 
     weights = snakemake.input.get("weights")
-    extract_parts(
+    extract_part(
         Path(snakemake.output[0]),
         model=Path(snakemake.input.description),
         corpus=Path(snakemake.input.corpus),

@@ -3,7 +3,7 @@ from onejump.base.job import job
 with job(snakemake):
     from pathlib import Path
 
-    from onejump.experiments.sub_modules import fit_part
+    from onejump.experiments.sub_module_maps import fit_part
 
     fit_part(
         Path(snakemake.output[0]),

@@ -23,7 +23,7 @@ rule submodule_activations:
         options=STUDY.activations.model_dump(exclude={"shard_sentences"}),
         shards=lambda w: shard_count(w.corpus, "training"),
         seed=STUDY.seed,
-        code=fingerprint("experiments.sub_modules"),
+        code=fingerprint("experiments.sub_module_activations"),
     message:
         "Inputs and outputs of {wildcards.part}, {wildcards.model} on {wildcards.corpus}: shard {wildcards.shard}"
     script:
@@ -49,7 +49,7 @@ rule submodule_maps:
     resources:
         **asked_of_the_site(submodule_maps_cost_of, "submodule-maps"),
     params:
-        code=fingerprint("experiments.sub_modules"),
+        code=fingerprint("experiments.sub_module_maps", "shortcuts.kinds.jtc"),
     message:
         "Fitting linear maps to {wildcards.part}, {wildcards.model} on {wildcards.corpus}"
     script:
@@ -80,7 +80,7 @@ rule submodules:
         precision_at=STUDY.evaluation.precision_at,
         options=STUDY.activations.model_dump(exclude={"shard_sentences"}),
         seed=STUDY.seed,
-        code=fingerprint("experiments.sub_modules"),
+        code=fingerprint("experiments.sub_modules", "shortcuts.kinds.jtc"),
     message:
         "Running {wildcards.model} on {wildcards.corpus} with linear parts"
     script:
