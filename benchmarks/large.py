@@ -21,15 +21,19 @@ from typing import Any
 import numpy as np
 from measure import at_most
 
-from onejump.planning.plan import Cost, Sizes, activations_cost, evaluation_cost, fit_cost, scores_cost
+from onejump.planning.cost import Cost
+from onejump.planning.sizes import Sizes
+from onejump.planning.stage_costs import activations_cost, evaluation_cost, fit_cost, scores_cost
 from onejump.study.activations import Activations
 from onejump.study.evaluation import Evaluation
+from onejump.study.kinds import Identity, Jtc, Kind, NNjtc, Shortcuts
 
 SIZES = Sizes(blocks=32, hidden=4096, vocabulary=32_000, parameters=6_738_415_616, dtype="bfloat16")
 TRAINING, VALIDATION, SHARD, FEW = 9000, 3000, 4500, 600
 RANK = 40
 ALLOWED = 16e9
-LOW_RANK: dict[str, Any] = {"rank": RANK, "solver": "exact"}
+EXACT: dict[str, Any] = {"solver": "exact"}
+LOW_RANK: dict[str, Any] = {"rank": RANK, **EXACT}
 ADAM = {"epochs": 1, "batch": 256, "learning_rate": 0.02}
 OPTIONS = Activations(shard_sentences=SHARD)
 
@@ -145,17 +149,18 @@ def evaluate(method: str, shards: Sequence[str]) -> Callable[[Path], None]:
 
 
 def planned_fit(method: str, options: dict[str, Any]) -> Cost:
-    return fit_cost(SIZES, method, options, OPTIONS.store, samples=TRAINING, shard=SHARD)
+    kind = Shortcuts.sections()[method].model_validate(options)
+    return fit_cost(SIZES, kind, OPTIONS.store, samples=TRAINING, shard=SHARD)
 
 
-def planned_evaluation(method: str) -> Cost:
-    return evaluation_cost(SIZES, method, Evaluation(), OPTIONS.store, samples=VALIDATION, rank=RANK)
+def planned_evaluation(method: str, kind: Kind) -> Cost:
+    return evaluation_cost(SIZES, method, kind, Evaluation(), OPTIONS.store, samples=VALIDATION)
 
 
 GRADIENT: dict[str, Any] = {"rank": RANK, "solver": "gradient", "gradient": ADAM}
 BOTH = ("validation-0.zarr", "validation-1.zarr")
 STAGES: dict[str, tuple[Callable[[Path], None], Cost]] = {
-    "shortcuts jtc (2 of 32 levels)": (fit("jtc", {"solver": "exact"}), planned_fit("jtc", LOW_RANK)),
+    "shortcuts jtc (2 of 32 levels)": (fit("jtc", EXACT), planned_fit("jtc", EXACT)),
     "shortcuts njtc (2 of 32 levels)": (fit("njtc", LOW_RANK), planned_fit("njtc", LOW_RANK)),
     "shortcuts n-njtc (2 of 32 levels)": (fit("n-njtc", LOW_RANK), planned_fit("n-njtc", LOW_RANK)),
     "shortcuts joint": (fit("joint", LOW_RANK, "training"), planned_fit("joint", LOW_RANK)),
@@ -163,11 +168,14 @@ STAGES: dict[str, tuple[Callable[[Path], None], Cost]] = {
         fit("n-njtc", GRADIENT, "training"),
         planned_fit("n-njtc", GRADIENT),
     ),
-    "selection": (score, scores_cost(SIZES, LOW_RANK, OPTIONS.store, samples=TRAINING)),
-    f"evaluate identity ({FEW} samples)": (evaluate("identity", BOTH[:1]), planned_evaluation("identity")),
-    f"evaluate jtc ({FEW} samples)": (evaluate("jtc", BOTH[:1]), planned_evaluation("jtc")),
-    "evaluate n-njtc": (evaluate("n-njtc", BOTH), planned_evaluation("n-njtc")),
-    "evaluate ojfa": (evaluate("ojfa", BOTH), planned_evaluation("ojfa")),
+    "selection": (score, scores_cost(SIZES, RANK, OPTIONS.store, samples=TRAINING)),
+    f"evaluate identity ({FEW} samples)": (
+        evaluate("identity", BOTH[:1]),
+        planned_evaluation("identity", Identity()),
+    ),
+    f"evaluate jtc ({FEW} samples)": (evaluate("jtc", BOTH[:1]), planned_evaluation("jtc", Jtc())),
+    "evaluate n-njtc": (evaluate("n-njtc", BOTH), planned_evaluation("n-njtc", NNjtc(rank=RANK))),
+    "evaluate ojfa": (evaluate("ojfa", BOTH), planned_evaluation("ojfa", NNjtc(rank=RANK))),
 }
 
 

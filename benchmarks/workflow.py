@@ -19,7 +19,9 @@ import pandas as pd
 from measure import ROOT, at_least, at_most
 
 from onejump.base.files import read_json
-from onejump.planning.plan import DEVICES, Sizes, plan
+from onejump.planning.devices import DEVICES
+from onejump.planning.plan import plan
+from onejump.planning.sizes import Sizes
 from onejump.study.study import load_study
 
 MAIN = [sys.executable, "-m", "snakemake", "--cores", "all", "--nocolor"]

@@ -17,18 +17,13 @@ from onejump.base.errors import OneJumpError
 from onejump.base.files import write_json
 from onejump.cli.main import main
 from onejump.data.store import ActivationStore
-from onejump.planning.plan import (
-    DEVICES,
-    Sizes,
-    _time,
-    activations_cost,
-    fit_cost,
-    look_up_sizes,
-    other_files,
-    plan,
-    uses_gpu,
-)
+from onejump.planning.devices import DEVICES
+from onejump.planning.plan import other_files, plan, uses_gpu
+from onejump.planning.plan_text import _time
+from onejump.planning.sizes import Sizes, look_up_sizes
+from onejump.planning.stage_costs import activations_cost, fit_cost
 from onejump.study.activations import Activations, Store
+from onejump.study.kinds import Njtc
 from onejump.study.study import Study, parse_study
 
 SIZES = Sizes(blocks=4, hidden=32, vocabulary=200, parameters=50_000)
@@ -140,10 +135,7 @@ def test_a_masked_model_runs_over_whole_sentences_once_for_each_position() -> No
 
 
 def test_exact_fits_are_two_products_of_the_states_a_level() -> None:
-    options = {"solver": "exact", "rank": None}
-    many, few = (
-        fit_cost(SIZES, "njtc", options, Store(), samples=samples, shard=100) for samples in (2000, 1000)
-    )
+    many, few = (fit_cost(SIZES, Njtc(), Store(), samples=samples, shard=100) for samples in (2000, 1000))
     assert many.double_flops - few.double_flops == 4 * 2 * 1000 * 32**2 * 2
     assert few.memory == many.memory, "memory does not grow with the samples"
 
@@ -171,8 +163,8 @@ def test_bytes_are_those_of_a_store(
 def test_who_asks_for_a_gpu() -> None:
     assert uses_gpu("activations")
     assert uses_gpu("evaluate")
-    assert uses_gpu("shortcuts", {"solver": "gradient"})
-    assert not uses_gpu("shortcuts", {"solver": "exact"})
+    assert uses_gpu("shortcuts", Njtc(solver="gradient"))
+    assert not uses_gpu("shortcuts", Njtc())
     assert not uses_gpu("scores")
 
 

@@ -86,7 +86,7 @@ def test_readme_has_snippets() -> None:
 def test_the_smallest_study_is_valid(page: Path) -> None:
     (study,) = [parse_study(yaml.safe_load(block)) for block in blocks(page, "yaml")]
     assert study.study == "mine"
-    assert study.shortcuts.methods() == ("identity", "n-njtc")
+    assert study.shortcuts.names() == ("identity", "n-njtc")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

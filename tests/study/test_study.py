@@ -170,7 +170,7 @@ def test_a_mistake_is_one_line_with_key_value_and_what_is_accepted(
 def test_a_switch_that_is_named_is_on(on: Any) -> None:
     study = changed("shortcuts/identity", on) | {"experiments": {"criteria": on}, "figures": {"pareto": on}}
     found = parse_study(study)
-    assert found.shortcuts.methods() == ("identity", "jtc", "n-njtc")
+    assert found.shortcuts.names() == ("identity", "jtc", "n-njtc")
     assert found.experiments.names() == ("criteria",)
     assert "pareto" in found.figures.names()
 

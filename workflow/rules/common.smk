@@ -12,26 +12,12 @@ sys.path.insert(0, str(LIBRARY))
 from onejump.base.errors import OneJumpError, StudyError
 from onejump.base.files import read_json
 from onejump.base.fingerprint import fingerprint
-from onejump.planning.plan import (
-    DEVICES,
-    Sizes,
-    activations_cost,
-    analysis_cost,
-    criteria_cost,
-    evaluation_cost,
-    fit_cost,
-    level_pairs_cost,
-    scores_cost,
-    submodule_activations_cost,
-    submodule_maps_cost,
-    submodules_cost,
-    uses_gpu,
-)
 from onejump.base.parent import name_parent
 from onejump.study.results_owner import check_owner, write_owner
 from onejump.base.run_lock import enter_cache, enter_run
 from onejump.planning.sources import check_before_run
-from onejump.study.kinds import DISTILLED_METHODS
+from onejump.base.selected import SELECTED
+from onejump.study.kinds import FACTS
 from onejump.study.study import load_study
 
 # The study is read here once more: Snakemake takes the last of repeated keys in silence, keeps no lines, and
@@ -81,8 +67,8 @@ ENVIRONMENT = f"{workflow.basedir}/envs/onejump.yaml"
 RESULTS = f"results/{STUDY.study}"
 PAIR = f"{RESULTS}/{{model}}/{{corpus}}"
 DOCUMENTS = f"{RESULTS}/corpora/documents/{{corpus}}.parquet"
-METHODS = STUDY.shortcuts.methods()
-FITTED = [method for method in METHODS if method != "identity"]
+METHODS = STUDY.shortcuts.names()
+FITTED = [method for method in METHODS if FACTS[method].fitted_by]
 EVALUATED = STUDY.evaluated()
 ANALYSED = STUDY.analysed()
 EXPERIMENTS = STUDY.experiments.names()
@@ -122,16 +108,21 @@ def samples(corpus, split):
     return getattr(STUDY.corpora[corpus], split) * STUDY.activations.positions
 
 
-def options_of(wildcards):
-    """The study's options of what an evaluated method uses, at the rank of a sweep if the path has one."""
-    options = STUDY.shortcuts.options(STUDY.fitted_as(wildcards.get("method", STUDY.selection.method)))
+def fitted_by(rule):
+    """A pattern for the kinds of the study that a rule fits."""
+    return "|".join(method for method in FITTED if FACTS[method].fitted_by == rule)
+
+
+def kind_of(wildcards):
+    """The study's section of the kind that a method uses, at the rank of a sweep if the path has one."""
+    kind = STUDY.shortcuts.kind(STUDY.fitted_as(wildcards.get("method", STUDY.selection.method)))
     rank = wildcards.get("rank")
-    return options if rank is None else options | {"rank": RANKS[rank]}
+    return kind if rank is None else kind.model_copy(update={"rank": RANKS[rank]})
 
 
-def rank_of(wildcards):
-    """The rank of a method; None where the study says nothing, or there is none."""
-    return options_of(wildcards).get("rank")
+def options_of(wildcards):
+    """The options of that kind, as plain values."""
+    return kind_of(wildcards).model_dump()
 
 
 def sampled_corpus(wildcards):
@@ -186,23 +177,23 @@ def pairs(*names):
 
 
 def shortcuts_of(wildcards):
-    if wildcards.method == "identity":
-        return []
-    return f"{PAIR}/shortcuts/{STUDY.fitted_as(wildcards.method)}"
+    kind = STUDY.fitted_as(wildcards.method)
+    return f"{PAIR}/shortcuts/{kind}" if FACTS[kind].fitted_by else []
 
 
 def unseen_shortcuts_of(wildcards):
-    """What was not fitted to the held-out documents: distilled kinds never are, exact fits are made again."""
-    method = STUDY.fitted_as(wildcards.method)
-    if method == "identity":
+    """Shortcuts that were not fitted to the documents for thresholds.
+
+    Distillation never fits to them; the rule `shortcuts` fits to all documents, so that its kinds are fitted again.
+    """
+    kind = STUDY.fitted_as(wildcards.method)
+    if FACTS[kind].fitted_by is None:
         return []
-    return f"{PAIR}/{'' if method in DISTILLED_METHODS else 'early-exit/'}shortcuts/{method}"
+    return f"{PAIR}/{'early-exit/' if FACTS[kind].fitted_by == 'shortcuts' else ''}shortcuts/{kind}"
 
 
 def selection_of(wildcards):
-    if wildcards.method in METHODS:
-        return []
-    return f"{PAIR}/{'distilled-' if wildcards.method == 'ojfa-distilled' else ''}selection.json"
+    return f"{PAIR}/{SELECTED[wildcards.method].selection}" if wildcards.method in SELECTED else []
 
 
 def at_rank(rank, method, name):
@@ -211,7 +202,7 @@ def at_rank(rank, method, name):
 
 
 def arbitrary_of(wildcards):
-    """The arbitrary choices are drawn by the seed; no other method depends on either."""
-    if wildcards.method != "arbitrary":
+    """Jumps to compare the selected one with. No other method depends on them, nor on the seed."""
+    if wildcards.method not in SELECTED or not SELECTED[wildcards.method].several:
         return {}
     return STUDY.evaluation.model_dump(include={"arbitrary", "random"}) | {"seed": STUDY.seed}

@@ -11,7 +11,7 @@ rule distillation:
     benchmark:
         f"{PAIR}/benchmarks/shortcuts/{{method}}.tsv"
     wildcard_constraints:
-        method="|".join(DISTILLED_METHODS),
+        method=fitted_by("distillation"),
     conda:
         ENVIRONMENT
     threads: threads_of(fit_cost_of)

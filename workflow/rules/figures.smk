@@ -1,53 +1,30 @@
-# Tables of a model and a corpus that figures are drawn from, by the names that figures know them by.
-TABLE_FILES = {
-    "evaluation": f"{PAIR}/evaluation.parquet",
-    "scores": f"{PAIR}/scores.parquet",
-    "selection": f"{PAIR}/selection.json",
-    "parameters": f"{PAIR}/parameters.parquet",
-    "analysis": f"{PAIR}/analysis.parquet",
-    "criteria": f"{PAIR}/criteria.parquet",
-    "rank_sweep": f"{PAIR}/rank-sweep.parquet",
-    "curves": f"{PAIR}/early-exit/curves.parquet",
-    "savings": f"{PAIR}/early-exit/savings.parquet",
-    "transfer": f"{PAIR}/transfer.parquet",
-    "level_pairs": f"{PAIR}/level-pairs.parquet",
-    "sub_modules": f"{PAIR}/sub-modules.parquet",
-}
-# Every figure, those of experiments too, with its tables, in the order of the report.
-TABLES_OF_FIGURES = {
-    "selected": ["evaluation", "parameters", "selection"],
-    "alternatives": ["evaluation", "selection"],
-    "scores": ["scores", "selection"],
-    "methods": ["evaluation", "selection"],
-    "pareto": ["evaluation", "parameters", "selection"],
-    "limit": ["evaluation", "selection"],
-    "parameters": ["parameters", "selection"],
-    "prediction": ["evaluation", "selection"],
-    "criteria": ["criteria", "selection"],
-    "rank-sweep": ["rank_sweep"],
-    "early-exit": ["curves", "savings"],
-    "transfer": ["transfer"],
-    "level-pairs": ["level_pairs", "selection"],
-    "sub-modules": ["sub_modules", "evaluation", "selection"],
-    "spaces": ["analysis", "selection"],
-    "ranks": ["analysis"],
-}
-# Figures with a table of their own, which the report's front page shows below them.
-FIGURES_WITH_CSV = ["selected"]
-DRAWN = [figure for figure in TABLES_OF_FIGURES if figure in (*STUDY.figures.names(), *EXPERIMENTS)]
+from onejump.study.experiments import Experiments
+from onejump.study.figures import Figures
+
+# The sections of all figures, those of experiments too, in the order of the report.
+DECLARED = dict(
+    sorted(
+        {**Figures.sections(), **Experiments.sections()}.items(),
+        key=lambda named: named[1].place,
+    )
+)
+DRAWN = [figure for figure in DECLARED if figure in (*STUDY.figures.names(), *EXPERIMENTS)]
 # What a run leaves for each model and corpus besides figures. A table that was deleted is made again only if it is
 # named here, as the figure drawn from it may still be there.
 TABLES = {
     *("scores.parquet", "selection.json", "evaluation.parquet", "parameters.parquet"),
-    *(["distilled-scores.parquet", "distilled-selection.json"] if "distilled" in METHODS else []),
-    *(TABLE_FILES[table].removeprefix(f"{PAIR}/") for figure in DRAWN for table in TABLES_OF_FIGURES[figure]),
+    *(
+        f"distilled-{table}"
+        for table in ("scores.parquet", "selection.json")
+        if any(FACTS[method].selected_by == "distilled_selection" for method in METHODS)
+    ),
+    *(table for figure in DRAWN for table in DECLARED[figure].tables.values()),
 }
 
 
 def figure_files(figure):
     """Names of the files that a figure leaves, by their kind."""
-    kinds = ["svg", "png", *(["csv"] if figure in FIGURES_WITH_CSV else [])]
-    return {kind: f"figures/{figure}.{kind}" for kind in kinds}
+    return {kind: f"figures/{figure}.{kind}" for kind in ("svg", "png", *DECLARED[figure].also)}
 
 
 def figure_outputs(figure):
@@ -58,7 +35,7 @@ def figure_outputs(figure):
         caption=f"../report/{figure}.rst",
         category="{model}",
         subcategory="{corpus}",
-        labels={"figure": f"{list(TABLES_OF_FIGURES).index(figure) + 1:02d} {figure}"},
+        labels={"figure": f"{list(DECLARED).index(figure) + 1:02d} {figure}"},
     )
     return outputs | {"svg": shown}
 
@@ -71,13 +48,13 @@ def figure_options(figure):
     return STUDY.figures.options(figure) if figure in STUDY.figures.names() else {}
 
 
-for figure, tables in TABLES_OF_FIGURES.items():
+for figure, section in DECLARED.items():
 
     rule:
         name:
             f"figure_{figure.replace('-', '_')}"
         input:
-            **{table: TABLE_FILES[table] for table in tables},
+            **{name: f"{PAIR}/{table}" for name, table in section.tables.items()},
         output:
             **figure_outputs(figure),
         log:

@@ -1,6 +1,24 @@
 # What jobs ask of the machine or the cluster: threads, memory, run time and GPUs, counted from the study and the
 # model's sizes. None of it changes a result.
 
+from onejump.planning.devices import DEVICES
+from onejump.planning.experiment_costs import (
+    criteria_cost,
+    level_pairs_cost,
+    submodule_activations_cost,
+    submodule_maps_cost,
+    submodules_cost,
+)
+from onejump.planning.plan import uses_gpu
+from onejump.planning.sizes import Sizes
+from onejump.planning.stage_costs import (
+    activations_cost,
+    analysis_cost,
+    evaluation_cost,
+    fit_cost,
+    scores_cost,
+)
+
 # More threads than these help no stage; --cores and a profile's max-threads lower them.
 MOST_THREADS = 16
 # Seconds of work on a CPU below which a job gets one thread: jobs that are short then run side by side, as what
@@ -26,7 +44,7 @@ def threads_of(cost):
     return threads
 
 
-def asked_of_the_site(cost, stage, options=None):
+def asked_of_the_site(cost, stage, kind=None):
     """Resources of a stage: a GPU where it uses one, memory and run time from its costs.
 
     `cost` gives the costs of one job from its wildcards and its model's sizes. These are known once the model
@@ -37,8 +55,7 @@ def asked_of_the_site(cost, stage, options=None):
         return cost(wildcards, Sizes.of(read_json(input.description)))
 
     def on_gpu(wildcards):
-        chosen = options(wildcards) if options else None
-        return STUDY.compute.device != "cpu" and uses_gpu(stage, chosen)
+        return STUDY.compute.device != "cpu" and uses_gpu(stage, kind(wildcards) if kind else None)
 
     def gpus(wildcards, input):
         if not on_gpu(wildcards):
@@ -72,11 +89,11 @@ def fit_cost_of(wildcards, sizes):
     """Of one method's shortcuts, by whichever solver."""
     return fit_cost(
         sizes,
-        wildcards.method,
-        options_of(wildcards),
+        kind_of(wildcards),
         STUDY.activations.store,
         samples=samples(wildcards.corpus, "training"),
         shard=STUDY.activations.shard_sentences * STUDY.activations.positions,
+        stopping=STUDY.held_out.stopping,
     )
 
 
@@ -103,10 +120,10 @@ def evaluation_cost_of(wildcards, sizes):
     return evaluation_cost(
         sizes,
         wildcards.method,
+        kind_of(wildcards),
         STUDY.evaluation,
         STUDY.activations.store,
         samples=samples(sampled_corpus(wildcards), "validation"),
-        rank=rank_of(wildcards),
     )
 
 
@@ -127,8 +144,8 @@ def submodule_maps_cost_of(wildcards, sizes):
         sizes,
         wildcards.part,
         STUDY.activations.store,
-        samples(wildcards.corpus, "training"),
-        STUDY.activations.shard_sentences * STUDY.activations.positions,
+        samples=samples(wildcards.corpus, "training"),
+        shard=STUDY.activations.shard_sentences * STUDY.activations.positions,
     )
 
 
@@ -153,7 +170,7 @@ def scores_cost_of(wildcards, sizes):
     """Of all jumps of a method on all levels."""
     return scores_cost(
         sizes,
-        options_of(wildcards),
+        kind_of(wildcards).rank,
         STUDY.activations.store,
         samples=samples(sampled_corpus(wildcards), "training"),
     )
@@ -163,7 +180,7 @@ def analysis_cost_of(wildcards, sizes):
     """Of the jumps of all methods that are analysed."""
     return analysis_cost(
         sizes,
-        [STUDY.shortcuts.options(method)["rank"] for method in ANALYSED],
+        [STUDY.shortcuts.kind(method).rank for method in ANALYSED],
         samples=samples(wildcards.corpus, "training"),
         top_k=STUDY.activations.top_k,
     )
@@ -173,7 +190,7 @@ def criteria_cost_of(wildcards, sizes):
     """Of all jumps on validation samples."""
     return criteria_cost(
         sizes,
-        options_of(wildcards),
+        kind_of(wildcards).rank,
         STUDY.activations.store,
         samples=samples(wildcards.corpus, "validation"),
     )

@@ -9,12 +9,12 @@ rule shortcuts:
     benchmark:
         f"{PAIR}/benchmarks/shortcuts/{{method}}.tsv"
     wildcard_constraints:
-        method="|".join(sorted(set(FITTED) - set(DISTILLED_METHODS))),
+        method=fitted_by("shortcuts"),
     conda:
         ENVIRONMENT
     threads: threads_of(fit_cost_of)
     resources:
-        **asked_of_the_site(fit_cost_of, "shortcuts", options=options_of),
+        **asked_of_the_site(fit_cost_of, "shortcuts", kind=kind_of),
     params:
         options=options_of,
         # Only the gradient solver draws random numbers.

@@ -102,7 +102,7 @@ def check(study: Study, results: Path, name: bool) -> None:
         _count(len(study.models), "model", "models"),
         _count(len(study.corpora), "corpus", "corpora"),
     )
-    methods = ", ".join(study.shortcuts.methods())
+    methods = ", ".join(study.shortcuts.names())
     click.echo(f"The study {study.study} is valid: {models}, {corpora}, shortcuts {methods}.")
 
 
@@ -215,7 +215,10 @@ def plan(
     results: Path,
 ) -> None:
     """Say what a study will cost before it runs: jobs, tokens, FLOPs, disk, memory, time."""
-    from onejump.planning.plan import DEVICES, look_up_sizes, other_files, plan, show_plan
+    from onejump.planning.devices import DEVICES
+    from onejump.planning.plan import other_files, plan
+    from onejump.planning.plan_text import show_plan
+    from onejump.planning.sizes import look_up_sizes
 
     known = look_up_sizes(study, results, sizes)
     where, host = DEVICES[device], DEVICES["cpu" if device == "cpu" else "node"]

@@ -1,4 +1,4 @@
-"""Sections of how a jump is selected, and of what is measured."""
+"""How a jump is selected, and what is measured."""
 
 from __future__ import annotations
 
@@ -6,27 +6,31 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from onejump.study.values import Section
+from onejump.study.kinds import kinds_where
+from onejump.study.values import Section, one_of
+
+SELECTABLE = kinds_where(lambda facts: facts.selected_by == "selection")
 
 
 class Selection(Section):
-    """How a jump is selected."""
+    """How one jump is selected for all levels."""
 
-    method: Literal["njtc", "n-njtc"] = "n-njtc"
-    """The kind whose jumps compete."""
+    method: Annotated[str, *one_of(SELECTABLE)] = "n-njtc"
+    """The kind from whose jumps one is selected."""
     metric: Literal["signed-squared-cosine", "cosine", "mse"] = "signed-squared-cosine"
-    """Score of a jump, summed over all levels and training samples (the paper's: signed-squared-cosine).
-    Distilled jumps have no mse: where the study says mse, theirs is signed-squared-cosine."""
+    """Score of a jump, summed over all levels and training samples. The papers use signed-squared-cosine.
+    Distilled jumps have no mse: for mse, they are scored by signed-squared-cosine."""
 
 
 class Evaluation(Section):
     """What is measured on the validation samples."""
 
     precision_at: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 5, 10]
-    """k of each precision@k."""
+    """Each k for which precision@k is measured."""
     arbitrary: list[Literal["first", "middle", "last"] | NonNegativeInt] = ["first", "middle", "last"]
-    """Jumps to compare the selected one with: by place, or by level."""
+    """Jumps that the selected jump is compared with, by their place or by their level."""
     random: NonNegativeInt = 5
-    """Further jumps for that comparison, drawn by the study's seed."""
+    """Number of further jumps for this comparison, drawn by the study's seed."""
     normalised: bool = False
-    """Also the selected jump with each level's own normalisation statistics: what normalisation explains."""
+    """Also evaluate the selected jump with each level's own normalisation statistics (ojfa-normalised): it
+    shows how much normalisation alone explains. Needs selection.method n-njtc."""

@@ -1,4 +1,4 @@
-"""The experiments: a section each."""
+"""The experiments: the section of each, with the tables that it makes and its place in the report."""
 
 from __future__ import annotations
 
@@ -6,65 +6,95 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from onejump.study.values import Colormap, Metric, Prediction, Rank, Section, Switches, refuse_without_effect
+from onejump.base.rank import PAPERS_RANK
+from onejump.base.selected import SELECTED
+from onejump.study.drawn import EVALUATION, SELECTION, Drawn
+from onejump.study.kinds import FACTS, kinds_where
+from onejump.study.values import (
+    Colormap,
+    KindsRank,
+    Metric,
+    Prediction,
+    Rank,
+    Switches,
+    one_of,
+    refuse_without_effect,
+)
+
+PAPERS_KINDS = kinds_where(lambda facts: facts.papers)
+SWEEPABLE = (
+    *kinds_where(lambda facts: facts.sweepable),
+    *(name for name, selected in SELECTED.items() if selected.swept),
+)
 
 
-class LevelPairs(Section):
-    """Quality of fit from every level to every later one (JTC Fig. 2, N-NJTC Fig. 2)."""
+class LevelPairs(Drawn):
+    """r2 of shortcuts from every level to every later level, as heat maps (JTC, Fig. 2; N-NJTC, Fig. 2)."""
 
-    methods: Annotated[list[Literal["identity", "jtc", "njtc", "n-njtc"]], Field(min_length=1)] = [
-        "identity",
-        "jtc",
-        "njtc",
-        "n-njtc",
-    ]
-    """Kinds fitted to every pair of levels, exactly."""
-    rank: Rank | None = None
-    """Of njtc and n-njtc: r, or below 1 the part of H that it is; null means 0.01."""
+    tables = {"level_pairs": "level-pairs.parquet"} | SELECTION
+    place = 130
+
+    methods: Annotated[list[Annotated[str, *one_of(PAPERS_KINDS)]], Field(min_length=1)] = list(PAPERS_KINDS)
+    """Kinds that are fitted to every pair of levels, by the exact solver."""
+    rank: KindsRank = PAPERS_RANK
+    """Rank of njtc and n-njtc: r, or, below 1, the part of H that r is. null means 0.01."""
     colormap: Colormap = "cividis"
     """A matplotlib colour map."""
 
     @model_validator(mode="after")
     def _options_of_the_methods_in_use(self) -> Self:
-        if not {"njtc", "n-njtc"} & set(self.methods):
-            refuse_without_effect(self, ("rank",), "without njtc and n-njtc")
+        of_rank = [method for method in PAPERS_KINDS if FACTS[method].exit_head]
+        if not set(of_rank) & set(self.methods):
+            refuse_without_effect(self, ("rank",), f"without {' and '.join(of_rank)}")
         return self
 
 
-class SubModules(Section):
-    """Parts of all blocks above a level replaced by linear maps (JTC section 6)."""
+class SubModules(Drawn):
+    """Predictions with one part of all blocks above a level replaced by a linear map (JTC, section 6)."""
+
+    tables = {"sub_modules": "sub-modules.parquet"} | EVALUATION | SELECTION
+    place = 140
 
     parts: Annotated[list[Literal["attention", "feed-forward", "norms"]], Field(min_length=1)] = [
         "attention",
         "feed-forward",
         "norms",
     ]
-    """What is replaced, one after another."""
+    """Parts that are replaced, one after another: attention, feed-forward networks, norms."""
     step: PositiveInt = 3
-    """Every how many levels; each costs a pass through the blocks above it."""
+    """Replace above every `step`-th level only. Each level costs a pass through the blocks above it."""
     samples: PositiveInt = 600
-    """Validation samples at most, evenly spread."""
+    """Most validation samples to use, evenly spread."""
     metrics: Annotated[list[Prediction], Field(min_length=1)] = ["precision@1", "surprisal"]
-    """Metrics drawn, a panel each: precision@k or surprisal."""
+    """Metrics, each in a panel of its own: precision@k or surprisal."""
 
 
-class EarlyExit(Section):
-    """Exit at the first level that is confident enough (JTC section 5)."""
+class EarlyExit(Drawn):
+    """Early exit at the first level that is confident enough (JTC, section 5): blocks saved and agreement.
+
+    Agreement is the share of tokens where the exit gives the full model's own token.
+    """
+
+    tables = {"curves": "early-exit/curves.parquet", "savings": "early-exit/savings.parquet"}
+    place = 110
 
     methods: Annotated[list[str], Field(min_length=1)] | None = None
-    """What is evaluated and exits; null: all of it but arbitrary jumps and joint."""
+    """Methods that exit; the study has to evaluate them. null: all of them but arbitrary jumps, joint,
+    residual, affine and ojfa-normalised."""
     rules: Annotated[list[Literal["fixed", "decaying", "per-level"]], Field(min_length=1)] = [
         "fixed",
         "decaying",
         "per-level",
     ]
-    """Thresholds: one; one that falls with the position, 0.9 lambda + 0.1 exp(-tau t / N); a level's own."""
+    """How the threshold depends on the token. fixed: not at all. decaying: it falls with the position t, as
+    0.9 lambda + 0.1 exp(-tau t / N). per-level: each level has its own."""
     targets: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = [0.95, 0.9]
-    """Agreement with the full model, for which thresholds are chosen on the documents for thresholds."""
+    """Agreements with the full model to aim at. Thresholds are chosen for each on the documents for
+    thresholds."""
     tau: PositiveFloat = 4.0
     """How fast the decaying threshold falls."""
     length: PositiveFloat | None = None
-    """N, tokens of an average sentence; null: as the sampled positions say."""
+    """N of the decaying threshold: tokens in an average sentence. null: as the sampled positions suggest."""
     from_level: NonNegativeInt = 1
     """The first level to exit from."""
 
@@ -75,48 +105,46 @@ class EarlyExit(Section):
         return self
 
 
-class Transfer(Section):
-    """Shortcuts fitted and selected on one corpus, evaluated on the study's others."""
+class Transfer(Drawn):
+    """Shortcuts that are fitted and selected on one corpus, evaluated on the study's other corpora."""
+
+    tables = {"transfer": "transfer.parquet"}
+    place = 120
 
     methods: Annotated[list[str], Field(min_length=1)] | None = None
-    """What is evaluated elsewhere; null: all of it but arbitrary jumps."""
+    """Methods to evaluate on other corpora; the study has to evaluate them. null: all but arbitrary jumps."""
     metrics: Annotated[list[Metric], Field(min_length=1)] = ["precision@1"]
-    """Metrics drawn, a row of panels each."""
+    """Metrics, each in a row of panels: precision@k, surprisal, r2 or kl."""
 
 
-class Criteria(Section):
-    """The jump that each selection criterion chooses, and what that costs."""
+class Criteria(Drawn):
+    """The jump that each selection criterion chooses, and how much precision the choice costs."""
+
+    tables = {"criteria": "criteria.parquet"} | SELECTION
+    place = 90
 
 
-class RankSweep(Section):
-    """Precision against numbers kept, over the rank."""
+class RankSweep(Drawn):
+    """Precision by the numbers kept, over several ranks."""
+
+    tables = {"rank_sweep": "rank-sweep.parquet"}
+    place = 100
 
     ranks: Annotated[list[Rank], Field(min_length=1)] = [0.002, 0.005, 0.01, 0.02, 0.05, 0.1]
-    """r, or below 1 the parts of H that it is."""
-    methods: (
-        Annotated[
-            list[Literal["njtc", "n-njtc", "distilled", "one-jump", "ojfa"]],
-            Field(min_length=1),
-        ]
-        | None
-    ) = None
-    """Kinds fitted at each rank, with the study's other options of theirs; null: the study's but njtc."""
+    """Ranks r, or, below 1, the parts of H that r is."""
+    methods: Annotated[list[Annotated[str, *one_of(SWEEPABLE)]], Field(min_length=1)] | None = None
+    """Methods to fit at each rank, with the study's other options for them. null: all that the study has of
+    these, without njtc."""
     metrics: Annotated[list[Metric], Field(min_length=1)] = ["precision@1", "surprisal"]
-    """Metrics drawn, a panel each."""
+    """Metrics, each in a panel of its own: precision@k, surprisal, r2 or kl."""
 
 
 class Experiments(Switches):
-    """Experiments of the papers besides: each is a table and a figure. Leave one out and it is not made."""
+    """Further experiments, each with a table and a figure. An experiment that is left out is not run."""
 
     level_pairs: Annotated[LevelPairs | None, Field(alias="level-pairs")] = None
-    """r2 from every level to every later one: heat maps."""
     sub_modules: Annotated[SubModules | None, Field(alias="sub-modules")] = None
-    """Attention, feed-forward networks or norms replaced by linear maps."""
     early_exit: Annotated[EarlyExit | None, Field(alias="early-exit")] = None
-    """Agreement with the full model for the blocks saved, by confidence."""
     transfer: Transfer | None = None
-    """Precision on other corpora than the one fitted to."""
     criteria: Criteria | None = None
-    """What each selection criterion chooses."""
     rank_sweep: Annotated[RankSweep | None, Field(alias="rank-sweep")] = None
-    """What more ranks give."""

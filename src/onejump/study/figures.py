@@ -1,4 +1,4 @@
-"""The figures: a section each."""
+"""The figures: the section of each, with the tables that it is drawn from and its place in the report."""
 
 from __future__ import annotations
 
@@ -7,83 +7,128 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from onejump.study.drawn import ANALYSIS, EVALUATION, PARAMETERS, SCORES, SELECTION, Drawn
+from onejump.study.kinds import kinds_where
 from onejump.study.messages import rule
-from onejump.study.values import Colormap, Metric, Precision, Section, Switches
+from onejump.study.values import Colormap, Metric, Precision, Switches
 
 
-class LevelFigure(Section):
+class LevelFigure(Drawn):
     """A figure with the exit level on its x axis."""
 
     metrics: Annotated[list[Metric], Field(min_length=1)] = ["precision@1", "surprisal"]
-    """Metrics drawn, a panel each: precision@k, surprisal, r2 or kl. Distilled kinds have no r2."""
+    """Metrics, each in a panel of its own: precision@k, surprisal, r2 or kl. Distilled kinds have no r2."""
 
 
-class PredictionFigure(Section):
-    """Quality of prediction of some methods."""
+class Methods(LevelFigure):
+    """Every method, by exit level."""
 
-    methods: Annotated[list[str], Field(min_length=1)] = ["identity", "jtc", "njtc", "n-njtc"]
-    """Methods drawn, of those evaluated."""
+    tables = EVALUATION | SELECTION
+    place = 40
+
+
+class SelectedFigure(LevelFigure):
+    """A jump for each level, the selected jump and identity, by exit level (OJFA, Fig. 1)."""
+
+    tables = EVALUATION | PARAMETERS | SELECTION
+    place = 10
+    # The report's front page shows it below the figure.
+    also = ("csv",)
+
+
+class Prediction(Drawn):
+    """Precision@k and surprisal of the papers' kinds, by exit level (JTC, Fig. 3 and 4; N-NJTC, Fig. 3)."""
+
+    tables = EVALUATION | SELECTION
+    place = 80
+
+    methods: Annotated[list[str], Field(min_length=1)] = list(kinds_where(lambda facts: facts.papers))
+    """Methods to draw; the study has to evaluate them."""
     metrics: Annotated[list[Metric], Field(min_length=1)] = [
         "precision@1",
         "precision@5",
         "precision@10",
         "surprisal",
     ]
-    """Metrics drawn, a panel each."""
+    """Metrics, each in a panel of its own: precision@k, surprisal, r2 or kl."""
 
 
-class ScoreFigure(Section):
-    """The jump x level score matrix."""
+class Alternatives(LevelFigure):
+    """The selected jump against the joint fit and arbitrary jumps, by exit level (OJFA, Fig. 2)."""
 
-    colormap: Colormap = "cividis"
-    """A matplotlib colour map."""
-
-
-class ParameterFigure(Section):
-    """The table of numbers kept at inference."""
+    tables = EVALUATION | SELECTION
+    place = 20
 
 
-class ShareFigure(Section):
+class ShareFigure(Drawn):
     """A figure of precisions."""
 
     metrics: Annotated[list[Precision], Field(min_length=1)] = ["precision@1"]
-    """Precisions drawn, a panel each: precision@k."""
+    """Precisions, each in a panel of its own: precision@k."""
 
 
-class SpaceFigure(Section):
-    """Level x level matrices of the spaces that jumps share."""
+class Limit(ShareFigure):
+    """Precision of every method, divided by that of the full-rank limit (affine), by exit level."""
+
+    tables = EVALUATION | SELECTION
+    place = 60
+    needs = "affine"
+
+
+class Pareto(ShareFigure):
+    """Precision, mean over levels, by the numbers that a method keeps at inference."""
+
+    tables = EVALUATION | PARAMETERS | SELECTION
+    place = 50
+
+
+class Scores(Drawn):
+    """Score of every jump at every level, and beside it the mean of each jump over the levels."""
+
+    tables = SCORES | SELECTION
+    place = 30
 
     colormap: Colormap = "cividis"
     """A matplotlib colour map."""
 
 
-class RankFigure(Section):
-    """What the ranks of a jump are spent on."""
+class Parameters(Drawn):
+    """Table of the numbers that each method keeps at inference."""
+
+    tables = PARAMETERS | SELECTION
+    place = 70
+
+
+class Spaces(Drawn):
+    """How much of the spaces that they read and write the jumps of two levels share: n-njtc, distilled."""
+
+    tables = ANALYSIS | SELECTION
+    place = 150
+
+    colormap: Colormap = "cividis"
+    """A matplotlib colour map."""
+
+
+class Ranks(Drawn):
+    """How much of the last level's variance each rank of a jump holds, and how much each one predicts."""
+
+    tables = ANALYSIS
+    place = 160
 
 
 class Figures(Switches):
-    """Figures to draw: those that a study names, and those of the default study unless they are false."""
+    """The figures to draw: those that the study names, and those that are on unless set to false."""
 
-    methods: LevelFigure | None = LevelFigure()
-    """Every method by exit level."""
-    selected: LevelFigure | None = LevelFigure()
-    """OJFA Fig. 1: a jump for each level, the selected jump, identity."""
-    prediction: PredictionFigure | None = None
-    """JTC Fig. 3 and 4, N-NJTC Fig. 3: precision@k and surprisal of the papers' kinds."""
-    alternatives: LevelFigure | None = LevelFigure()
-    """OJFA Fig. 2: the selected jump, the joint fit, the band of arbitrary choices."""
-    limit: ShareFigure | None = None
-    """What every method keeps of the precision of the affine limit, by exit level."""
-    pareto: ShareFigure | None = None
-    """Precision, mean over levels, by numbers kept at inference."""
-    scores: ScoreFigure | None = ScoreFigure()
-    """The score matrix, and beside it each jump's mean over levels."""
-    parameters: ParameterFigure | None = ParameterFigure()
-    """The parameter table."""
-    spaces: SpaceFigure | None = None
-    """How much of the spaces that they read and write the jumps of two levels share: n-njtc, distilled."""
-    ranks: RankFigure | None = None
-    """How much of the last level's variance each rank of these jumps holds, and what it is worth."""
+    methods: Methods | None = Methods()
+    selected: SelectedFigure | None = SelectedFigure()
+    prediction: Prediction | None = None
+    alternatives: Alternatives | None = Alternatives()
+    limit: Limit | None = None
+    pareto: Pareto | None = None
+    scores: Scores | None = Scores()
+    parameters: Parameters | None = Parameters()
+    spaces: Spaces | None = None
+    ranks: Ranks | None = None
 
     @model_validator(mode="before")
     @classmethod

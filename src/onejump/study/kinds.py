@@ -1,55 +1,77 @@
-"""The shortcut kinds: a section each."""
+"""The shortcut kinds: the section of each, with the facts that everything else derives from."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from onejump.study.values import Rank, Section, Switches, refuse_without_effect
+from onejump.base.rank import PAPERS_RANK, rank_for
+from onejump.study.values import KindsRank, Section, Switches, refuse_without_effect
 
-METHODS = ("identity", "jtc", "njtc", "n-njtc", "joint", "residual", "distilled", "one-jump", "affine")
-LOW_RANK_METHODS = ("njtc", "n-njtc", "joint", "residual", "distilled", "one-jump")
-DISTILLED_METHODS = ("distilled", "one-jump", "affine")
-# Low-rank kinds with a jump for each level, and a pair of solvers to hold against one another.
-ANALYSED_METHODS = ("n-njtc", "distilled")
-# What exits early unless the study says otherwise: what the papers and this project would use for it.
-EXITING_METHODS = ("identity", "jtc", "njtc", "n-njtc", "distilled", "one-jump", "ojfa", "ojfa-distilled")
-# What a sweep fits at every rank: the best kind of the papers, the selected one of its jumps, distilled ones.
-SWEPT_METHODS = ("n-njtc", "distilled", "one-jump", "ojfa")
-# Kinds whose jumps can compete to be the selected one.
-SELECTED_METHODS = ("njtc", "n-njtc")
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What the rest of the project has to know about a shortcut kind."""
+
+    fitted_by: Literal["shortcuts", "distillation"] | None
+    """Rule that fits it: `shortcuts` to the last level's states, `distillation` to the model's own
+    predictions. None: there is nothing to fit."""
+    stored_as: str
+    """Kind whose map its files hold: the module of `onejump.shortcuts.kinds`."""
+    one_for_all: bool = False
+    """One map serves all levels; otherwise each level has its own."""
+    exit_head: bool = False
+    """Its output has rank r, so that the head behind it costs V r instead of V H."""
+    selected_by: Literal["selection", "distilled_selection"] | None = None
+    """Rule that selects one of its jumps for all levels."""
+    papers: bool = False
+    """The figures of JTC and N-NJTC compare it: `level-pairs` can fit it, `prediction` draws it."""
+    analysed: bool = False
+    """The figures `spaces` and `ranks` compare its jumps."""
+    exits: bool = False
+    """Exits early unless the study names the methods that do."""
+    sweepable: bool = False
+    """A sweep can fit it at every rank."""
+    swept: bool = False
+    """A sweep fits it at every rank unless the study names the methods that it fits."""
+
+
+class Kind(Section):
+    """The options of a shortcut kind; what does not depend on the study is in `facts`."""
+
+    facts: ClassVar[Facts]
+
+    def numbers(self, hidden: int, levels: int) -> int:
+        """Numbers that are kept for a model of L levels and width H."""
+        raise NotImplementedError
+
+
+class OfRank(Kind):
+    """A kind with a low-rank matrix."""
+
+    rank: KindsRank = PAPERS_RANK
+    """The rank r, or, below 1, the part of H that r is, rounded down to at least 1. null means 0.01."""
 
 
 class Gradient(Section):
-    """The papers' solver: minibatch Adam, all levels batched in one process, cosine-decayed step."""
+    """Options of the papers' solver: Adam on minibatches of all levels; a cosine lowers its step size."""
 
     epochs: PositiveInt = 400
     """Passes over the training samples."""
     batch: Annotated[int, Field(ge=2)] = 256
-    """Samples in a minibatch, of every level. Small ones blur the batch statistics of n-njtc and joint."""
+    """Samples in a minibatch, for each level. Few samples give n-njtc and joint noisy batch statistics."""
     learning_rate: PositiveFloat = 0.02
     """Adam's step size at the start."""
 
 
-class Identity(Section):
-    """The state itself, unchanged."""
+class EitherSolver(OfRank):
+    """A kind that is fitted exactly or by gradient."""
 
-
-class FullRank(Section):
-    """Jump to conclusions (JTC): a full H x H matrix for each level."""
-
-    solver: Literal["exact"] = "exact"
-    """Least squares."""
-
-
-class LowRank(Section):
-    """A rank-r shortcut: njtc, n-njtc or joint."""
-
-    rank: Rank | None = None
-    """r, or below 1 the part of H that it is; null means 0.01: floor(H / 100), at least 1."""
     solver: Literal["exact", "gradient"] = "exact"
-    """exact: reduced-rank regression, the global optimum. gradient: the papers' way."""
+    """exact: reduced-rank regression, which finds the global optimum. gradient: the papers' way."""
     gradient: Gradient | None = None
     """Options of the gradient solver."""
 
@@ -60,30 +82,22 @@ class LowRank(Section):
         return self
 
 
-class Residual(Section):
-    """h + BatchNorm(h) A B."""
-
-    rank: Rank | None = None
-    """r, or below 1 the part of H that it is; null means 0.01: floor(H / 100), at least 1."""
-    solver: Literal["exact"] = "exact"
-    """Reduced-rank regression of what the state lacks."""
-
-
-class Distillation(Section):
-    """How a kind is trained on the teacher's distribution."""
+class Distillation(Kind):
+    """A kind that is trained on the model's own predictions."""
 
     steps: NonNegativeInt
-    """Of Adam, its step size decayed by a cosine; 0 gives the closed form that training starts from."""
+    """Training steps of Adam; a cosine lowers its step size. 0 keeps the closed form that training starts
+    from."""
     batch: PositiveInt
-    """Samples of a step."""
+    """Samples in a step."""
     learning_rate: PositiveFloat = 0.01
     """Adam's step size at the start."""
     sharpness: PositiveFloat = 2.0
-    """The teacher's logits are multiplied by it: over 1 makes its first choice count more."""
+    """The model's logits are multiplied by this before training. Above 1, its first choice counts more."""
     patience: PositiveInt = 5
     """Stop after this many checks (20 per fit) without a new lowest loss on the documents for stopping."""
     normalise: bool = True
-    """Begin with the model's own kind of norm (RMSNorm or LayerNorm, without gain)."""
+    """Normalise the state first, by the model's own kind of norm (RMSNorm or LayerNorm) without its gain."""
 
     @model_validator(mode="after")
     def _options_of_training(self) -> Self:
@@ -92,69 +106,190 @@ class Distillation(Section):
         return self
 
 
-class Distilled(Distillation):
-    """(norm(h) A + c) B + b, for each level."""
+class Identity(Kind):
+    """The state itself, unchanged: h."""
 
-    rank: Rank | None = None
-    """r, or below 1 the part of H that it is; null means 0.01: floor(H / 100), at least 1."""
+    facts = Facts(fitted_by=None, stored_as="identity", papers=True, exits=True)
+
+    def numbers(self, hidden: int, levels: int) -> int:
+        return 0
+
+
+class Jtc(Kind):
+    """h A, with a full H x H matrix for each level: "jump to conclusions" (JTC, arXiv 2303.09435)."""
+
+    facts = Facts(fitted_by="shortcuts", stored_as="jtc", papers=True, exits=True)
+
+    solver: Literal["exact"] = "exact"
+    """Least squares."""
+
+    def numbers(self, hidden: int, levels: int) -> int:
+        return levels * hidden**2
+
+
+class Njtc(EitherSolver):
+    """h A B of rank r, for each level (arXiv 2409.14091)."""
+
+    facts = Facts(
+        fitted_by="shortcuts",
+        stored_as="njtc",
+        exit_head=True,
+        selected_by="selection",
+        papers=True,
+        exits=True,
+        sweepable=True,
+    )
+
+    def numbers(self, hidden: int, levels: int) -> int:
+        return levels * 2 * hidden * rank_for(hidden, self.rank)
+
+
+class NNjtc(EitherSolver):
+    """BatchNorm(h) A B of rank r, for each level (arXiv 2409.14091)."""
+
+    facts = Facts(
+        fitted_by="shortcuts",
+        stored_as="n-njtc",
+        exit_head=True,
+        selected_by="selection",
+        papers=True,
+        analysed=True,
+        exits=True,
+        sweepable=True,
+        swept=True,
+    )
+
+    def numbers(self, hidden: int, levels: int) -> int:
+        return levels * (2 * hidden * rank_for(hidden, self.rank) + 4 * hidden)
+
+
+class Joint(EitherSolver):
+    """One BatchNorm(h) A B of rank r for all levels, fitted to the states of all levels together."""
+
+    facts = Facts(fitted_by="shortcuts", stored_as="n-njtc", one_for_all=True, exit_head=True)
+
+    def numbers(self, hidden: int, levels: int) -> int:
+        return 2 * hidden * rank_for(hidden, self.rank) + 4 * hidden
+
+
+class Residual(OfRank):
+    """h + BatchNorm(h) A B, for each level, with A B of rank r. Its head costs V H, as h has full rank."""
+
+    facts = Facts(fitted_by="shortcuts", stored_as="residual")
+
+    solver: Literal["exact"] = "exact"
+    """Reduced-rank regression of the last level's state minus h."""
+
+    def numbers(self, hidden: int, levels: int) -> int:
+        return levels * (2 * hidden * rank_for(hidden, self.rank) + 4 * hidden)
+
+
+class Distilled(Distillation, OfRank):
+    """(norm(h) A + c) B + b of rank r, for each level, trained on the model's own predictions.
+
+    One of these jumps is also selected for all levels (ojfa-distilled).
+    """
+
+    facts = Facts(
+        fitted_by="distillation",
+        stored_as="distilled",
+        exit_head=True,
+        selected_by="distilled_selection",
+        analysed=True,
+        exits=True,
+        sweepable=True,
+        swept=True,
+    )
+
     steps: NonNegativeInt = 200
-    """Of each level."""
+    """Training steps of Adam for each level; a cosine lowers its step size. 0 keeps the closed form that
+    training starts from."""
     batch: PositiveInt = 512
-    """Samples of a step."""
+    """Samples in a step."""
+
+    def numbers(self, hidden: int, levels: int) -> int:
+        rank = rank_for(hidden, self.rank)
+        return levels * (2 * hidden * rank + rank + hidden)
 
 
-class OneJump(Distillation):
-    """One distilled map for all levels: one B, and one A that a level only mixes or scales."""
+class OneJump(Distillation, OfRank):
+    """One low-rank map for all levels, trained on the model's own predictions.
 
-    rank: Rank | None = None
-    """r, or below 1 the part of H that it is; null means 0.01: floor(H / 100), at least 1."""
+    The levels share B and A; a level only mixes what A gives, or scales what it takes.
+    """
+
+    facts = Facts(
+        fitted_by="distillation",
+        stored_as="one-jump",
+        one_for_all=True,
+        exit_head=True,
+        exits=True,
+        sweepable=True,
+        swept=True,
+    )
+
     statistics: Literal["shared", "level"] = "shared"
-    """What a level has of its own besides an offset of z (r numbers). shared: an r x r mixing of z; level: a
-    scale of each coordinate (H numbers)."""
+    """What each level has of its own, besides r numbers that are added behind A. shared: an r x r matrix
+    behind A. level: a factor for each of the H coordinates of the state."""
     steps: NonNegativeInt = 1000
-    """Of all levels together."""
+    """Training steps of Adam for all levels together; a cosine lowers its step size. 0 keeps the closed form
+    that training starts from."""
     batch: PositiveInt = 512
-    """Samples of a step, each at a level of its own."""
+    """Samples in a step, each from a level drawn at random."""
+
+    def numbers(self, hidden: int, levels: int) -> int:
+        rank = rank_for(hidden, self.rank)
+        own = {"shared": rank**2, "level": hidden}[self.statistics]
+        return 2 * hidden * rank + hidden + levels * (rank + (own if levels > 1 else 0))
 
 
 class Affine(Distillation):
-    """norm(h) A + b, full rank, for each level: the limit of what distillation reaches."""
+    """norm(h) A + b of full rank, for each level, trained on the model's own predictions.
+
+    It is the limit that low ranks are compared with.
+    """
+
+    facts = Facts(fitted_by="distillation", stored_as="affine")
 
     steps: NonNegativeInt = 120
-    """Of each level."""
+    """Training steps of Adam for each level; a cosine lowers its step size. 0 keeps the closed form that
+    training starts from."""
     batch: PositiveInt = 256
-    """Samples of a step."""
+    """Samples in a step."""
+
+    def numbers(self, hidden: int, levels: int) -> int:
+        return levels * (hidden**2 + hidden)
 
 
 class Shortcuts(Switches):
-    """The shortcut kinds to fit: leave one out and it is neither fitted nor evaluated."""
+    """The shortcut kinds to fit. A kind that is left out is neither fitted nor evaluated."""
 
     identity: Identity | None = None
-    """h itself."""
-    jtc: FullRank | None = None
-    """h A, an H x H matrix for each level (arXiv 2303.09435)."""
-    njtc: LowRank | None = None
-    """h A B, rank r, for each level (arXiv 2409.14091)."""
-    n_njtc: Annotated[LowRank | None, Field(alias="n-njtc")] = None
-    """BatchNorm(h) A B, rank r, for each level (arXiv 2409.14091)."""
-    joint: LowRank | None = None
-    """One BatchNorm(h) A B fitted to the inputs of all levels together."""
+    jtc: Jtc | None = None
+    njtc: Njtc | None = None
+    n_njtc: Annotated[NNjtc | None, Field(alias="n-njtc")] = None
+    joint: Joint | None = None
     residual: Residual | None = None
-    """h + BatchNorm(h) A B, for each level. Its head costs V H: the state itself is of full rank."""
     distilled: Distilled | None = None
-    """A low-rank jump for each level, trained on the teacher's distribution; one is also selected (OJFA)."""
     one_jump: Annotated[OneJump | None, Field(alias="one-jump")] = None
-    """One low-rank map for all levels, trained on the teacher's distribution."""
     affine: Affine | None = None
-    """What low rank is compared with: a full-rank affine map for each level, trained likewise."""
 
-    def methods(self) -> tuple[str, ...]:
-        """Names of the methods switched on, in the order of METHODS."""
-        return tuple(method for method in METHODS if method in self.names())
+    def kind(self, name: str) -> Kind:
+        """The section of a kind that is switched on, with the options of the solver in use."""
+        kind: Kind = getattr(self, name.replace("-", "_"))
+        if isinstance(kind, EitherSolver) and kind.solver == "gradient" and kind.gradient is None:
+            return kind.model_copy(update={"gradient": Gradient()})
+        return kind
 
     def options(self, name: str) -> dict[str, Any]:
-        """Options of one method, as plain values."""
-        options = super().options(name)
-        if options.get("solver") == "gradient" and options["gradient"] is None:
-            options["gradient"] = Gradient().model_dump()
-        return options
+        """Options of a kind that is switched on, as plain values."""
+        return self.kind(name).model_dump()
+
+
+FACTS: dict[str, Facts] = {name: kind.facts for name, kind in Shortcuts.sections().items()}
+"""Facts of every kind by its name, in the order of tables and legends."""
+
+
+def kinds_where(true: Callable[[Facts], object]) -> tuple[str, ...]:
+    """Names of the kinds whose facts fulfil a condition."""
+    return tuple(name for name, facts in FACTS.items() if true(facts))

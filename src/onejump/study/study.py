@@ -7,45 +7,27 @@ Every field's docstring is its documentation: `onejump schema` turns the section
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
 from onejump.base.errors import StudyError
-from onejump.base.rank import PAPERS_RANK
 from onejump.base.scores import MSE, SIGNED_SQUARED_COSINE
+from onejump.base.selected import SELECTED, Selected
 from onejump.study.activations import Activations, HeldOut
+from onejump.study.compute import Compute
 from onejump.study.content import from_the_working_folder, unusable_values
-from onejump.study.evaluation import Evaluation, Selection
+from onejump.study.drawn import ANALYSIS, Drawn
+from onejump.study.evaluation import SELECTABLE, Evaluation, Selection
 from onejump.study.experiments import Experiments
 from onejump.study.figures import Figures
 from onejump.study.file import KeyPath, merge, read_setting, read_study_file
-from onejump.study.kinds import (
-    ANALYSED_METHODS,
-    DISTILLED_METHODS,
-    EXITING_METHODS,
-    LOW_RANK_METHODS,
-    METHODS,
-    SELECTED_METHODS,
-    SWEPT_METHODS,
-    Shortcuts,
-)
+from onejump.study.kinds import FACTS, EitherSolver, Facts, OfRank, Shortcuts, kinds_where
 from onejump.study.messages import rule, told
 from onejump.study.sources import Corpus, Model
-from onejump.study.values import Empty, Name, Section, of_form
-
-
-class Compute(Section):
-    """Where and how fast to compute. Nothing here decides a result, so no change here reruns a stage."""
-
-    device: Annotated[str, of_form(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:<index>")] = "auto"
-    """auto (a GPU where there is one), cpu, cuda, cuda:1, ..."""
-    device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = None
-    """auto spreads a large model over the GPUs of a job (needs accelerate)."""
-    batch_tokens: PositiveInt = 4096
-    """Tokens in one forward pass, padding included."""
+from onejump.study.values import Empty, Name, Section
 
 
 class Study(Section):
@@ -78,18 +60,19 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        methods = self.shortcuts.methods()
+        methods = self.shortcuts.names()
         if self.selection.method not in methods:
-            possible = [method for method in SELECTED_METHODS if method in methods]
+            possible = [method for method in SELECTABLE if method in methods]
             accepted = (
                 f"accepted is what can be selected from, of the study's own shortcuts: {', '.join(possible)}"
                 if possible
                 else f"but the study has none to select from: switch shortcuts.{self.selection.method} on"
             )
             raise rule(f"{self.selection.said('method')}, {accepted}", "selection/method")
-        if self.evaluation.normalised and self.selection.method != "n-njtc":
+        normalised = SELECTED["ojfa-normalised"].kind
+        if self.evaluation.normalised and self.selection.method != normalised:
             raise rule(
-                f"true given, but selection.method is {self.selection.method!r}: only n-njtc has "
+                f"true given, but selection.method is {self.selection.method!r}: only {normalised} has "
                 "normalisation statistics",
                 "evaluation/normalised",
             )
@@ -100,16 +83,14 @@ class Study(Section):
                 f"{self.activations.top_k}",
                 "evaluation/precision_at",
             )
-        if self.figures.limit is not None and self.shortcuts.affine is None:
-            raise rule("it needs the limit itself: switch shortcuts.affine on", "figures/limit")
-        for figure in ("spaces", "ranks"):
-            if getattr(self.figures, figure) is not None and not self.analysed():
-                raise rule(
-                    "it needs jumps to look at: switch on one of shortcuts " + ", ".join(ANALYSED_METHODS),
-                    f"figures/{figure}",
-                )
+        for path, section in self.drawn().items():
+            if section.needs is not None and section.needs not in methods:
+                raise rule(f"it needs {section.needs}: switch shortcuts.{section.needs} on", path)
+            if ANALYSIS.items() <= section.tables.items() and not self.analysed():
+                analysed = ", ".join(kinds_where(lambda facts: facts.analysed))
+                raise rule(f"it needs jumps to look at: switch on one of shortcuts {analysed}", path)
         measured = {f"precision@{k}" for k in self.evaluation.precision_at} | {"surprisal", "r2", "kl"}
-        for path, section in self._switched_on():
+        for path, section in self.drawn().items():
             for metric in getattr(section, "metrics", ()):
                 if metric not in measured:
                     raise rule(
@@ -135,25 +116,27 @@ class Study(Section):
         if "r2" not in getattr(section, "metrics", ()):
             return
         drawn = {"experiments/transfer": self.transferred(), "experiments/rank-sweep": self.swept()}.get(
-            path, getattr(section, "methods", None) or METHODS
+            path, getattr(section, "methods", None) or tuple(FACTS)
         )
-        if all(self.fitted_as(method) in DISTILLED_METHODS for method in drawn):
+        if all(self._is_distilled(method) for method in drawn):
             raise rule(
                 f"{section.said('metrics', 'r2')}, but the methods drawn are {', '.join(drawn)}: distilled "
                 "kinds predict no state that r2 could compare; accepted are the other metrics",
                 f"{path}/metrics",
             )
 
-    def _switched_on(self) -> Iterator[tuple[str, Section]]:
-        """Figures and experiments that are on, with the path of each."""
-        for group, switches in (("figures", self.figures), ("experiments", self.experiments)):
-            for name in switches.names():
-                yield f"{group}/{name}", getattr(switches, name.replace("-", "_"))
+    def drawn(self) -> dict[str, Drawn]:
+        """Figures and experiments that are on, by the path of each in the study."""
+        return {
+            f"{group}/{name}": getattr(switches, name.replace("-", "_"))
+            for group, switches in (("figures", self.figures), ("experiments", self.experiments))
+            for name in switches.names()
+        }
 
     @model_validator(mode="after")
     def _possible_experiments(self) -> Self:
         evaluated = [method for method in self.evaluated() if method != "arbitrary"]
-        for path, section in self._switched_on():
+        for path, section in self.drawn().items():
             if path == "experiments/level-pairs":
                 continue  # fits kinds of its own
             for method in getattr(section, "methods", None) or ():
@@ -170,9 +153,9 @@ class Study(Section):
 
     def _check_thresholds(self) -> None:
         """Thresholds need samples that no shortcut was fitted to."""
-        for method in {self.fitted_as(exiting) for exiting in self.exiting()} - {"identity"}:
-            options = self.shortcuts.options(method)
-            if options.get("solver") == "gradient":
+        for method in {self.fitted_as(exiting) for exiting in self.exiting()}:
+            kind = self.shortcuts.kind(method)
+            if isinstance(kind, EitherSolver) and kind.solver == "gradient":
                 raise rule(
                     f"shortcuts.{method}.solver: 'gradient' given, but it refits without the held-out "
                     "documents, by the exact solver only",
@@ -181,25 +164,28 @@ class Study(Section):
 
     def needed_roles(self) -> tuple[str, ...]:
         """Which held-out documents the study makes use of."""
-        distilled = any(method in DISTILLED_METHODS for method in self.shortcuts.methods())
+        distilled = any(map(self._is_distilled, self.shortcuts.names()))
         roles = {"stopping": distilled, "thresholds": self.experiments.early_exit is not None}
         return tuple(role for role, wanted in roles.items() if wanted)
 
     def evaluated(self) -> tuple[str, ...]:
-        """What is evaluated, a job each: the methods, and what is selected from them."""
-        chosen = ["ojfa", "arbitrary"]
-        if self.evaluation.normalised:
-            chosen.append("ojfa-normalised")
-        if self.shortcuts.distilled is not None:
-            chosen.append("ojfa-distilled")
-        return (*self.shortcuts.methods(), *chosen)
+        """Methods that are evaluated, each by a job: the kinds, and what is selected from their jumps."""
+        asked = {"ojfa-normalised": self.evaluation.normalised}
+        selected = [
+            name
+            for name, made in SELECTED.items()
+            if made.evaluated_with is None
+            and (made.kind is None or made.kind in self.shortcuts.names())
+            and asked.get(name, True)
+        ]
+        return (*self.shortcuts.names(), *selected)
 
     def exiting(self) -> tuple[str, ...]:
         """What exits by its confidence."""
         options = self.experiments.early_exit
         if options is None:
             return ()
-        return tuple(options.methods or (m for m in self.evaluated() if m in EXITING_METHODS))
+        return tuple(options.methods or (method for method in self.evaluated() if _facts(method).exits))
 
     def transferred(self) -> tuple[str, ...]:
         """What is evaluated on other corpora."""
@@ -213,27 +199,30 @@ class Study(Section):
         options = self.experiments.rank_sweep
         if options is None:
             return ()
-        return tuple(options.methods or (method for method in self.evaluated() if method in SWEPT_METHODS))
+        return tuple(options.methods or (method for method in self.evaluated() if _facts(method).swept))
 
     def is_fitted_at(self, method: str, rank: float) -> bool:
-        """Whether a rank of the sweep, as it is written, is that of the pipeline's own fit."""
-        own = self.shortcuts.options(self.fitted_as(method))["rank"]
-        return bool(rank == (PAPERS_RANK if own is None else own))
+        """Whether the pipeline itself fits a method at a rank of the sweep, as it is written."""
+        kind = self.shortcuts.kind(self.fitted_as(method))
+        return isinstance(kind, OfRank) and kind.rank == rank
 
     def distilled_metric(self) -> str:
-        """The score that the one distilled jump is chosen by: these predict no state to take mse of."""
+        """The score that selects a distilled jump: these jumps predict no state, so they have no mse."""
         metric = self.selection.metric
         return SIGNED_SQUARED_COSINE if metric == MSE else metric
 
     def analysed(self) -> tuple[str, ...]:
-        """Methods whose jumps are compared between levels."""
-        return tuple(method for method in self.shortcuts.methods() if method in ANALYSED_METHODS)
+        """Kinds whose jumps are compared between levels."""
+        return tuple(name for name in self.shortcuts.names() if FACTS[name].analysed)
 
-    def fitted_as(self, evaluated: str) -> str:
-        """The method whose shortcuts an evaluated one uses."""
-        chosen_from = {"ojfa-distilled": "distilled"}
-        selected = evaluated == "arbitrary" or evaluated.startswith("ojfa")
-        return chosen_from.get(evaluated, self.selection.method) if selected else evaluated
+    def fitted_as(self, method: str) -> str:
+        """The kind whose shortcuts an evaluated method uses."""
+        if method not in SELECTED:
+            return method
+        return SELECTED[method].kind or self.selection.method
+
+    def _is_distilled(self, method: str) -> bool:
+        return FACTS[self.fitted_as(method)].fitted_by == "distillation"
 
     def check_dimensions(self, model: str, *, blocks: int, hidden: int) -> None:
         """Check ranks and levels against the size of a model, once that is known.
@@ -250,9 +239,9 @@ class Study(Section):
     def dimension_mistakes(self, model: str, *, blocks: int, hidden: int) -> list[str]:
         """A line for each rank over H, and for each level that is no early-exit level of the model."""
         ranks: list[tuple[str, Any]] = [
-            (f"shortcuts.{method}.rank", self.shortcuts.options(method)["rank"])
-            for method in self.shortcuts.methods()
-            if method in LOW_RANK_METHODS
+            (f"shortcuts.{name}.rank", kind.rank)
+            for name in self.shortcuts.names()
+            if isinstance(kind := self.shortcuts.kind(name), OfRank)
         ]
         levels: list[tuple[str, Any]] = [
             ("evaluation.arbitrary", level) for level in self.evaluation.arbitrary
@@ -266,12 +255,16 @@ class Study(Section):
         return [
             f"{key}: {rank} given, 1 to H = {hidden} accepted for {model}, or a part of H below 1"
             for key, rank in ranks
-            if rank is not None and rank > hidden
+            if rank > hidden
         ] + [
             f"{key}: level {level} given, 0 to {blocks - 1} accepted for {model}"
             for key, level in levels
             if isinstance(level, int) and level >= blocks
         ]
+
+
+def _facts(method: str) -> Facts | Selected:
+    return SELECTED[method] if method in SELECTED else FACTS[method]
 
 
 def parse_study(config: Mapping[str, Any], places: Mapping[KeyPath, str] | None = None) -> Study:

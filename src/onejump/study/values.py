@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from types import NoneType
+from typing import Annotated, Any, get_args
 
 from pydantic import (
     AfterValidator,
@@ -16,12 +18,14 @@ from pydantic import (
     PositiveInt,
     ValidationError,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     WrapValidator,
     model_validator,
 )
 
 from onejump.base.fetch import PINNED_WHEEL
 from onejump.base.language import EXPECTED, is_language
+from onejump.base.rank import PAPERS_RANK
 from onejump.study.messages import rule, shown
 
 # What may stand in a path, so that a name is its own folder.
@@ -107,6 +111,26 @@ def _rank(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
 
 
 Rank = Annotated[PositiveInt | Annotated[float, Field(gt=0, lt=1)], WrapValidator(_rank)]
+# Of one shortcut kind, where null stands for the papers' rank.
+KindsRank = Annotated[
+    Rank,
+    BeforeValidator(
+        lambda given: PAPERS_RANK if given is None else given, json_schema_input_type=Rank | None
+    ),
+]
+
+
+def one_of(names: Sequence[str]) -> tuple[AfterValidator, WithJsonSchema]:
+    """A text that is one of some names, for `Annotated[str, *one_of(names)]`."""
+    *first, last = map(repr, names)
+    words = f"{', '.join(first)} or {last}" if first else last
+
+    def check(value: str) -> str:
+        if value not in names:
+            raise ValueError(words)
+        return value
+
+    return AfterValidator(check), WithJsonSchema({"enum": list(names), "type": "string"})
 
 
 class Section(BaseModel):
@@ -154,10 +178,12 @@ def _switch(value: Any) -> Any:
     return None if value is False else value
 
 
-def _with_switches(schema: dict[str, Any]) -> None:
-    """Tell editors of true and false, which `_switch` takes before pydantic sees them."""
-    for member in schema["properties"].values():
+def _with_switches(schema: dict[str, Any], switches: type[Switches]) -> None:
+    """Add to the schema what editors need: true and false are accepted, and what each member switches on."""
+    for name, section in switches.sections().items():
+        member = schema["properties"][name]
         member["anyOf"].append({"type": "boolean"})
+        member["description"] = inspect.getdoc(section)
 
 
 class Switches(Section):
@@ -173,13 +199,22 @@ class Switches(Section):
     def _switch_on_what_is_named(cls, given: Any) -> Any:
         return {key: _switch(value) for key, value in given.items()} if isinstance(given, Mapping) else given
 
+    @classmethod
+    def sections(cls) -> dict[str, type[Any]]:
+        """The section class of each member by its name, whether it is switched on or not."""
+        return {
+            name.replace("_", "-"): next(part for part in get_args(field.annotation) if part is not NoneType)
+            for name, field in cls.model_fields.items()
+        }
+
     def names(self) -> tuple[str, ...]:
-        """Names of those switched on."""
-        return tuple(
-            name.replace("_", "-") for name in type(self).model_fields if getattr(self, name) is not None
-        )
+        """Names of the members that are switched on."""
+        return tuple(name for name in self.sections() if self._member(name) is not None)
 
     def options(self, name: str) -> dict[str, Any]:
-        """Options of one of them, as plain values."""
-        options: dict[str, Any] = getattr(self, name.replace("-", "_")).model_dump()
+        """Options of a member that is switched on, as plain values."""
+        options: dict[str, Any] = self._member(name).model_dump()
         return options
+
+    def _member(self, name: str) -> Any:
+        return getattr(self, name.replace("-", "_"))

@@ -1,0 +1,97 @@
+"""The sizes of models: what decides how much a stage costs, and where to look it up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onejump.base.errors import OneJumpError
+from onejump.base.files import read_json
+from onejump.planning.sources import wheel_path
+from onejump.study.sources import Model
+from onejump.study.study import Study
+
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+"""Bytes of a number by its format."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What decides how much a model costs."""
+
+    blocks: int
+    """L."""
+    hidden: int
+    """H."""
+    vocabulary: int
+    """V."""
+    parameters: int
+    """Numbers in all its weights."""
+    dtype: str = "float32"
+    """Number format of the weights in the forward pass."""
+    causal: bool = True
+    """A causal model; otherwise a masked one."""
+
+    @classmethod
+    def of(cls, description: Mapping[str, Any]) -> Sizes:
+        """Take the sizes from what the model stage wrote (`model.json`)."""
+        return cls(**{key: description[key] for key in cls.__dataclass_fields__ if key in description})
+
+    @property
+    def weights(self) -> float:
+        """Bytes of all weights."""
+        return self.parameters * BYTES[self.dtype]
+
+
+def look_up_sizes(study: Study, results: Path, given: Mapping[str, Mapping[str, Any]]) -> dict[str, Sizes]:
+    """Look up the sizes of a study's models: as given, else from an earlier run, else from the model's files.
+
+    Parameters
+    ----------
+    study : Study
+    results : Path
+        Folder of all results.
+    given : mapping of model name -> fields of Sizes
+        Sizes that the user gave.
+
+    Raises
+    ------
+    OneJumpError
+        If the sizes of a model cannot be found, or sizes are given for a model that the study does not have.
+    """
+    unknown = set(given) - set(study.models)
+    if unknown:
+        raise OneJumpError(
+            f"--sizes: {', '.join(sorted(unknown))} given, accepted is a model of the study: "
+            f"{', '.join(study.models)}"
+        )
+    found = {}
+    for name, model in study.models.items():
+        description = results / study.study / name / "model.json"
+        if name in given:
+            found[name] = Sizes(**given[name], dtype=model.dtype)
+        elif description.is_file():
+            found[name] = Sizes.of(read_json(description))
+        else:
+            found[name] = Sizes(**_read_sizes(model), dtype=model.dtype)
+    return found
+
+
+def _read_sizes(model: Model) -> dict[str, Any]:
+    # Torch is loaded here, so that a workflow that only counts does not wait for it.
+    from onejump.models.loading import sizes_from_configuration, sizes_from_gguf
+
+    source = model.hub or model.folder
+    if source:
+        return sizes_from_configuration(
+            source,
+            revision=model.revision,
+            trust_remote_code=model.trust_remote_code,
+            modules=None if model.modules is None else model.modules.model_dump(),
+        )
+    path = Path(model.gguf) if model.gguf else wheel_path(model)
+    if not path.is_file():
+        raise OneJumpError(f"{path}: not there yet; fetch it (snakemake --cores 1 {path}), or give --sizes")
+    return sizes_from_gguf(path)
