@@ -22,6 +22,7 @@ myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 html_theme = "furo"
 html_title = "onejump"
+html_static_path, html_css_files = ["_static"], ["onejump.css"]
 # Types stand in the signatures; the docstrings say what types cannot (shapes, units).
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
