@@ -311,6 +311,41 @@ def test_infinite_and_zero_values_are_drawn(tmp_path: Path) -> None:
     assert "identity to inf" in _texts(svg)
 
 
+def test_linear_parts_that_leave_the_axis_are_drawn(full: dict[str, Path], tmp_path: Path) -> None:
+    rows = [
+        ("SmolLM2-135M", "wiki-en", part, level, metric, value, 0.01, 600)
+        for part in ("attention", "feed-forward", "norms")
+        for level in (0, 15, 29)
+        for metric, value in (("precision@1", 0.5), ("surprisal", 1e9 if part == "norms" else 2.0))
+    ]
+    columns = ["model", "corpus", "part", "level", "metric", "value", "stderr", "n"]
+    write_table(tmp_path / "parts.parquet", pd.DataFrame(rows, columns=columns))
+    svg, _ = _draw("sub-modules", tmp_path, full | {"sub_modules": tmp_path / "parts.parquet"})
+    texts = _texts(svg)
+    assert "feed-forward linear" in texts
+    assert "▲ above the axis: " in texts
+    assert "norms to 1e9" in texts
+
+
+@pytest.mark.parametrize(
+    ("figure", "name"),
+    [
+        ("methods", "evaluation"),
+        ("pareto", "evaluation"),
+        ("ranks", "analysis"),
+        ("parameters", "parameters"),
+    ],
+)
+def test_a_method_without_a_look_is_no_figure(
+    figure: str, name: str, full: dict[str, Path], tmp_path: Path
+) -> None:
+    table = pd.read_parquet(full[name])
+    table["method"] = table["method"].replace("n-njtc", "new-kind")
+    write_table(tmp_path / "new.parquet", table)
+    with pytest.raises(OneJumpError, match="method 'new-kind' has no look in figures: give it"):
+        _draw(figure, tmp_path, full | {name: tmp_path / "new.parquet"})
+
+
 def test_a_method_without_the_first_metric_is_in_the_legend(
     full: dict[str, Path], drawn: Callable[..., Figure]
 ) -> None:

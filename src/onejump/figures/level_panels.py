@@ -1,4 +1,4 @@
-"""Curves by exit level: a panel for each metric, its scale, the selected jump, what lies beyond the axis."""
+"""Figures with the exit level on the x axis: a panel for each metric, the selected jump, the legend."""
 
 from __future__ import annotations
 
@@ -32,10 +32,21 @@ def level_figure(
     envelope: str | None = None,
     limit: str | None = None,
 ) -> Figure:
-    """A panel for each metric.
+    """Draw curves by exit level, a panel for each metric.
 
-    ``mark`` is the level of the selected jump, ``envelope`` the name of the curves to put a band around,
-    ``limit`` the method that the curves are shares of.
+    Parameters
+    ----------
+    title : str
+    table : DataFrame
+        Where the curves are from: it names the model, the corpus and the number of samples.
+    panels : mapping
+        The curves, by metric.
+    mark : int, optional
+        The level of the selected jump.
+    envelope : str, optional
+        Name of the curves to put a band around.
+    limit : str, optional
+        The method that the curves are shares of.
     """
     # A distilled kind has no r2.
     panels = {metric: [curve for curve in curves if curve.levels.size] for metric, curves in panels.items()}
@@ -87,7 +98,18 @@ def _legend_entries(curves: list[Curve], envelope: str | None) -> dict[str, Any]
 def panel(
     ax: Axes, metric: str, curves: list[Curve], *, envelope: str | None = None, limit: str | None = None
 ) -> None:
-    """Curves of a metric by exit level; what leaves the axis is marked and told."""
+    """Draw curves by exit level into one panel; mark values beyond the axis and tell them below it.
+
+    Parameters
+    ----------
+    ax : Axes
+    metric : str
+    curves : list of Curve
+    envelope : str, optional
+        Name of the curves to put a band around.
+    limit : str, optional
+        The method that the curves are shares of.
+    """
     low, high = set_scale(ax, metric, curves) if limit is None else set_share_scale(ax, curves)
     ax.set_xlabel("exit level l")
     ax.set_ylabel(metric_label(metric) if limit is None else f"share of {limit}'s {metric}")
@@ -148,7 +170,7 @@ def panel(
 
 
 def _within(values: Floats, low: float, high: float) -> Floats:
-    """Values held near the axis: what lies far beyond is told by a mark and a note (`_beyond`)."""
+    """Hold values near the axis: those far beyond it get a mark and a note (`_beyond`)."""
     margin = low / 2 if low > 0 else low - (high - low)
     clipped: Floats = np.clip(values, margin, 2 * high - min(low, 0))
     return clipped
@@ -188,7 +210,17 @@ def _short(value: float) -> str:
 
 
 def mark_selected(ax: Axes, level: int, curves: Sequence[Curve] = (), *, label: bool = True) -> None:
-    """A line at the level of the selected jump, and a star where it crosses that jump's own curve."""
+    """Draw a line at the level of the selected jump, and a star where it crosses that jump's own curve.
+
+    Parameters
+    ----------
+    ax : Axes
+    level : int
+    curves : sequence of Curve
+        What the panel shows.
+    label : bool
+        Write the level above the panel.
+    """
     colour = LOOKS["ojfa"].colour
     ax.axvline(level, color=colour, linewidth=0.9, linestyle=":", zorder=1.8)
     ax.annotate(

@@ -74,7 +74,9 @@ LOOKS = {
 ARBITRARY = "#CC79A7"
 """Colour of the arbitrary jumps; among themselves they differ by line style."""
 GREY = "#8A8A8A"
+"""Colour of what lies behind the methods: random jumps, the line of the best."""
 QUIET = "#555555"
+"""Colour of small text and of reference lines."""
 
 _ARBITRARY_PREFIX = "arbitrary-"
 
@@ -82,6 +84,21 @@ _ARBITRARY_PREFIX = "arbitrary-"
 def is_arbitrary(method: str) -> bool:
     """Say whether a method is an arbitrary jump, which only the figure of alternatives draws."""
     return method.startswith(_ARBITRARY_PREFIX)
+
+
+def look_of(method: str) -> Look:
+    """Give the look of a method.
+
+    Raises
+    ------
+    OneJumpError
+        If it has none. A look for all such methods would have two of them look alike.
+    """
+    if method not in LOOKS:
+        raise OneJumpError(
+            f"method {method!r} has no look in figures: give it a line in LOOKS of onejump.figures.looks"
+        )
+    return LOOKS[method]
 
 
 def methods_of(table: pd.DataFrame) -> list[str]:
@@ -100,16 +117,12 @@ def methods_of(table: pd.DataFrame) -> list[str]:
     Raises
     ------
     OneJumpError
-        If a method has no look: it would be missing from the figure in silence.
+        If a method has no look.
     """
-    present = dict.fromkeys(table["method"])
-    without = [method for method in present if method not in LOOKS and not is_arbitrary(method)]
-    if without:
-        raise OneJumpError(
-            f"method {', '.join(map(repr, without))}: no figure knows its look; give it a line in LOOKS of "
-            "onejump.figures.looks"
-        )
-    return [method for method in LOOKS if method in present]
+    present = [method for method in dict.fromkeys(table["method"]) if not is_arbitrary(method)]
+    for method in present:
+        look_of(method)
+    return sorted(present, key=list(LOOKS).index)
 
 
 def method_label(method: str) -> str:

@@ -12,16 +12,28 @@ from onejump.figures.curves import Curve
 from onejump.figures.frame import Floats, plain_numbers
 
 _HEAVY_TAILED = ("surprisal", "kl")
+"""Metrics without an upper bound: a few levels can lie far from all others."""
 
 
 def set_scale(ax: Axes, metric: str, curves: Sequence[Curve]) -> tuple[float, float]:
-    """Set the y axis so that the bulk of the curves and their bands can be read, whatever outliers do."""
+    """Set limits in which the bulk of the curves and their bands can be read, whatever outliers do.
+
+    Parameters
+    ----------
+    ax : Axes
+    metric : str
+    curves : sequence of Curve
+
+    Returns
+    -------
+    low, high : float
+    """
     values, lower, upper = _finite(metric, curves)
     if metric == "r2":
         low, high = (float(lower.min()), float(upper.max())) if values.size else (0.0, 1.0)
         low, high = max(-1.0, min(low, 0.0)), min(1.0, max(high, 0.1))
         pad = 0.04 * (high - low)
-        # A limit that cuts is drawn as what it is; elsewhere there is a little room.
+        # -1 cuts curves off: the axis ends there. Elsewhere there is some room below the lowest curve.
         low, high = low - pad if low > -1 else -1.0, high + pad
     elif metric in _HEAVY_TAILED and (values > 0).any():
         shown = values > 0
@@ -51,7 +63,17 @@ def set_scale(ax: Axes, metric: str, curves: Sequence[Curve]) -> tuple[float, fl
 
 
 def set_share_scale(ax: Axes, curves: Sequence[Curve]) -> tuple[float, float]:
-    """Set the y axis of shares: from nothing to all and, where methods reach beyond it, some more."""
+    """Set limits for shares of another method: from 0 to 1, or up to 2 where curves reach beyond 1.
+
+    Parameters
+    ----------
+    ax : Axes
+    curves : sequence of Curve
+
+    Returns
+    -------
+    low, high : float
+    """
     values, _, upper = _finite("share", curves)
     most = max(1.0, float(upper[values <= 1.5].max(initial=0.0)))
     limits = 0.0, 1.06 * min(most, 2.0)
@@ -60,7 +82,7 @@ def set_share_scale(ax: Axes, curves: Sequence[Curve]) -> tuple[float, float]:
 
 
 def _finite(metric: str, curves: Sequence[Curve]) -> tuple[Floats, Floats, Floats]:
-    """Finite values of all curves, with the lower and upper ends of their bands."""
+    """Give the finite values of all curves, and the lower and upper ends of their bands there."""
     bounds = [curve.bounds(metric) for curve in curves]
     values = np.concatenate([curve.values for curve in curves])
     lower, upper = (np.concatenate(ends) for ends in zip(*bounds, strict=True))

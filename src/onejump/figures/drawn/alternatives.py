@@ -14,6 +14,7 @@ from onejump.figures.level_panels import level_figure
 from onejump.figures.looks import ARBITRARY, GREY, is_arbitrary, method_label
 
 _LINES: tuple[Any, ...] = ("--", ":", "-.", "-", (0, (8, 2)), (0, (1, 3)))
+_ARBITRARY = "arbitrary"
 _RANDOM = "arbitrary-random-"
 _LEVEL_AT: dict[str, Callable[[int], int]] = {
     "first": lambda levels: 0,
@@ -35,7 +36,7 @@ def draw(inputs: Inputs, *, metrics: Sequence[str]) -> Figure:
     table, chosen = inputs.table("evaluation"), inputs.selection()
     panels = {metric: _curves(table, metric, chosen) for metric in measured(inputs, table, metrics)}
     return level_figure(
-        "The selected jump and its alternatives", table, panels, envelope="arbitrary", mark=chosen["jump"]
+        "The selected jump and its alternatives", table, panels, envelope=_ARBITRARY, mark=chosen["jump"]
     )
 
 
@@ -51,12 +52,14 @@ def _curves(table: pd.DataFrame, metric: str, chosen: dict[str, Any]) -> list[Cu
     for i, method in enumerate(named):
         line = _LINES[i % len(_LINES)]
         style = {"color": ARBITRARY, "linewidth": 1.0, "linestyle": line, "zorder": 2.2}
-        curve = curve_of(table, metric, method, _label(method, chosen["computed_from"]["levels"]))
-        curves.append(curve._replace(name="arbitrary", errors=None, style=style))
+        label = _label(method, chosen["computed_from"]["levels"])
+        curve = curve_of(table, metric, method, label, style)
+        curves.append(curve._replace(name=_ARBITRARY, errors=None))
     for i, method in enumerate(random):
         style = {"color": GREY, "linewidth": 0.6, "zorder": 2.1}
-        curve = curve_of(table, metric, method, f"random jumps ({len(random)})" if i == 0 else "")
-        curves.append(curve._replace(name="arbitrary", errors=None, style=style))
+        label = f"random jumps ({len(random)})" if i == 0 else ""
+        curve = curve_of(table, metric, method, label, style)
+        curves.append(curve._replace(name=_ARBITRARY, errors=None))
     return curves
 
 

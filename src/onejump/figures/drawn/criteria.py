@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from onejump.base.errors import OneJumpError
 from onejump.figures.frame import about, framed, metric_label, whole_numbers
 from onejump.figures.inputs import Inputs
 from onejump.figures.level_panels import mark_selected
@@ -38,7 +39,7 @@ def draw(inputs: Inputs) -> Figure:
         f"n = {int(table['n'].iloc[0]):,} validation samples, mean over all levels",
         "an oracle saw them, the other criteria training samples only",
     ]
-    present = [criterion for criterion in _CRITERIA if (table["criterion"] == criterion).any()]
+    present = _criteria_of(table)
     figure = framed("What each selection criterion chooses", subtitle, 9.4, 3.5 + 0.2 * (len(present) + 1))
     for ax, metric in zip(figure.subplots(1, 2), metrics, strict=True):
         of_metric = table[table["metric"] == metric]
@@ -67,12 +68,23 @@ def draw(inputs: Inputs) -> Figure:
     return figure
 
 
+def _criteria_of(table: pd.DataFrame) -> list[str]:
+    """Give what chooses a jump, in the order of the legend."""
+    present = set(table["criterion"]) - {"jump", "random"}
+    if unknown := sorted(present - set(_CRITERIA)):
+        raise OneJumpError(
+            f"criterion {unknown[0]!r} has no look in figures: give it a line in _CRITERIA of "
+            "onejump.figures.drawn.criteria"
+        )
+    return sorted(present, key=list(_CRITERIA).index)
+
+
 def _is_oracle(criterion: str) -> bool:
     return criterion.startswith("oracle")
 
 
 def _mark(criterion: str) -> dict[str, Any]:
-    """Oracles are filled, the others open."""
+    """Give the mark of a criterion as keywords of `Axes.plot`: oracles are filled, the others open."""
     colour, marker, _ = _CRITERIA[criterion]
     inside = {"markerfacecolor": colour} if _is_oracle(criterion) else {"markerfacecolor": "none"}
     return {"linestyle": "none", "marker": marker, "color": colour, "markeredgewidth": 1.6, **inside}

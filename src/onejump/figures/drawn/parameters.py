@@ -82,7 +82,7 @@ def _number_bars(ax: Axes, numbers: Mapping[str, int]) -> None:
 
 
 def _factor(fewer: float) -> str:
-    """How many times fewer or more numbers."""
+    """Say how many times fewer or more numbers."""
     if not np.isfinite(fewer):
         return "none"
     if fewer == 1:

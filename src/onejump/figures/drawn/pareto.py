@@ -25,7 +25,7 @@ class _Point(NamedTuple):
 
     label: str
     numbers: int
-    """Kept at inference, of all its shortcuts."""
+    """Numbers kept at inference, summed over its shortcuts."""
     value: float
     single: bool
     """Whether one shortcut serves all levels."""
@@ -82,19 +82,19 @@ def draw(inputs: Inputs, *, metrics: Sequence[str]) -> Figure:
 
 
 def _agreement(metric: str) -> str:
-    """What a precision measures, in words."""
+    """Say in words what a precision measures."""
     k = metric.removeprefix("precision@")
     those = "the full model's own" if k == "1" else f"among the full model's {k} likeliest"
     return f"how often its token is {those} ({metric})"
 
 
 def _place_of_zero(kinds: Mapping[str, _Point]) -> float:
-    """Where no numbers are: a log axis has no such place."""
+    """Give the place of methods that keep no numbers: a log axis has no 0."""
     return min([kind.numbers for kind in kinds.values() if kind.numbers], default=1) / 8
 
 
 def _axes(ax: Axes, kinds: Mapping[str, _Point]) -> None:
-    """A log axis of numbers, with a zero behind a break for what keeps none, and an axis of values."""
+    """Set a log axis of numbers, with a break before the place of 0, and an axis of values."""
     numbers = [kind.numbers for kind in kinds.values()]
     zero, most = _place_of_zero(kinds), max([1, *numbers])
     ticks = [float(tick) for tick in 10.0 ** np.arange(np.ceil(np.log10(4 * zero)), np.log10(2 * most))]
@@ -121,7 +121,7 @@ def _axes(ax: Axes, kinds: Mapping[str, _Point]) -> None:
 
 
 def _points(ax: Axes, kinds: Mapping[str, _Point]) -> None:
-    """The points with their names, and their front as stairs."""
+    """Draw the points with their names, and a line of stairs through the best ones."""
     zero, right = _place_of_zero(kinds), ax.get_xlim()[1]
     places = {method: (kind.numbers or zero, kind.value) for method, kind in kinds.items()}
     front = np.array([places[method] for method in _front(kinds)]).reshape(-1, 2)
@@ -136,7 +136,7 @@ def _points(ax: Axes, kinds: Mapping[str, _Point]) -> None:
 
 
 def _mark(method: str, *, single: bool, label: str = "") -> Line2D:
-    """The mark of a method, filled if one shortcut serves all levels."""
+    """Make the mark of a method, filled if one shortcut serves all levels."""
     look = LOOKS[method]
     return Line2D(
         [],
@@ -152,7 +152,7 @@ def _mark(method: str, *, single: bool, label: str = "") -> Line2D:
 
 
 def _front(kinds: Mapping[str, _Point]) -> list[str]:
-    """Methods that are better than all others that keep as few numbers, by numbers."""
+    """Give the methods that are better than all others with as few numbers, by numbers."""
     front: list[str] = []
     for method in sorted(kinds, key=lambda method: (kinds[method].numbers, -kinds[method].value)):
         if not front or kinds[method].value > kinds[front[-1]].value:
@@ -160,8 +160,8 @@ def _front(kinds: Mapping[str, _Point]) -> list[str]:
     return front
 
 
-# A name's shift from its point, in points of print, and which of its sides is there; best first. Those far
-# away need a line to the point.
+# Places of a name beside its point, the best first: the shift in points of print, and which side of the name
+# is there. The far ones get a line to the point.
 _BESIDE = (
     (10, 0, "left", "center"),
     (-10, 0, "right", "center"),
@@ -181,7 +181,7 @@ _BESIDE = (
 
 
 def _name_points(ax: Axes, places: Mapping[str, tuple[float, float]], line: Floats) -> None:
-    """A name beside each point, on the side where it covers least of points, names and a line (n, 2)."""
+    """Write a name beside each point, where it covers least of the points, other names and a line (n, 2)."""
     inside = ax.get_window_extent()
     drawn = [Bbox([start, stop]).padded(5) for start, stop in pairwise(ax.transData.transform(line))]
     drawn += [Bbox([point, point]).padded(10) for point in map(ax.transData.transform, places.values())]
@@ -218,7 +218,7 @@ def _name(
 
 
 def _covered(box: Bbox, taken: Sequence[Bbox], inside: Bbox) -> float:
-    """What a box covers of others; what lies outside counts more."""
+    """Give the area of other boxes that a box covers; its area outside the axes counts ten times."""
     free = Bbox.intersection(box, inside)
     outside = box.width * box.height - (0 if free is None else free.width * free.height)
     both = [Bbox.intersection(box, other) for other in taken]

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pandas as pd
 from matplotlib.figure import Figure
 
 from onejump.figures.curves import curve_of
 from onejump.figures.inputs import Inputs, measured
 from onejump.figures.level_panels import level_figure
+from onejump.figures.looks import Look
 
-_PARTS = {
-    "attention": ("#CC3311", (0, (5, 2)), "P"),
-    "feed-forward": ("#117733", "-", "D"),
-    "norms": ("#332288", (0, (8, 2)), "h"),
+_LOOKS = {
+    "attention": Look("#CC3311", (0, (5, 2)), "P", "attention linear"),
+    "feed-forward": Look("#117733", "-", "D", "feed-forward linear"),
+    "norms": Look("#332288", (0, (8, 2)), "h", "norms linear"),
 }
 
 
@@ -29,15 +29,15 @@ def draw(inputs: Inputs, *, metrics: Sequence[str]) -> Figure:
         A panel each.
     """
     table, evaluation = inputs.table("sub_modules"), inputs.table("evaluation")
-    together = pd.concat([table.rename(columns={"part": "method"}), evaluation], ignore_index=True)
+    of_parts = table.rename(columns={"part": "method"})
+    parts = list(dict.fromkeys(table["part"]))
     jumps = [method for method in ("identity", "jtc") if (evaluation["method"] == method).any()]
-    panels = {}
-    for metric in measured(inputs, table, metrics):
-        curves = [curve_of(together, metric, part, f"{part} linear") for part in dict.fromkeys(table["part"])]
-        styled = [
-            curve._replace(style=dict(zip(("color", "linestyle", "marker"), _PARTS[curve.name], strict=True)))
-            for curve in curves
+    panels = {
+        metric: [
+            *(curve_of(of_parts, metric, part, _LOOKS[part].meaning, _LOOKS[part].style()) for part in parts),
+            *(curve_of(evaluation, metric, method, method) for method in jumps),
         ]
-        panels[metric] = [*styled, *(curve_of(together, metric, method, method) for method in jumps)]
+        for metric in measured(inputs, table, metrics)
+    }
     title = "Parts of the blocks above a level made linear"
     return level_figure(title, table, panels, mark=inputs.selected())
