@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 
 from onejump.base.errors import CorpusError
 from onejump.base.files import read_json
-from onejump.data.corpus import build_corpus, describe_splits, split_sentences, warnings_of_splits
+from onejump.data.corpus import (
+    SentenceOptions,
+    TextSource,
+    build_corpus,
+    describe_splits,
+    split_sentences,
+    warnings_of_splits,
+)
 from onejump.data.documents import Document, read_documents
 
 A, B = "A first text, long enough.", "A second text, long enough."
@@ -138,14 +145,17 @@ def test_few_documents_and_large_ones_are_warned_of() -> None:
 def test_the_stage_writes_a_table_from_files(tmp_path: Path) -> None:
     path = tmp_path / "wiki.json"
     write(path, json.dumps({d.id: {"extract": d.text} for d in numbered(30, 5)}))
-    source = {"path": str(path), "text": "extract", "dataset": None}
+    source = TextSource(path=str(path), text="extract")
+    options = SentenceOptions(training=20, validation=10)
     output = tmp_path / "results" / "sentences.parquet"
-    build_corpus(output, source=source, training=20, validation=10, seed=3)
+    build_corpus(output, source=source, options=options, seed=3)
     table = pd.read_parquet(output)
     expected = split_sentences(read_documents(path, "extract"), training=20, validation=10, seed=3)
     pd.testing.assert_frame_equal(table, expected)
     assert table["document"].str.startswith("wiki.json#d").all()
-    build_corpus(tmp_path / "again.parquet", source=source, training=20, validation=10, seed=3)
+    build_corpus(
+        tmp_path / "again.parquet", source=TextSource(text="extract"), options=options, file=path, seed=3
+    )
     assert (tmp_path / "again.parquet").read_bytes() == output.read_bytes()
 
 
@@ -154,19 +164,20 @@ def test_the_stage_writes_a_table_from_a_dataset(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     texts = [document.text for document in numbered(20, 3)]
     datasets.Dataset.from_dict({"body": texts}).save_to_disk(tmp_path / "saved")
-    source = {"path": None, "dataset": str(tmp_path / "saved"), "split": "train", "text": "body"}
-    build_corpus(tmp_path / "out.parquet", source=source, training=3, validation=3)
+    source = TextSource(dataset=str(tmp_path / "saved"), text="body")
+    build_corpus(tmp_path / "out.parquet", source=source, options=SentenceOptions(training=3, validation=3))
     assert pd.read_parquet(tmp_path / "out.parquet")["document"].str.startswith("train#").all()
 
 
 def test_the_stage_leaves_the_old_table_when_it_fails(tmp_path: Path) -> None:
     output = write(tmp_path / "out.parquet", "old")
+    options = SentenceOptions(training=1, validation=1)
     with pytest.raises(CorpusError, match="too little text: 0 of the 1 sentences"):
-        build_corpus(output, source={"path": write(tmp_path / "a.txt", "")}, training=1, validation=1)
+        build_corpus(output, source=TextSource(path=str(write(tmp_path / "a.txt", ""))), options=options)
     with pytest.raises(
-        CorpusError, match="source: text given, path, dataset or standard_library was expected"
+        CorpusError, match="source: nothing given, path, dataset or standard_library was expected"
     ):
-        build_corpus(output, source={"text": "body", "path": None}, training=1, validation=1)
+        build_corpus(output, source=TextSource(text="body"), options=options)
     assert output.read_text() == "old"
 
 
@@ -181,12 +192,11 @@ def test_source_code_makes_a_corpus(tmp_path: Path, caplog: pytest.LogCaptureFix
             tmp_path / "code" / f"{number}.py",
             f"def first():\n    return {number}\n\nnumber = {number}000000000000",
         )
-    source = {"path": str(tmp_path / "code"), "standard_library": None}
+    source = TextSource(path=str(tmp_path / "code"))
+    options = SentenceOptions(training=3, validation=1, unit="paragraph")
     summary = tmp_path / "c.json"
     with caplog.at_level(logging.INFO):
-        build_corpus(
-            tmp_path / "c.parquet", source=source, training=3, validation=1, unit="paragraph", summary=summary
-        )
+        build_corpus(tmp_path / "c.parquet", summary, source=source, options=options)
     table = pd.read_parquet(tmp_path / "c.parquet")
     assert table["document"].str.endswith(".py").all()
     assert read_json(summary) == describe_splits(table)

@@ -69,7 +69,9 @@ def test_the_stage_numbers_documents_and_keeps_validation_apart(
     documents = [f"d{i // 3}" for i in range(90)] + [f"v{i // 2}" for i in range(10)]
     corpus = corpus_of(tmp_path / "c.parquet", documents, ["training"] * 90 + ["validation"] * 10)
     output = tmp_path / "documents.parquet"
-    assign_documents(output, corpus, stopping=0.2, thresholds=0.3, seed=3, needed=("stopping", "thresholds"))
+    assign_documents(
+        output, corpus, stopping=0.2, thresholds=0.3, seed=3, needed_roles=("stopping", "thresholds")
+    )
     table = pd.read_parquet(output)
     assert list(table) == ["sentence_id", "document", "split", "role"]
     assert table["document"].tolist() == [i // 3 for i in range(90)] + [30 + i // 2 for i in range(10)]
@@ -93,9 +95,9 @@ def test_too_few_documents_for_a_role_that_is_needed(
     output = tmp_path / "documents.parquet"
     parts = {"stopping": 0.1, "thresholds": 0.1, "seed": 0}
     with pytest.raises(StudyError, match=r"held_out\.thresholds: .* of book come from 2 documents; at"):
-        assign_documents(output, corpus, needed=("thresholds",), **parts)
+        assign_documents(output, corpus, needed_roles=("thresholds",), **parts)
     assert not output.exists()
-    assign_documents(output, corpus, needed=("stopping",), **parts)
+    assign_documents(output, corpus, needed_roles=("stopping",), **parts)
     store = make_store(np.zeros((2, 2, 4)))
     assert samples_with_role(store, output, "stopping").sum() == 1
     with pytest.raises(StudyError, match="no document has the role 'thresholds'"):

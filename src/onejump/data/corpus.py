@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,49 @@ FEW_DOCUMENTS = 30
 _LARGE_SHARE = 0.2
 
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """Where the documents of a corpus are: one of path, dataset or standard_library says it."""
+
+    path: str | None = None
+    """A file or a folder, for `read_documents`."""
+    dataset: str | None = None
+    """A Hugging Face data set, for `read_dataset`."""
+    subset: str | None = None
+    """Configuration of the data set."""
+    split: str = "train"
+    """Split of the data set."""
+    revision: str | None = None
+    """Branch, tag or commit of the data set."""
+    text: str = "text"
+    """Key or column that holds a document's text."""
+    standard_library: bool | None = None
+    """Python's own source code, for `read_standard_library`."""
+
+    def documents(self) -> Iterator[Document]:
+        """Read the documents, one after another."""
+        if self.path is not None:
+            return read_documents(self.path, self.text)
+        if self.dataset is not None:
+            return read_dataset(self.dataset, self.subset, self.split, self.text, self.revision)
+        if self.standard_library:
+            return read_standard_library()
+        raise CorpusError("source: nothing given, path, dataset or standard_library was expected")
+
+
+@dataclass(frozen=True)
+class SentenceOptions:
+    """What sentences `split_sentences` cuts and how many it draws."""
+
+    training: int
+    validation: int
+    language: str = "en"
+    unit: str = "sentence"
+    min_characters: int = 20
+    max_characters: int = 1000
+    max_documents: int = 100_000
 
 
 def split_sentences(
@@ -157,53 +200,39 @@ def warnings_of_splits(described: Mapping[str, Mapping[str, float]]) -> list[str
 
 
 def build_corpus(
-    output: str | Path,
+    table: Path,
+    summary: Path | None = None,
     *,
-    source: Mapping[str, Any],
-    training: int,
-    validation: int,
-    summary: str | Path | None = None,
-    language: str = "en",
-    unit: str = "sentence",
+    source: TextSource,
+    options: SentenceOptions,
+    file: Path | None = None,
     seed: int = 0,
-    min_characters: int = 20,
-    max_characters: int = 1000,
-    max_documents: int = 100_000,
 ) -> None:
-    """Write the table of `split_sentences` as parquet.
+    """The stage "corpus": write the sentences that `split_sentences` draws from the documents of a source.
 
     A split of few documents is warned of in the log.
 
     Parameters
     ----------
-    output : path
-        The parquet file.
-    source : mapping
-        ``path`` and ``text`` for `read_documents`, ``dataset``, ``subset``, ``split``, ``text`` and
-        ``revision`` for `read_dataset`, or ``standard_library`` for `read_standard_library`; a key that is
-        absent or None has its default.
-    summary : path, optional
-        A JSON file for what `describe_splits` gives.
-    training, validation, language, unit, seed, min_characters, max_characters, max_documents
-        As in `split_sentences`.
+    table : Path
+        The parquet file to write.
+    summary : Path, optional
+        A JSON file to write: what `describe_splits` says of the splits.
+    source : TextSource
+    options : SentenceOptions
+    file : Path, optional
+        A file to read in place of the source's path: one that the workflow took out of a wheel.
+    seed : int
 
     Raises
     ------
     CorpusError
         If the source cannot be read or is too small.
     """
-    table = split_sentences(
-        _documents_of(source),
-        training=training,
-        validation=validation,
-        language=language,
-        unit=unit,
-        seed=seed,
-        min_characters=min_characters,
-        max_characters=max_characters,
-        max_documents=max_documents,
-    )
-    described = describe_splits(table)
+    if file is not None:
+        source = replace(source, path=str(file))
+    drawn = split_sentences(source.documents(), seed=seed, **asdict(options))
+    described = describe_splits(drawn)
     for split, found in described.items():
         _LOG.info(
             "%s: %d sentences of %d documents, at most %.2g%% of one",
@@ -214,21 +243,6 @@ def build_corpus(
         )
     for line in warnings_of_splits(described):
         _LOG.warning("%s", line)
-    write_table(output, table)
+    write_table(table, drawn)
     if summary is not None:
         write_json(summary, described)
-
-
-def _documents_of(source: Mapping[str, Any]) -> Iterator[Document]:
-    given = {key: value for key, value in source.items() if value is not None}
-    text = given.get("text", "text")
-    if "path" in given:
-        return read_documents(given["path"], text)
-    if "dataset" in given:
-        split = given.get("split", "train")
-        return read_dataset(given["dataset"], given.get("subset"), split, text, given.get("revision"))
-    if "standard_library" in given:
-        return read_standard_library()
-    raise CorpusError(
-        f"source: {', '.join(given) or 'nothing'} given, path, dataset or standard_library was expected"
-    )

@@ -59,26 +59,26 @@ def draw_roles(documents: Iterable[str], *, stopping: float, thresholds: float, 
 
 
 def assign_documents(
-    output: Path,
-    corpus: Path,
+    documents: Path,
+    sentences: Path,
     *,
     stopping: float,
     thresholds: float,
     seed: int,
-    needed: Sequence[str] = (),
+    needed_roles: Sequence[str] = (),
 ) -> None:
     """The stage.
 
     Parameters
     ----------
-    output : Path
-        Table with columns sentence_id, document (a number, counted from 0 in the order of the corpus table),
-        split, role ("fit", "stopping" or "thresholds" for training, "validation").
-    corpus : Path
+    documents : Path
+        Table to write, with columns sentence_id, document (a number, counted from 0 in the order of the
+        corpus table), split, role ("fit", "stopping" or "thresholds" for training, "validation").
+    sentences : Path
         Table of the corpus stage.
     stopping, thresholds, seed
         As of `draw_roles`.
-    needed : sequence of {"stopping", "thresholds"}
+    needed_roles : sequence of {"stopping", "thresholds"}
         Roles that the study makes use of.
 
     Raises
@@ -86,15 +86,15 @@ def assign_documents(
     StudyError
         If the training documents are too few for a role that is needed.
     """
-    table = read_table(corpus)[["sentence_id", "document", "split"]]
+    table = read_table(sentences)[["sentence_id", "document", "split"]]
     training = table.loc[table["split"] == "training", "document"]
     roles = draw_roles(training, stopping=stopping, thresholds=thresholds, seed=seed)
-    for role in needed:
+    for role in needed_roles:
         if role not in roles.values():
             least = 3 if role == THRESHOLDS else 2
             raise StudyError(
                 f"held_out.{role}: whole documents are held out of the fits, but all training sentences of "
-                f"{corpus.stem} come from {len(roles)} document{'s' if len(roles) > 1 else ''}; at least "
+                f"{sentences.stem} come from {len(roles)} document{'s' if len(roles) > 1 else ''}; at least "
                 f"{least} are needed: give more documents, or split what there is into several"
             )
     table["role"] = table["document"].map(roles).where(table["split"] == "training", VALIDATION)
@@ -102,4 +102,4 @@ def assign_documents(
     for split, of_split in table.groupby("split", sort=False):
         count = of_split["document"].nunique()
         _LOG.info("%s: %d sentences of %d documents", split, len(of_split), count)
-    write_table(output, table)
+    write_table(documents, table)

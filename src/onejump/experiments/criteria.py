@@ -71,7 +71,7 @@ def choices(by_metric: Mapping[str, int], means: Mapping[str, Tensor]) -> Iterat
 
 
 def compare_criteria(
-    output: Path,
+    table: Path,
     shards: Sequence[Path],
     head: Path,
     shortcuts: Path,
@@ -87,8 +87,8 @@ def compare_criteria(
 
     Parameters
     ----------
-    output : Path
-        Table with columns model, corpus, criterion, jump, metric, value (mean over levels and samples),
+    table : Path
+        To write, with columns model, corpus, criterion, jump, metric, value (mean over levels and samples),
         stderr, n, documents. Rows of the criterion "jump" are of every jump; those of "random" have no jump,
         and as stderr the standard deviation between jumps.
     shards : sequence of Path
@@ -125,6 +125,6 @@ def compare_criteria(
         ]
         spread = float(of_jumps.std()) if len(jumps) > 1 else 0.0
         rows.append((RANDOM, None, metric, float(of_jumps.mean()), spread))
-    table = pd.DataFrame(rows, columns=["criterion", "jump", "metric", "value", "stderr"])
-    table = table.astype({"jump": "Int64"}).assign(n=store.samples, documents=clusters.documents)
-    write_table(output, table, model=model, corpus=corpus)
+    compared = pd.DataFrame(rows, columns=["criterion", "jump", "metric", "value", "stderr"])
+    compared = compared.astype({"jump": "Int64"}).assign(n=store.samples, documents=clusters.documents)
+    write_table(table, compared, model=model, corpus=corpus)

@@ -306,13 +306,13 @@ def level_pairs(
 
 
 def measure_level_pairs(
-    output: Path,
+    table: Path,
     training: Sequence[Path],
     validation: Sequence[Path],
     *,
     documents: Path | None = None,
     methods: Sequence[str],
-    rank: float | None,
+    rank: int | float | None,
     model: str,
     corpus: str,
     device: str = "auto",
@@ -321,9 +321,9 @@ def measure_level_pairs(
 
     Parameters
     ----------
-    output : Path
-        Table with columns model, corpus, method, source, target, r2, n (validation samples), documents (how
-        many these are from).
+    table : Path
+        To write, with columns model, corpus, method, source, target, r2, n (validation samples), documents
+        (how many these are from).
     training, validation : sequence of Path
         Shards.
     documents : Path, optional
@@ -339,12 +339,12 @@ def measure_level_pairs(
         If a method is none of these, or the rank is over H.
     """
     fitted_to, measured_on = ActivationStore(training), ActivationStore(validation)
-    table = level_pairs(
+    measured = level_pairs(
         fitted_to,
         measured_on,
         methods,
         rank_for(fitted_to.hidden, rank),
         pick_device(device),
     )
-    table["documents"] = len(np.unique(documents_of_samples(measured_on, documents)))
-    write_table(output, table, model=model, corpus=corpus)
+    measured["documents"] = len(np.unique(documents_of_samples(measured_on, documents)))
+    write_table(table, measured, model=model, corpus=corpus)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -13,31 +14,42 @@ from onejump.shortcuts.shortcut import LowRank
 
 
 def collect_ranks(
-    output: Path,
-    evaluations: Mapping[tuple[str, str], Path],
-    shortcuts: Mapping[tuple[str, str], Path],
-    selections: Mapping[str, Path],
+    table: Path,
+    evaluations: Sequence[Path],
+    shortcuts: Sequence[Path],
+    selections: Sequence[Path],
+    *,
+    ranks: Sequence[str],
+    methods: Sequence[str],
 ) -> None:
     """Put together evaluations, and count what each kind keeps.
 
     Parameters
     ----------
-    output : Path
-        Table with columns model, corpus, method, level, metric, value, stderr, n, documents, rank, numbers.
-    evaluations : mapping of (rank as the study gives it, method) -> path
-        Tables of `onejump.scoring.evaluation.evaluate_method`.
-    shortcuts : mapping of the same keys -> folder
-        The method's; of ojfa that which it is selected from.
-    selections : mapping of rank -> path
-        Of the selection stage, where ojfa is among the methods.
+    table : Path
+        To write, with columns model, corpus, method, level, metric, value, stderr, n, documents, rank,
+        numbers.
+    evaluations : sequence of Path
+        Tables of `onejump.scoring.evaluation.evaluate_method`: those of all methods at the first rank, then
+        at the next one.
+    shortcuts : sequence of Path
+        The folder of each of these evaluations: for ojfa, that of the kind that it is selected from.
+    selections : sequence of Path
+        Of the selection stage, one for each rank; none if ojfa is not among the methods.
+    ranks : sequence of str
+        As the study gives them.
+    methods : sequence of str
     """
+    selecting = ranks if "ojfa" in methods else []
+    jumps = {rank: read_json(path)["jump"] for rank, path in zip(selecting, selections, strict=True)}
     tables = []
-    for (rank, method), path in evaluations.items():
-        folder = ShortcutFolder(shortcuts[rank, method])
-        one = folder.load(read_json(selections[rank])["jump"] if method == "ojfa" else 0)
+    each = product(ranks, methods)
+    for (rank, method), path, of_method in zip(each, evaluations, shortcuts, strict=True):
+        folder = ShortcutFolder(of_method)
+        one = folder.load(jumps[rank] if method == "ojfa" else 0)
         assert isinstance(one, LowRank)
         found = read_table(path)
         found["rank"] = one.rank
         found["numbers"] = one.numbers() if method == "ojfa" else folder.numbers()
         tables.append(found)
-    write_table(output, pd.concat(tables, ignore_index=True))
+    write_table(table, pd.concat(tables, ignore_index=True))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -18,45 +19,56 @@ FromTo = tuple[str, str]
 
 
 def collect_transfer(
-    output: Path,
-    evaluations: Mapping[FromTo, Sequence[Path]],
-    selections: Mapping[FromTo, Path],
+    table: Path,
+    evaluations: Sequence[Path],
+    selections: Sequence[Path],
+    sentences: Sequence[Path],
     *,
+    pairs: Sequence[FromTo],
+    methods: Sequence[str],
+    corpora: Sequence[str],
     corpus: str,
-    corpora: Mapping[str, Path],
 ) -> None:
     """Put together what one corpus' shortcuts do on every corpus, and what that corpus' own do.
 
     Parameters
     ----------
-    output : Path
-        Table with columns model, corpus (that this is about), fitted_on, target, method, level, metric,
+    table : Path
+        To write, with columns model, corpus (that this is about), fitted_on, target, method, level, metric,
         value, stderr, n, documents, jump (which of the jumps of fitted_on the target's training samples
         choose), seen (validation sentences of the target that are training sentences of fitted_on:
         `count_seen`).
-    evaluations : mapping of (fitted on, target) -> paths
-        Tables of `onejump.scoring.evaluation.evaluate_method`, of validation samples of the target.
-    selections : mapping of the same keys -> path
-        Of `onejump.scoring.selection.select_jump`, by training samples of the target.
+    evaluations : sequence of Path
+        Tables of `onejump.scoring.evaluation.evaluate_method`, of validation samples of the target: those of
+        all methods for the first pair, then for the next one.
+    selections : sequence of Path
+        Of `onejump.scoring.selection.select_jump`, by training samples of the target: one for each pair.
+    sentences : sequence of Path
+        Tables of the corpus stage: one for each corpus.
+    pairs : sequence of (fitted on, target)
+    methods, corpora : sequence of str
     corpus : str
-    corpora : mapping of corpus -> path
-        Tables of the corpus stage.
+        That this is about.
     """
+    jumps = {pair: read_json(path)["jump"] for pair, path in zip(pairs, selections, strict=True)}
+    text = {name: read_table(path) for name, path in zip(corpora, sentences, strict=True)}
+    seen = {(fitted_on, target): count_seen(text[fitted_on], text[target]) for fitted_on, target in pairs}
     tables = []
-    for (fitted_on, target), paths in evaluations.items():
-        found = pd.concat([read_table(path) for path in paths], ignore_index=True)
+    for ((fitted_on, target), _), path in zip(product(pairs, methods), evaluations, strict=True):
+        found = read_table(path)
         found["corpus"] = corpus
         found.insert(2, "fitted_on", fitted_on)
         found.insert(3, "target", target)
-        found["jump"] = read_json(selections[fitted_on, target])["jump"]
-        found["seen"] = count_seen(read_table(corpora[fitted_on]), read_table(corpora[target]))
-        if found["seen"].any():
+        found["jump"] = jumps[fitted_on, target]
+        found["seen"] = seen[fitted_on, target]
+        tables.append(found)
+    for (fitted_on, target), count in seen.items():
+        if count:
             _LOG.warning(
                 "from %s to %s: %d validation sentences of %s are training sentences of %s too",
-                *(fitted_on, target, found["seen"].iloc[0], target, fitted_on),
+                *(fitted_on, target, count, target, fitted_on),
             )
-        tables.append(found)
-    write_table(output, pd.concat(tables, ignore_index=True))
+    write_table(table, pd.concat(tables, ignore_index=True))
 
 
 def count_seen(fitted_on: pd.DataFrame, target: pd.DataFrame) -> int:

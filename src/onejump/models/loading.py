@@ -138,7 +138,7 @@ def mask_token(tokenizer: Any) -> int:
     return int(token)
 
 
-def convert_gguf(gguf: str | Path, output: str | Path) -> None:
+def convert_gguf(gguf: str | Path, folder: str | Path) -> None:
     """Unpack a GGUF file into a folder of safetensors and tokenizer, once, as its unpacking is slow."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -162,7 +162,7 @@ def convert_gguf(gguf: str | Path, output: str | Path) -> None:
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    with replacing(output) as fresh:
+    with replacing(folder) as fresh:
         model.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
 
@@ -258,10 +258,11 @@ def _loading(source: str) -> Iterator[None]:
 
 
 def describe(
-    model_path: str | Path,
-    head_path: str | Path,
+    description: Path,
+    head: Path,
     *,
-    source: str,
+    source: str | None = None,
+    weights: Path | None = None,
     revision: str | None = None,
     dtype: str = "float32",
     trust_remote_code: bool = False,
@@ -270,7 +271,27 @@ def describe(
     modules: Mapping[str, str | None] | None = None,
     allow_pickle: bool = False,
 ) -> None:
-    """The stage: load and check a model, then write its sizes (json) and its head (safetensors)."""
+    """The stage "model": load and check a model, then write what later stages need to know of it.
+
+    Parameters
+    ----------
+    description : Path
+        JSON file to write: where the model came from, and its sizes.
+    head : Path
+        safetensors file to write: the final norm and the unembedding.
+    source : str, optional
+        A folder, or a name on the hub.
+    weights : Path, optional
+        Folder that a GGUF file was unpacked to, in place of `source`.
+    revision, dtype, trust_remote_code, device, device_map, modules, allow_pickle
+        As of `load_model`.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be loaded, or its tokenizer does not belong to it.
+    """
+    source = str(weights or source)
     local = Path(source).is_dir()
     commit = None if local else resolve_hub(source, revision, allow_pickle=allow_pickle)
     digest = model_digest(source) if local else f"commit:{commit}"
@@ -292,7 +313,7 @@ def describe(
         )
     if not transformer.causal:
         mask_token(tokenizer)
-    description = {
+    found = {
         "source": source,
         "revision": commit,
         "source_digest": digest,
@@ -308,6 +329,6 @@ def describe(
         "allow_pickle": allow_pickle,
     }
     # Files that changed while they were loaded would be described by the digest of others.
-    check_model_files(description, source)
-    transformer.head.save(head_path)
-    write_json(model_path, description)
+    check_model_files(found, source)
+    transformer.head.save(head)
+    write_json(description, found)

@@ -39,7 +39,7 @@ rule transfer:
     input:
         evaluations=of_transfers(*(f"evaluation/{method}.parquet" for method in STUDY.transferred())),
         selections=of_transfers("selection.json"),
-        corpora=[f"{RESULTS}/corpora/{corpus}.parquet" for corpus in STUDY.corpora],
+        sentences=[f"{RESULTS}/corpora/{corpus}.parquet" for corpus in STUDY.corpora],
     output:
         table=f"{PAIR}/transfer.parquet",
     log:
@@ -48,6 +48,7 @@ rule transfer:
         ENVIRONMENT
     params:
         pairs=transfers,
+        methods=STUDY.transferred(),
         corpora=list(STUDY.corpora),
         code=fingerprint("experiments.transfer"),
     message:
