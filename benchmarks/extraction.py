@@ -14,8 +14,8 @@ import pandas as pd
 import torch
 from measure import DEFAULT, at_least, at_most, ratio, seconds
 
-from onejump.base.files import read_json
 from onejump.models.activations import extract
+from onejump.models.description import read_description
 from onejump.models.loading import load_model, load_tokenizer
 from onejump.models.prompts import Prompt, batches, make_prompts, pad, sample_positions
 from onejump.models.transformer import Transformer
@@ -46,13 +46,13 @@ def plain(transformer: Transformer, tokenizer: Any, sentences: pd.DataFrame) -> 
 
 
 def main() -> None:
-    description = read_json(DEFAULT / "smollm2-135m" / "model.json")
+    description = read_description(DEFAULT / "smollm2-135m" / "model.json")
     corpus = pd.read_parquet(DEFAULT / "corpora" / "wikipedia-en.parquet")
     sentences = corpus[corpus["split"] == "training"].head(SENTENCES)
-    tokenizer = load_tokenizer(description["source"])
+    tokenizer = load_tokenizer(description.source)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     tokenizer.padding_side = "right"
-    transformer = load_model(description["source"])
+    transformer = load_model(description.source)
     with tempfile.TemporaryDirectory() as folder:
 
         def ours(prompts: list[Prompt]) -> None:

@@ -83,6 +83,7 @@ def write_head_and_shortcuts(folder: Path) -> None:
     import torch
 
     from onejump.base.files import write_json
+    from onejump.base.format import SELECTION
     from onejump.models.head import Head, HeadConfig
     from onejump.shortcuts.files import save_shortcut, shortcut_path
     from onejump.shortcuts.kinds.jtc import JTC
@@ -104,7 +105,8 @@ def write_head_and_shortcuts(folder: Path) -> None:
     save_shortcut(first, JTC(torch.randn(width, width) / width**0.5), {})
     for level in range(1, SIZES.blocks):
         os.link(first, shortcut_path(folder / "jtc", level))
-    write_json(folder / "selection.json", {"jump": 16})
+    selection = dict.fromkeys(SELECTION.keys) | {"jump": 16}
+    write_json(folder / "selection.json", selection, SELECTION)
 
 
 def fit(method: str, options: dict[str, Any], shards: str = "three") -> Callable[[Path], None]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 from measure import ROOT, at_least, at_most
 
-from onejump.base.files import read_json
+from onejump.models.description import read_description
 from onejump.planning.devices import DEVICES
 from onejump.planning.plan import plan
 from onejump.planning.sizes import Sizes
@@ -71,7 +71,7 @@ def measured(stage: str, pair: Path) -> tuple[float, float]:
 def compare_with_the_plan(folder: Path) -> None:
     study = load_study(folder / "config.yaml")
     sizes = {
-        model: Sizes.of(read_json(folder / f"results/{study.study}/{model}/model.json"))
+        model: Sizes.of(read_description(folder / f"results/{study.study}/{model}/model.json"))
         for model in study.models
     }
     for row in plan(study, sizes, device=DEVICES["cpu"], host=DEVICES["cpu"]):

@@ -19,18 +19,20 @@ import pandas as pd
 import torch
 
 from onejump.base.files import read_json, read_table, replacing, write_json, write_table
+from onejump.base.format import Format
 from onejump.base.job import job
 from onejump.data.shard_writer import ShardWriter
 from onejump.data.store import ActivationStore
 from onejump.shortcuts.files import ShortcutFolder, save_shortcuts
 from onejump.shortcuts.kinds.jtc import JTC
 
+PLAIN = Format("plain", 1)
 LEVELS, SAMPLES, HIDDEN = 3, 20, 4
 NAMES = ["a.json", "a.parquet", "jtc", "shard.zarr"]
 
 
 def write_all(folder: Path, version: int) -> None:
-    write_json(folder / "a.json", {"version": version, "values": [version] * 50})
+    write_json(folder / "a.json", {"version": version, "values": [version] * 50}, PLAIN)
     write_table(folder / "a.parquet", pd.DataFrame({"version": [version] * 200}))
     jumps = (JTC(torch.full((HIDDEN, HIDDEN), float(version))) for _ in range(LEVELS))
     save_shortcuts(folder / "jtc", jumps, {}, levels=LEVELS, one=False)
@@ -55,7 +57,7 @@ def versions(folder: Path) -> list[int]:
     folders = ShortcutFolder(folder / "jtc")
     store = ActivationStore([folder / "shard.zarr"])
     found: list[set[float]] = [
-        {read_json(folder / "a.json")["version"]},
+        {read_json(folder / "a.json", PLAIN)["version"]},
         set(read_table(folder / "a.parquet")["version"]),
         {
             number
@@ -120,7 +122,9 @@ def main(folder: Path, number: int, times: int) -> None:
         )
         left = sorted(path.name for path in files.iterdir() if path.name not in NAMES)
         if number == signal.SIGKILL:
-            assert in_child(lambda: write_json(files / "a.json", read_json(files / "a.json"))) == 0
+            assert (
+                in_child(lambda: write_json(files / "a.json", read_json(files / "a.json", PLAIN), PLAIN)) == 0
+            )
             left = sorted(path.name for path in files.iterdir() if path.name not in NAMES)
         else:
             assert "stopped by SIGTERM" in log.read_text()

@@ -16,13 +16,15 @@ from safetensors.torch import save_file
 from onejump.base.checksum import PLACEHOLDER, stamp, verify
 from onejump.base.errors import DamagedFileError, MissingFileError, OneJumpError
 from onejump.base.files import read_json, read_table, write_json, write_table
+from onejump.base.format import Format
 from onejump.base.tensors import read_tensors, write_tensors
-from onejump.models.head import Head, HeadConfig
-from onejump.shortcuts.files import ShortcutFolder, load_shortcut, save_shortcut, save_shortcuts
+from onejump.models.head import HEAD, Head, HeadConfig
+from onejump.shortcuts.files import SHORTCUT, ShortcutFolder, load_shortcut, save_shortcut, save_shortcuts
 from onejump.shortcuts.kinds.identity import Identity
 from onejump.shortcuts.kinds.jtc import JTC
 from onejump.shortcuts.kinds.n_njtc import NNJTC
 
+PLAIN = Format("plain", 1)
 H, LEVELS = 6, 3
 
 
@@ -55,7 +57,7 @@ def some_jump(level: int = 0) -> NNJTC:
 
 JSON = {"jump": 13, "scores": [0.5, -1.25, None], "by_metric": {"surprisal": 2}, "method": "n-njtc é"}
 KINDS = [
-    Kind("a.json", lambda path: write_json(path, JSON), read_json),
+    Kind("a.json", lambda path: write_json(path, JSON, PLAIN), lambda path: read_json(path, PLAIN)),
     Kind("a.parquet", lambda path: write_table(path, some_table()), lambda path: read_table(path).to_json()),
     Kind(
         "head.safetensors",
@@ -129,7 +131,11 @@ def test_files_of_an_older_onejump_are_refused(tmp_path: Path) -> None:
     )
     some_table().to_parquet(tmp_path / "a.parquet")
     (tmp_path / "a.json").write_text('{"jump": 3}')
-    for read, name in ((load_shortcut, "a.safetensors"), (read_table, "a.parquet"), (read_json, "a.json")):
+    for read, name in (
+        (load_shortcut, "a.safetensors"),
+        (read_table, "a.parquet"),
+        (lambda path: read_json(path, PLAIN), "a.json"),
+    ):
         with pytest.raises(
             OneJumpError, match=rf"{name}: no checksum in it.* older onejump .* snakemake again"
         ):
@@ -165,7 +171,7 @@ def test_kinds_are_not_mixed_up(tmp_path: Path) -> None:
         load_shortcut(tmp_path / "head.safetensors")
     with pytest.raises(OneJumpError, match=r"jump\.safetensors: a head was expected, .* name shortcut"):
         Head.load(tmp_path / "jump.safetensors")
-    write_tensors(tmp_path / "new.safetensors", "shortcut", {}, {"kind": "quantum", "config": {}})
+    write_tensors(tmp_path / "new.safetensors", SHORTCUT, {}, {"kind": "quantum", "config": {}})
     with pytest.raises(OneJumpError, match=r"kind 'quantum' given, accepted is one of affine, "):
         load_shortcut(tmp_path / "new.safetensors")
 
@@ -174,9 +180,9 @@ def test_kinds_are_not_mixed_up(tmp_path: Path) -> None:
 def test_numbers_that_are_not_finite_are_named(value: float, tmp_path: Path) -> None:
     path = tmp_path / "file.safetensors"
     half = torch.ones(3, dtype=torch.float16)
-    write_tensors(path, "head", {"gain": half, "norm_bias": torch.tensor([1.0, value])}, {})
+    write_tensors(path, HEAD, {"gain": half, "norm_bias": torch.tensor([1.0, value])}, {})
     with pytest.raises(DamagedFileError, match=r"file\.safetensors: norm_bias: not all numbers are finite"):
-        read_tensors(path, "head")
+        read_tensors(path, HEAD)
     save_shortcut(path, JTC(torch.full((2, 2), value)), {})
     with pytest.raises(DamagedFileError, match=r"file\.safetensors: matrix: not all numbers are finite"):
         load_shortcut(path)

@@ -17,6 +17,7 @@ import torch
 
 from onejump.base.errors import OneJumpError
 from onejump.base.files import read_json, read_table, replacing, write_json, write_table
+from onejump.base.format import Format
 from onejump.base.scratch import scratch_path
 from onejump.data.store import ActivationStore
 from onejump.models.activations import extract
@@ -25,6 +26,7 @@ from onejump.models.prompts import Prompt
 from onejump.shortcuts.files import save_shortcut, save_shortcuts
 from onejump.shortcuts.kinds.jtc import JTC
 
+PLAIN = Format("plain", 1)
 Only = Callable[[Path], list[str]]
 
 
@@ -126,7 +128,7 @@ def test_files_are_readable_as_the_umask_says(umask: int, tmp_path: Path) -> Non
     before = os.umask(umask)
     try:
         save_shortcut(tmp_path / "level.safetensors", JTC(torch.zeros(2, 2)), {})
-        write_json(tmp_path / "a.json", {})
+        write_json(tmp_path / "a.json", {}, PLAIN)
         save_shortcuts(tmp_path / "jtc", [JTC(torch.zeros(2, 2))], {}, levels=1, one=False)
         write_table(tmp_path / "a.parquet", pd.DataFrame({"a": [1]}))
     finally:
@@ -164,11 +166,11 @@ def test_a_block_that_writes_nothing_keeps_the_old_folder(tmp_path: Path, only: 
 
 def test_json_and_tables(tmp_path: Path, only: Only) -> None:
     content = {"jump": 3, "margin": None, "ranking": [1.5, "é"]}
-    write_json(tmp_path / "a.json", content)
-    assert read_json(tmp_path / "a.json") == content
+    write_json(tmp_path / "a.json", content, PLAIN)
+    assert read_json(tmp_path / "a.json", PLAIN) == content
     with pytest.raises(ValueError):
-        write_json(tmp_path / "a.json", {"score": float("nan")})
-    assert read_json(tmp_path / "a.json") == content
+        write_json(tmp_path / "a.json", {"score": float("nan")}, PLAIN)
+    assert read_json(tmp_path / "a.json", PLAIN) == content
     table = pd.DataFrame({"level": [0, 1], "value": [0.5, np.nan], "method": ["é", "b"]})
     write_table(tmp_path / "a.parquet", table)
     pd.testing.assert_frame_equal(read_table(tmp_path / "a.parquet"), table)
@@ -220,7 +222,7 @@ def write_big_shortcut(path: Path) -> None:
 
 
 def write_big_json(path: Path) -> None:
-    write_json(path, {"values": ["long" * 10] * 50_000})
+    write_json(path, {"values": ["long" * 10] * 50_000}, PLAIN)
 
 
 @pytest.mark.parametrize("write", [write_big_table, write_big_shortcut, write_big_json])

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from projects import ROOT
+from stage_files import describe_as
 
 from onejump.base.files import write_json
 from onejump.cli.main import main
+from onejump.data.corpus import SUMMARY
 from onejump.study.study import load_study
 
 STUDY = """\
@@ -106,7 +108,7 @@ def test_a_file_called_results_is_named(here: Path) -> None:
 
 
 def test_ranks_are_held_against_an_earlier_run(here: Path) -> None:
-    write_json(here / "results/mine/m/model.json", {"blocks": 3, "hidden": 8})
+    describe_as(here / "results/mine/m/model.json", blocks=3, hidden=8)
     status, _, said = run("check", "mine.yaml", "-C", "shortcuts.n-njtc.rank=9")
     assert (status, said.splitlines()) == (
         1,
@@ -117,7 +119,7 @@ def test_ranks_are_held_against_an_earlier_run(here: Path) -> None:
 def test_the_summary_warns_of_splits_of_few_documents(here: Path) -> None:
     many = {"sentences": 10, "documents": 10, "largest_share": 0.1}
     few = {"sentences": 5, "documents": 2, "largest_share": 0.6}
-    write_json(here / "results/mine/corpora/c.json", {"training": many, "validation": few})
+    write_json(here / "results/mine/corpora/c.json", {"training": many, "validation": few}, SUMMARY)
     _, printed, _ = run("summary", "mine.yaml")
     assert "warning: c, validation: 5 sentences of 2 documents: under " in printed
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from onejump.base.errors import CorpusError
 from onejump.base.files import read_json
 from onejump.data.corpus import (
+    SUMMARY,
     SentenceOptions,
     TextSource,
     build_corpus,
@@ -199,6 +200,6 @@ def test_source_code_makes_a_corpus(tmp_path: Path, caplog: pytest.LogCaptureFix
         build_corpus(tmp_path / "c.parquet", summary, source=source, options=options)
     table = pd.read_parquet(tmp_path / "c.parquet")
     assert table["document"].str.endswith(".py").all()
-    assert read_json(summary) == describe_splits(table)
+    assert read_json(summary, SUMMARY) == describe_splits(table)
     assert "training: 3 sentences of 3 documents, at most 33% of one" in caplog.text
     assert "validation: 1 sentences of 1 documents: under 30 documents" in caplog.text

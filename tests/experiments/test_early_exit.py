@@ -14,9 +14,10 @@ import scipy.stats
 import torch
 from simulated_exits import simulate, some_confidences, strictest_first
 from sklearn.linear_model import LinearRegression
+from stage_files import select
 
 from onejump.base.errors import OneJumpError, StudyError
-from onejump.base.files import write_json, write_table
+from onejump.base.files import write_table
 from onejump.data.document_roles import assign_documents
 from onejump.data.held_out import samples_with_role
 from onejump.data.store import ActivationStore
@@ -133,7 +134,7 @@ def test_the_stage(study: dict[str, Any], tmp_path: Path) -> None:
         levels=len(some_shortcuts("distilled")),
         one=False,
     )
-    write_json(tmp_path / "selection.json", {"jump": 2, "by_metric": {"surprisal": 0}})
+    select(tmp_path / "selection.json", jump=2, by_metric={"surprisal": 0})
     pairs = [
         measured(study, tmp_path, "identity", shortcuts=None),
         measured(

@@ -14,6 +14,7 @@ from projects import PAIR, Project
 from safetensors import safe_open
 
 from onejump.base.files import read_json
+from onejump.base.format import SELECTION
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("experiments")]
 # Those of one corpus: with both, half of all jobs would be done twice.
@@ -73,7 +74,7 @@ def test_transfer_holds_a_corpus_own_shortcuts_against_others(experiments: Proje
         rows = table[(table["fitted_on"] == corpus) & (table["target"] == corpus)]
         found = rows[rows["method"] == "ojfa"].set_index(["level", "metric"])["value"]
         pd.testing.assert_series_equal(found, expected)
-        assert set(rows["jump"]) == {read_json(folder / corpus / "selection.json")["jump"]}
+        assert set(rows["jump"]) == {read_json(folder / corpus / "selection.json", SELECTION)["jump"]}
     # There are other samples behind it, and other shortcuts.
     there = table[table["target"] == "code"].pivot_table(index="fitted_on", columns="metric", values="value")
     assert there.loc["stories", "r2"] < there.loc["code", "r2"]
@@ -83,7 +84,7 @@ def test_transfer_holds_a_corpus_own_shortcuts_against_others(experiments: Proje
 def test_criteria_hold_what_the_jumps_give_when_used_everywhere(experiments: Project) -> None:
     pair = experiments.folder / PAIR
     table = pd.read_parquet(pair / "criteria.parquet")
-    chosen = read_json(pair / "selection.json")["by_metric"]
+    chosen = read_json(pair / "selection.json", SELECTION)["by_metric"]
     evaluation = pd.read_parquet(pair / "evaluation.parquet")
     of_ojfa = evaluation[evaluation["method"] == "ojfa"].groupby("metric")["value"].mean()
     choices = table[table["criterion"] != "jump"].drop_duplicates("criterion").set_index("criterion")["jump"]

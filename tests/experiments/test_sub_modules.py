@@ -13,10 +13,11 @@ import pytest
 import torch
 import transformers as hf
 from accelerate import dispatch_model
+from stage_files import describe_as
 from torch import nn
 
 from onejump.base.errors import ActivationError, ModelError, OneJumpError
-from onejump.base.files import read_json, read_table, write_json, write_table
+from onejump.base.files import read_table, write_table
 from onejump.data.store import ActivationStore
 from onejump.experiments.sub_module_activations import extract, extract_part
 from onejump.experiments.sub_module_maps import fit_part
@@ -464,16 +465,8 @@ def study(tiny_model_folder: Path, tmp_path: Path) -> dict[str, Any]:
     table["document"] = [f"d{i // 5}" for i in range(85)]
     table["split"] = ["training"] * 60 + ["validation"] * 25
     write_table(tmp_path / "corpus.parquet", table)
-    write_json(
-        tmp_path / "model.json",
-        {
-            "source": str(tiny_model_folder),
-            "source_digest": model_digest(tiny_model_folder),
-            "revision": None,
-            "dtype": "float32",
-            "trust_remote_code": False,
-        },
-    )
+    digest = model_digest(tiny_model_folder)
+    describe_as(tmp_path / "model.json", source=str(tiny_model_folder), model_digest=digest)
     given: dict[str, Any] = {"model": tmp_path / "model.json", "corpus": tmp_path / "corpus.parquet"}
     return given | {"seed": 3, "options": OPTIONS, "compute": COMPUTE}
 
@@ -521,7 +514,8 @@ def test_the_stages(study: dict[str, Any], tiny_model_folder: Path, tmp_path: Pa
 def test_the_weights_may_lie_elsewhere(
     study: dict[str, Any], tiny_model_folder: Path, tmp_path: Path
 ) -> None:
-    write_json(study["model"], read_json(study["model"]) | {"source": "a-name-on-the-hub"})
+    digest = model_digest(tiny_model_folder)
+    describe_as(study["model"], source="a-name-on-the-hub", model_digest=digest)
     split: dict[str, Any] = {"split": "training", "shard": 0, "shards": 6, "part": "attention"}
     extract_part(tmp_path / "s.zarr", weights=tiny_model_folder, **split, **study)
     assert ActivationStore([tmp_path / "s.zarr"], complete=False).samples == 10

@@ -13,9 +13,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from stage_files import describe_as
 
 from onejump.base.errors import ActivationError, CorpusError, ModelError
-from onejump.base.files import write_json, write_table
+from onejump.base.files import write_table
 from onejump.data.shard_layout import SAMPLE_ARRAYS
 from onejump.data.store import ActivationStore
 from onejump.models.activations import extract, extract_shard
@@ -133,9 +134,8 @@ def test_the_store_holds_what_a_plain_pass_gives(
 def test_the_same_samples_in_any_number_of_shards(
     tiny_model_folder: Path, corpus: pd.DataFrame, tmp_path: Path
 ) -> None:
-    origin = {"source": str(tiny_model_folder), "revision": None, "trust_remote_code": False}
-    origin["source_digest"] = model_digest(tiny_model_folder)
-    write_json(tmp_path / "model.json", origin | {"dtype": "float32"})
+    digest = model_digest(tiny_model_folder)
+    describe_as(tmp_path / "model.json", source=str(tiny_model_folder), model_digest=digest)
     write_table(tmp_path / "corpus.parquet", corpus)
     found = []
     for shards in (1, 3):
@@ -176,9 +176,8 @@ def test_bfloat16_on_a_device_map(tiny_model_folder: Path, corpus: pd.DataFrame,
     found = {}
     for dtype, device_map in (("float32", None), ("bfloat16", None), ("bfloat16", "auto")):
         # Where the model stage found the weights need not exist any more.
-        origin = {"source": "elsewhere", "revision": None, "trust_remote_code": False, "dtype": dtype}
-        origin["source_digest"] = model_digest(tiny_model_folder)
-        write_json(tmp_path / "model.json", origin)
+        digest = model_digest(tiny_model_folder)
+        describe_as(tmp_path / "model.json", source="elsewhere", model_digest=digest, dtype=dtype)
         path = tmp_path / f"{dtype}-{device_map}.zarr"
         extract_shard(
             path,
@@ -395,9 +394,8 @@ def test_the_store_holds_what_a_plain_pass_over_each_masked_sentence_gives(
 ) -> None:
     folder = tiny_masked_folder(family)
     write_table(tmp_path / "corpus.parquet", corpus)
-    origin = {"source": str(folder), "revision": None, "trust_remote_code": False, "dtype": "float32"}
-    origin["source_digest"] = model_digest(folder)
-    write_json(tmp_path / "model.json", origin | {"causal": False})
+    digest = model_digest(folder)
+    describe_as(tmp_path / "model.json", source=str(folder), model_digest=digest, causal=False)
     extract_shard(
         tmp_path / "s.zarr",
         model=tmp_path / "model.json",

@@ -12,9 +12,10 @@ import pytest
 import torch
 from conftest import documents
 
-from onejump.base.files import read_json, read_table, write_table
+from onejump.base.files import read_table, write_table
 from onejump.fitting.shortcuts import fit_shortcuts
 from onejump.models.activations import extract_shard
+from onejump.models.description import read_description
 from onejump.models.head import Head
 from onejump.models.loading import describe, load_model
 from onejump.scoring.evaluation import evaluate_method
@@ -49,7 +50,7 @@ def all_stages(folder: Path, source: Path, dtype: str) -> pd.DataFrame:
     write_table(folder / "corpus.parquet", corpus)
     model, head = folder / "model.json", folder / "head.safetensors"
     describe(model, head, source=str(source), dtype=dtype, device="cpu")
-    assert read_json(model)["dtype"] == dtype
+    assert read_description(model).dtype == dtype
     given: dict[str, Any] = {"model": model, "corpus": folder / "corpus.parquet", "seed": 0, "shard": 0}
     for split in ("training", "validation"):
         where = folder / f"{split}-0.zarr"

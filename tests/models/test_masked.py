@@ -12,8 +12,8 @@ import torch
 from projects import Project
 from safetensors import safe_open
 
-from onejump.base.files import read_json
 from onejump.data.store import ActivationStore
+from onejump.models.description import read_description
 from onejump.models.head import Head
 from onejump.models.loading import load_model, load_tokenizer
 from onejump.shortcuts.files import ShortcutFolder
@@ -51,9 +51,9 @@ def masked(fresh_project: Callable[[], Project], tiny_masked_folder: Callable[[s
 
 def test_every_stage_leaves_what_is_promised(masked: Project) -> None:
     pair = masked.folder / PAIR
-    description = read_json(pair.parent / "model.json")
-    assert not description["causal"]
-    assert description["modules"] == {"blocks": "bert.encoder.layer", "norm": None, "head": None}
+    description = read_description(pair.parent / "model.json")
+    assert not description.causal
+    assert description.modules == {"blocks": "bert.encoder.layer", "norm": None, "head": None}
     evaluation = pd.read_parquet(pair / "evaluation.parquet")
     assert set(evaluation["method"]) >= METHODS
     assert evaluation["value"].notna().all()

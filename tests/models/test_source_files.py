@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from onejump.base.errors import ModelError
-from onejump.base.files import read_json
+from onejump.models.description import read_description
 from onejump.models.loading import describe
 from onejump.models.source_files import (
     check_model_files,
@@ -63,16 +63,16 @@ def test_files_of_folders(tmp_path: Path) -> None:
 
 def test_the_model_stage_writes_the_digest_and_later_stages_hold_to_it(folder: Path, tmp_path: Path) -> None:
     describe(tmp_path / "model.json", tmp_path / "head.safetensors", source=str(folder), device="cpu")
-    description = read_json(tmp_path / "model.json")
-    assert description["source_digest"] == model_digest(folder)
-    check_model_files(description, folder)
+    digest = read_description(tmp_path / "model.json").model_digest
+    assert digest == model_digest(folder)
+    check_model_files(digest, folder)
     (folder / "generation_config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ModelError, match="model's files have changed since the model stage"):
-        check_model_files(description, folder)
+        check_model_files(digest, folder)
 
 
 def test_of_a_hub_model_the_commit_counts() -> None:
-    check_model_files({"source_digest": "commit:0123abc"}, "someone/model")
+    check_model_files("commit:0123abc", "someone/model")
 
 
 def test_a_digest_is_remembered_until_a_file_changes(folder: Path, tmp_path: Path, only: Any) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from projects import ROOT
+from stage_files import describe_as
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from onejump.base.errors import OneJumpError
-from onejump.base.files import write_json
 from onejump.cli.main import main
 from onejump.data.store import ActivationStore
 from onejump.planning.devices import DEVICES
@@ -176,7 +176,7 @@ def test_sizes_come_from_what_was_given_then_an_earlier_run_then_the_model(
     expected = Sizes(4, 32, 200, model.num_parameters(), "bfloat16")
     assert look_up_sizes(asked, tmp_path, {}) == {"m": expected}
     known = {"blocks": 2, "hidden": 8, "vocabulary": 9, "parameters": 10, "dtype": "float32", "source": "x"}
-    write_json(tmp_path / "tiny" / "m" / "model.json", known)
+    describe_as(tmp_path / "tiny" / "m" / "model.json", **known)
     assert look_up_sizes(asked, tmp_path, {})["m"] == Sizes(2, 8, 9, 10)
     given = {"blocks": 3, "hidden": 7, "vocabulary": 5, "parameters": 11}
     assert look_up_sizes(asked, tmp_path, {"m": given})["m"] == Sizes(3, 7, 5, 11, "bfloat16")

@@ -12,9 +12,9 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+from stage_files import describe_as
 
 from onejump.base.errors import ModelError, StudyError
-from onejump.base.files import write_json
 from onejump.models.gguf_header import read_gguf_sizes
 from onejump.planning.sources import check_known_sizes, check_sources
 from onejump.study.study import parse_study
@@ -157,7 +157,7 @@ def test_sizes_of_an_earlier_run_are_known(here: Path) -> None:
         }
     )
     check_known_sizes(study, here / "results")
-    write_json(here / "results/mine/m/model.json", {"blocks": 3, "hidden": 8})
+    describe_as(here / "results/mine/m/model.json", blocks=3, hidden=8)
     with pytest.raises(StudyError, match=r"shortcuts\.n-njtc\.rank: 9 given, 1 to H = 8"):
         check_known_sizes(study, here / "results")
 

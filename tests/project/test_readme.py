@@ -13,8 +13,9 @@ import pytest
 import torch
 import yaml
 from projects import ROOT
+from stage_files import describe_as
 
-from onejump.base.files import write_json, write_table
+from onejump.base.files import write_table
 from onejump.data.store import ActivationStore
 from onejump.models.head import Head
 from onejump.shortcuts.files import save_shortcuts
@@ -43,7 +44,7 @@ def results(
     pair = model / "wikipedia-en"
     head = make_head(H, 31)
     store = make_store(levels_of_data(LEVELS + 1, 20, H), head=head)
-    write_json(model / "model.json", {"blocks": LEVELS, "hidden": H})
+    describe_as(model / "model.json", blocks=LEVELS, hidden=H)
     head.save(model / "head.safetensors")
     (pair / "activations").mkdir(parents=True)
     measured = [("one-jump", level, "precision@1", 0.5) for level in range(LEVELS)]

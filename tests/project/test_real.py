@@ -13,9 +13,10 @@ import torch
 from projects import ROOT
 from torch import Tensor
 
-from onejump.base.files import read_json, read_table
+from onejump.base.files import read_table
 from onejump.data.store import ActivationStore
 from onejump.models.activations import extract
+from onejump.models.description import read_description
 from onejump.models.head import Head
 from onejump.models.loading import load_model, load_tokenizer
 from onejump.models.prompts import Prompt, make_prompts
@@ -37,12 +38,12 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def transformer() -> Transformer:
-    return load_model(read_json(MODEL / "model.json")["source"], device="cpu")
+    return load_model(read_description(MODEL / "model.json").source, device="cpu")
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    return load_tokenizer(read_json(MODEL / "model.json")["source"])
+    return load_tokenizer(read_description(MODEL / "model.json").source)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +152,7 @@ def test_half_precision_of_the_default_model(
     tmp_path: Path,
     dtype: str,
 ) -> None:
-    half = load_model(read_json(MODEL / "model.json")["source"], dtype=dtype, device="cpu")
+    half = load_model(read_description(MODEL / "model.json").source, dtype=dtype, device="cpu")
     prompts = make_prompts(sentences.head(6), tokenizer, seed=0, positions=2, max_tokens=24)
     surprisal = []
     for name, model in (("half", half), ("full", transformer)):

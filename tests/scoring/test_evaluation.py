@@ -12,9 +12,9 @@ import pytest
 import scipy.stats
 import torch
 from sklearn.metrics import r2_score
+from stage_files import select
 
 from onejump.base.errors import OneJumpError
-from onejump.base.files import write_json
 from onejump.data.store import ActivationStore
 from onejump.fitting.shortcuts import fit_exact, fit_shortcuts
 from onejump.models.activations import extract
@@ -232,7 +232,7 @@ def fitted(store: ActivationStore, tmp_path: Path) -> dict[str, Path]:
         options = {"solver": "exact"} | rank
         folders[method] = tmp_path / method
         fit_shortcuts(folders[method], store.paths, method=method, options=options, seed=0, device="cpu")
-    write_json(tmp_path / "selection.json", {"jump": 2, "computed_from": {"method": "n-njtc"}})
+    select(tmp_path / "selection.json", jump=2, computed_from={"method": "n-njtc"})
     return folders
 
 

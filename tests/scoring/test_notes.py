@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from stage_files import describe_as, select
 
-from onejump.base.files import write_json, write_table
+from onejump.base.files import write_table
 from onejump.fitting.few_samples import few_samples
 from onejump.scoring.notes import notes_of
 
@@ -25,12 +26,12 @@ def test_a_regression_on_few_samples_is_told(samples: int, said: str) -> None:
 def test_notes_of_a_pair_come_from_its_tables(tmp_path: Path) -> None:
     pair = tmp_path / "corpus"
     assert list(notes_of(pair)) == []
-    write_json(tmp_path / "model.json", {"hidden": 32})
-    write_json(pair / "selection.json", {"computed_from": {"samples": 20}})
+    describe_as(tmp_path / "model.json", hidden=32)
+    select(pair / "selection.json", computed_from={"samples": 20})
     write_table(pair / "evaluation.parquet", pd.DataFrame({"method": ["identity", "n-njtc", "ojfa", "jtc"]}))
     (note,) = notes_of(pair)
     assert note.startswith("jtc, n-njtc: fitted to 20 samples")
-    write_json(pair / "selection.json", {"computed_from": {"samples": 64}})
+    select(pair / "selection.json", computed_from={"samples": 64})
     savings = {"method": ["jtc", "jtc", "ojfa", "ojfa"], "note": ["", "too few", "too few", "a guess"]}
     write_table(pair / "early-exit" / "savings.parquet", pd.DataFrame(savings))
     assert list(notes_of(pair)) == ["early exit of jtc, ojfa: too few", "early exit of ojfa: a guess"]

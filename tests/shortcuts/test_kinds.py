@@ -17,6 +17,7 @@ from onejump.base.errors import OneJumpError
 from onejump.base.tensors import write_tensors
 from onejump.models.head import NormKind
 from onejump.shortcuts.files import (
+    SHORTCUT,
     ShortcutFolder,
     kind_named,
     load_shortcut,
@@ -236,7 +237,7 @@ def test_a_file_of_an_unknown_kind_or_content_is_refused(
 ) -> None:
     path = tmp_path / "level-00.safetensors"
     values = {name: torch.zeros(2, 2) for name in tensors}
-    write_tensors(path, "shortcut", values, {"config": {}} | about)
+    write_tensors(path, SHORTCUT, values, {"config": {}} | about)
     with pytest.raises(OneJumpError, match=rf"level-00\.safetensors: .*{said}"):
         load_shortcut(path)
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from stage_files import describe_as, select
 
 import onejump
 from onejump.base.errors import OneJumpError
-from onejump.base.files import write_json
+from onejump.base.files import read_json
+from onejump.base.format import SELECTION
 from onejump.data.store import ActivationStore
 from onejump.fitting.shortcuts import fit_shortcuts
 from onejump.scoring.scores import score_jumps
@@ -37,7 +40,7 @@ def pair(
     """Results of a model of 4 blocks on a corpus, by the stages' own functions."""
     store = make_store(levels_of_data(LEVELS + 1, 150, H))
     folder = tmp_path / "study" / "model" / "corpus"
-    write_json(folder.parent / "model.json", {"blocks": LEVELS, "hidden": H})
+    describe_as(folder.parent / "model.json", blocks=LEVELS, hidden=H)
     shortcuts = folder / "shortcuts"
     for method in ("n-njtc", "joint"):
         options = {"solver": "exact", "rank": RANK}
@@ -63,8 +66,12 @@ def pair(
         method="n-njtc",
         metric="signed-squared-cosine",
     )
-    content = {"jump": 1, "by_metric": {"surprisal": 3}, "computed_from": {"method": "distilled"}}
-    write_json(folder / "distilled-selection.json", content)
+    content: dict[str, Any] = {
+        "jump": 1,
+        "by_metric": {"surprisal": 3},
+        "computed_from": {"method": "distilled"},
+    }
+    select(folder / "distilled-selection.json", **content)
     return folder
 
 
@@ -74,7 +81,7 @@ def _same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 
 
 def test_every_method_is_loaded_by_its_name(pair: Path) -> None:
-    chosen = onejump.base.files.read_json(pair / "selection.json")["jump"]
+    chosen = read_json(pair / "selection.json", SELECTION)["jump"]
     for method in ("n-njtc", "distilled", "joint", "one-jump"):
         folder, found = ShortcutFolder(pair / "shortcuts" / method), onejump.load_shortcuts(pair, method)
         assert (found.levels, found.selected) == (LEVELS, None)

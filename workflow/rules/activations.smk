@@ -20,7 +20,7 @@ rule activations:
     params:
         # The cache tells jobs apart by their parameters: by content, not by where it was found, as a branch on
         # the hub moves.
-        model=lambda w, input: read_json(input.description)["source_digest"],
+        model=lambda w, input: read_description(input.description).model_digest,
         corpus=lambda w, input: file_digest(input.corpus),
         split=lambda w: w.split,
         shard=lambda w: int(w.shard),

@@ -10,7 +10,7 @@ os.environ.update(PYTHONPATH=str(LIBRARY))
 sys.path.insert(0, str(LIBRARY))
 
 from onejump.base.errors import OneJumpError, StudyError
-from onejump.base.files import read_json
+from onejump.models.description import read_description
 from onejump.base.fingerprint import fingerprint
 from onejump.base.parent import name_parent
 from onejump.study.results_owner import check_owner, write_owner

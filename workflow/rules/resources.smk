@@ -38,7 +38,7 @@ def threads_of(cost):
         in_storage = workflow.storage_settings.default_storage_provider is not None
         if in_storage or not Path(input.description).is_file():
             return MOST_THREADS
-        sizes = Sizes.of(read_json(input.description))
+        sizes = Sizes.of(read_description(input.description))
         return MOST_THREADS if cost(wildcards, sizes).work(DEVICES["cpu"], sizes.dtype) > SHORT else 1
 
     return threads
@@ -52,7 +52,7 @@ def asked_of_the_site(cost, stage, kind=None):
     """
 
     def costs(wildcards, input):
-        return cost(wildcards, Sizes.of(read_json(input.description)))
+        return cost(wildcards, Sizes.of(read_description(input.description)))
 
     def on_gpu(wildcards):
         return STUDY.compute.device != "cpu" and uses_gpu(stage, kind(wildcards) if kind else None)
@@ -70,7 +70,7 @@ def asked_of_the_site(cost, stage, kind=None):
 
     def runtime(wildcards, input, attempt):
         # Minutes, on a machine a few times slower than the one to expect.
-        sizes = Sizes.of(read_json(input.description))
+        sizes = Sizes.of(read_description(input.description))
         device = DEVICES["h100" if on_gpu(wildcards) else "cpu"]
         return int((15 + 5 * cost(wildcards, sizes).seconds(device, sizes.dtype) / 60) * attempt)
 

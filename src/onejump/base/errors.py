@@ -44,3 +44,20 @@ class DamagedFileError(OneJumpError):
 
 class CorruptStoreError(DamagedFileError):
     """A stored activation shard fails its checksum, or a part of it is missing."""
+
+
+class FormatError(OneJumpError):
+    """A file is of another kind than expected, or of a format that this onejump does not read."""
+
+
+class OutdatedFileError(FormatError, FileNotFoundError):
+    """An older onejump wrote a file, in a format that this one does not read.
+
+    It is a `FileNotFoundError` too: Snakemake, while it plans, then counts on the job that writes it anew.
+    """
+
+    def __init__(self, path: object, reason: str) -> None:
+        super().__init__(errno.ENOENT, reason, str(path))
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"

@@ -1,7 +1,7 @@
 """Files between the stages: whole, on the disk, checked, and readable by whoever may read them.
 
 A reader sees either the old file, or the whole new one, and never a part. JSON and parquet files carry a
-checksum (`onejump.base.checksum`).
+checksum (`onejump.base.checksum`), and state their format and their model (`onejump.base.format`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from onejump.base.checksum import PLACEHOLDER, stamp, verify
 from onejump.base.errors import OneJumpError
+from onejump.base.format import FORMAT, KIND, MODEL_DIGEST, TABLE, TABLE_METADATA, Format, check_keys
 from onejump.base.scratch import remove_leftovers, scratch_path
 
 if TYPE_CHECKING:
@@ -102,39 +103,62 @@ def _disk_is_full(error: Exception) -> bool:
     return getattr(error, "errno", None) in full or any(f"(os error {code})" in str(error) for code in full)
 
 
-def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write ``content`` as an indented JSON object, atomically, with a checksum as its last entry."""
+def write_json(
+    path: str | Path, content: Mapping[str, Any], form: Format, *, model_digest: str | None = None
+) -> None:
+    """Write an indented JSON object, atomically.
+
+    Parameters
+    ----------
+    path : path
+    content : mapping
+    form : Format
+        What the file holds; stated in its first entries. A checksum is its last entry.
+    model_digest : str, optional
+        The identity of the model that the content belongs to.
+    """
+    whole = {**form.statement(model_digest), **content, _CHECKSUM: PLACEHOLDER}
     with replacing(path) as fresh:
-        text = json.dumps({**content, _CHECKSUM: PLACEHOLDER}, indent=2, allow_nan=False)
-        fresh.write_text(text + "\n", encoding="utf-8")
+        fresh.write_text(json.dumps(whole, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         stamp(fresh)
 
 
-def read_json(path: str | Path) -> dict[str, Any]:
-    """Read what `write_json` wrote, without its checksum.
+def read_json(path: str | Path, form: Format) -> dict[str, Any]:
+    """Read the content of what `write_json` wrote, and under "model_digest" the model that it belongs to.
 
     Raises
     ------
     DamagedFileError
-        If the file is damaged, or an older onejump wrote it.
+        If the file is damaged.
+    FormatError
+        If an older or newer onejump wrote it, it is of another kind, or a key is missing or unknown.
     OneJumpError
         If it is missing or not readable.
     """
     verify(path)
     content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-    del content[_CHECKSUM]
+    form.check(path, content)
+    content = {key: value for key, value in content.items() if key not in (KIND, FORMAT, _CHECKSUM)}
+    if form.keys:
+        check_keys(path, content, form.keys, (MODEL_DIGEST,))
     return content
 
 
-def write_table(path: str | Path, table: pd.DataFrame, **first: str) -> None:
-    """Write a parquet table, atomically, without an index column and with a checksum in its metadata.
+def write_table(
+    path: str | Path, table: pd.DataFrame, *, model_digest: str | None = None, **first: str
+) -> None:
+    """Write a parquet table, atomically, without an index column.
+
+    Its metadata state its format and model, and hold a checksum.
 
     Parameters
     ----------
     path : path
     table : DataFrame
+    model_digest : str, optional
+        The identity of the model that the table belongs to.
     **first
-        Columns to put before the table's own, each of one value: what all its rows are of.
+        Columns to put before the table's own. Each has one value, the same in all rows.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -143,10 +167,11 @@ def write_table(path: str | Path, table: pd.DataFrame, **first: str) -> None:
     for place, (column, value) in enumerate(first.items()):
         table.insert(place, column, value)
     content = pa.Table.from_pandas(table, preserve_index=False)
+    stated = {**TABLE.statement(model_digest), _CHECKSUM: PLACEHOLDER}
     with replacing(path) as fresh:
         with pq.ParquetWriter(fresh, content.schema) as writer:
             writer.write_table(content)
-            writer.add_key_value_metadata({_CHECKSUM: PLACEHOLDER})
+            writer.add_key_value_metadata({TABLE_METADATA: json.dumps(stated)})
         stamp(fresh)
 
 
@@ -156,11 +181,15 @@ def read_table(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     DamagedFileError
-        If the file is damaged, or an older onejump wrote it.
+        If the file is damaged.
+    FormatError
+        If an older or newer onejump wrote it.
     OneJumpError
         If it is missing or not readable.
     """
     import pandas as pd
+    import pyarrow.parquet as pq
 
     verify(path)
+    TABLE.check(path, json.loads((pq.read_metadata(path).metadata or {}).get(TABLE_METADATA, b"{}")))
     return pd.read_parquet(path)

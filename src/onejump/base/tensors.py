@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from onejump.base.checksum import DELETE, PLACEHOLDER, stamp, verify
-from onejump.base.errors import DamagedFileError, OneJumpError
+from onejump.base.errors import DamagedFileError, FormatError, OneJumpError
+from onejump.base.format import KIND, MODEL_DIGEST, Format
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -21,48 +22,63 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     return [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
 
 
-def write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+def write_tensors(
+    path: Path,
+    form: Format,
+    tensors: Mapping[str, Tensor],
+    about: Mapping[str, Any],
+    *,
+    model_digest: str | None = None,
+) -> None:
     """Write tensors to a path that nobody reads yet (`onejump.base.files.replacing`).
 
     Parameters
     ----------
     path : Path
-    kind : str
-        What the file holds: "shortcut" or "head". It is the key of `about` in the file's metadata.
+    form : Format
+        What the file holds: a shortcut, or a head. Its kind is the key of `about` in the file's metadata.
     tensors : mapping of str to Tensor
     about : mapping
         What the tensors do not say; kept as JSON.
+    model_digest : str, optional
+        The identity of the model that the tensors belong to.
     """
+    stated = form.statement(model_digest)
     # One key: the order of several is not the same in every run.
-    metadata = {kind: json.dumps({"checksum": PLACEHOLDER, **about})}
+    metadata = {stated.pop(KIND): json.dumps({"checksum": PLACEHOLDER, **stated, "about": about})}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=metadata)
     stamp(path)
 
 
-def read_tensors(
-    path: str | Path, kind: str, remedy: str = DELETE
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
+class Tensors(NamedTuple):
+    """What a file of tensors holds."""
+
+    tensors: dict[str, Tensor]
+    about: dict[str, Any]
+    """What the tensors do not say."""
+    model_digest: str | None
+    """The identity of the model that they belong to; None if the file does not state it."""
+
+
+def read_tensors(path: str | Path, form: Format, remedy: str = DELETE) -> Tensors:
     """Read what `write_tensors` wrote.
 
     Parameters
     ----------
     path : path
-    kind : str
+    form : Format
         What the file has to hold.
     remedy : str
-        As of `onejump.base.checksum.verify`.
-
-    Returns
-    -------
-    tensors : dict of str to Tensor
-    about : dict
+        As in `onejump.base.checksum.verify`.
 
     Raises
     ------
     DamagedFileError
-        If the file is damaged, an older onejump wrote it, or a number in it is not finite.
+        If the file is damaged, or a number in it is not finite.
+    FormatError
+        If an older or newer onejump wrote the file, or it is of another kind.
     OneJumpError
-        If the file is missing, not readable, or of another kind.
+        If the file is missing or not readable.
     """
     verify(path, remedy)
     try:
@@ -71,11 +87,11 @@ def read_tensors(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise OneJumpError(f"{path}: not a readable safetensors file ({error})") from error
-    if kind not in metadata:
+    if form.kind not in metadata:
         there = ", ".join(metadata) or "nothing"
-        raise OneJumpError(f"{path}: a {kind} was expected, its metadata name {there}")
+        raise FormatError(f"{path}: a {form.kind} was expected, its metadata name {there}")
+    stated = json.loads(metadata[form.kind])
+    form.check(path, {**stated, KIND: form.kind}, remedy)
     if wrong := not_finite(tensors):
         raise DamagedFileError(f"{path}: {', '.join(wrong)}: not all numbers are finite: {remedy}")
-    about = json.loads(metadata[kind])
-    del about["checksum"]
-    return tensors, about
+    return Tensors(tensors, stated["about"], stated.get(MODEL_DIGEST))

@@ -8,6 +8,7 @@ from typing import Any
 
 from onejump.base.errors import OneJumpError
 from onejump.base.files import read_json, read_table
+from onejump.base.format import SELECTION
 from onejump.study.study import Study
 
 _METRICS = ("precision@1", "surprisal", "kl", "r2")
@@ -30,7 +31,7 @@ def headlines(study: Study, results: Path) -> list[str]:
     lines = []
     for model, corpus, pair in _pairs(study, results):
         if (pair / "selection.json").is_file():
-            chosen = read_json(pair / "selection.json")
+            chosen = read_json(pair / "selection.json", SELECTION)
             origin = chosen["computed_from"]
             lines.append(
                 f"{model} on {corpus}: selected jump from level {chosen['jump']} of "
@@ -56,7 +57,7 @@ def summarise(study: Study, results: Path) -> Iterator[str]:
             continue
         yield ""
         yield f"{model} on {corpus}"
-        yield f"  {_score_line(read_json(pair / 'selection.json'))}"
+        yield f"  {_score_line(read_json(pair / 'selection.json', SELECTION))}"
         yield "  validation, mean over levels:"
         yield from _table(pair / "evaluation.parquet")
         for figure in sorted((pair / "figures").glob("*.svg")):
@@ -71,13 +72,15 @@ def summarise(study: Study, results: Path) -> Iterator[str]:
 
 def warnings_of(study: Study, results: Path) -> Iterator[str]:
     """A line for each split of a corpus that rests on few documents, and each number on few samples."""
-    from onejump.data.corpus import warnings_of_splits
+    from onejump.data.corpus import SUMMARY, warnings_of_splits
     from onejump.scoring.notes import notes_of
 
     for corpus in study.corpora:
         described = results / study.study / "corpora" / f"{corpus}.json"
         if described.is_file():
-            yield from (f"warning: {corpus}, {line}" for line in warnings_of_splits(read_json(described)))
+            yield from (
+                f"warning: {corpus}, {line}" for line in warnings_of_splits(read_json(described, SUMMARY))
+            )
     for model, corpus, pair in _pairs(study, results):
         yield from (f"warning: {model} on {corpus}, {note}" for note in notes_of(pair))
 

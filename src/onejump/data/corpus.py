@@ -14,10 +14,13 @@ from tqdm import tqdm
 
 from onejump.base.errors import CorpusError
 from onejump.base.files import write_json, write_table
+from onejump.base.format import Format
 from onejump.base.language import EXPECTED, is_language, primary_language
 from onejump.data.documents import Document, read_dataset, read_documents, read_standard_library
 from onejump.data.sentences import UNITS
 from onejump.data.sides import draw
+
+SUMMARY = Format("corpus-summary", 1)
 
 FEW_DOCUMENTS = 30
 """A split of fewer documents is warned of: standard errors and thresholds rest on documents."""
@@ -245,4 +248,4 @@ def build_corpus(
         _LOG.warning("%s", line)
     write_table(table, drawn)
     if summary is not None:
-        write_json(summary, described)
+        write_json(summary, described, SUMMARY)

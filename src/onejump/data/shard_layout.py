@@ -30,13 +30,14 @@ import zarr
 from numpy.typing import NDArray
 
 from onejump.base.errors import CorruptStoreError
+from onejump.base.format import FORMAT, KIND, MODEL_DIGEST, Format, check_keys
 
 # BitRound beyond the zarr v3 core specification is this store's documented choice, no news to its users.
 warnings.filterwarnings("ignore", message="Numcodecs codecs are not in the Zarr version 3 specification")
 
 Array = NDArray[Any]
 
-FORMAT = "onejump-activations-2"
+ACTIVATIONS = Format("activations", 3)
 SAMPLE_ARRAYS = {
     "sentence": np.int64,
     "position": np.int32,
@@ -46,6 +47,8 @@ SAMPLE_ARRAYS = {
     "logsumexp": np.float32,
 }
 
+ORIGIN = (MODEL_DIGEST, "part", "split", "shard", "shards")
+"""Attributes that say where a shard comes from, as far as that is known."""
 REMEDY = "delete this shard and run snakemake again"
 """What the reader of a message has to do about a damaged shard."""
 
@@ -87,21 +90,23 @@ def open_shard(path: Path) -> Any:
     Raises
     ------
     CorruptStoreError
-        If it is no activation shard, is damaged, or an older onejump wrote it.
+        If it is no activation shard, or is damaged.
+    FormatError
+        If an older or newer onejump wrote it.
     """
     try:
         group = zarr.open_group(path, mode="r")
-        about = dict(group.attrs)
-        whole = (
-            about.pop("checksum", None) == description_checksum(path, about) and about.get("format") == FORMAT
-        )
+        stated = dict(group.attrs)
+        checksum = stated.pop("checksum", None)
+        whole = checksum == description_checksum(path, stated)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptStoreError(
             f"{path}: not an activation shard ({' '.join(str(error).split())[:200]}): {REMEDY}"
         ) from error
     if not whole:
         raise CorruptStoreError(
-            f"{path}: not a whole activation shard of format {FORMAT} (it is damaged, or an older onejump "
-            f"wrote it): {REMEDY}"
+            f"{path}: not a whole activation shard (its checksum differs, or it has none): {REMEDY}"
         )
+    ACTIVATIONS.check(path, stated, REMEDY)
+    check_keys(path, stated, (KIND, FORMAT), ORIGIN)
     return group

@@ -12,8 +12,10 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.codecs.numcodecs import BitRound
 
+from onejump.base.format import FORMAT, KIND, check_keys
 from onejump.data.shard_layout import (
-    FORMAT,
+    ACTIVATIONS,
+    ORIGIN,
     SAMPLE_ARRAYS,
     Array,
     description_checksum,
@@ -37,8 +39,8 @@ class ShardWriter:
     compression_level : int
     chunk_samples : int
     attributes : dict
-        Kept with the shard: where it comes from. Where they have "shard" and "shards" (which one of how many
-        it is), `ActivationStore` reads all of them or none.
+        Where the shard comes from; the keys are among `onejump.data.shard_layout.ORIGIN`. Where "shard" and
+        "shards" say which of how many shards it is, `ActivationStore` reads all of them or none.
 
     Attributes
     ----------
@@ -64,7 +66,8 @@ class ShardWriter:
         self.storable = storable(dtype, keepbits)
         self._samples = samples
         self._chunk = min(chunk_samples, samples)
-        about = {"format": FORMAT, **(attributes or {})}
+        stated = {**ACTIVATIONS.statement(), **(attributes or {})}
+        check_keys(path, stated, (KIND, FORMAT), ORIGIN)
         group = zarr.create_group(path)
         packing = []
         if compressor != "none":
@@ -93,7 +96,7 @@ class ShardWriter:
                 fill_value=float("nan") if kind is np.float32 else -1,
                 compressors=[BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"), Crc32cCodec()],
             )
-        group.attrs.update({**about, "checksum": description_checksum(path, about)})
+        group.attrs.update({**stated, "checksum": description_checksum(path, stated)})
         self._kept = {name: np.empty(array.shape, array.dtype) for name, array in self._of_samples.items()}
         self._levels, self._hidden, self._dtype = levels, hidden, dtype
         self._buffer = self._fresh_buffer()

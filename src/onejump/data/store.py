@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from onejump.base.errors import CorruptStoreError
+from onejump.base.format import FORMAT, KIND, MODEL_DIGEST
 from onejump.base.levels import check_level
 from onejump.data.shard_layout import REMEDY, Array, open_shard
 
@@ -29,6 +30,8 @@ class ActivationStore:
         L + 1, rows in all shards, H.
     shard_samples : list of int
         Rows in each shard.
+    model_digest : str or None
+        The identity of the model whose states these are (`onejump.models.description`), where that is known.
 
     Raises
     ------
@@ -50,6 +53,7 @@ class ActivationStore:
                     f"{path}: {shape[0]} levels of width {shape[2]}, where {self.paths[0]} has {self.levels} "
                     f"of width {self.hidden}: shards of one model were expected"
                 )
+        self.model_digest: str | None = self._shards[0].attrs.get(MODEL_DIGEST)
         self._check_origins(complete)
         self.shard_samples: list[int] = [shape[1] for shape in shapes]
         self.samples = sum(self.shard_samples)
@@ -212,4 +216,7 @@ def _origin(shard: Any) -> dict[str, Any]:
 
 
 def _told(origin: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in origin.items() if name != "format") or "no origin"
+    return (
+        ", ".join(f"{name} {value}" for name, value in origin.items() if name not in (KIND, FORMAT))
+        or "no origin"
+    )

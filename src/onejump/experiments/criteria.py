@@ -16,6 +16,7 @@ from torch import Tensor
 
 from onejump.base.device import pick_device
 from onejump.base.files import read_json, write_table
+from onejump.base.format import SELECTION
 from onejump.data.held_out import documents_of_samples
 from onejump.data.store import ActivationStore
 from onejump.models.head import Head
@@ -116,7 +117,7 @@ def compare_criteria(
     means = {metric: values.mean(1) for metric, values in found.items()}
     rows: list[tuple[str, int | None, str, float, float]] = []
     chosen = [("jump", jump) for jump in range(len(jumps))]
-    chosen += choices(read_json(selection)["by_metric"], means)
+    chosen += choices(read_json(selection, SELECTION)["by_metric"], means)
     for metric, of_jumps in means.items():
         _, errors = clusters.of_values(found[metric].T)
         rows += [

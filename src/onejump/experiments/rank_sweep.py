@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from onejump.base.files import read_json, read_table, write_table
+from onejump.base.format import SELECTION
 from onejump.shortcuts.files import ShortcutFolder
 from onejump.shortcuts.shortcut import LowRank
 
@@ -41,7 +42,9 @@ def collect_ranks(
     methods : sequence of str
     """
     selecting = ranks if "ojfa" in methods else []
-    jumps = {rank: read_json(path)["jump"] for rank, path in zip(selecting, selections, strict=True)}
+    jumps = {
+        rank: read_json(path, SELECTION)["jump"] for rank, path in zip(selecting, selections, strict=True)
+    }
     tables = []
     each = product(ranks, methods)
     for (rank, method), path, of_method in zip(each, evaluations, shortcuts, strict=True):

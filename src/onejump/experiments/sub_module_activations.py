@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from onejump.base.errors import ActivationError
-from onejump.base.files import read_json, read_table
+from onejump.base.files import read_table
+from onejump.base.format import MODEL_DIGEST
 from onejump.data.shard_layout import Storable
 from onejump.models.activations import model_and_prompts, write_shard
+from onejump.models.description import read_description
 from onejump.models.parts import Part, check_parts
 from onejump.models.prompts import Prompt, shard_sentences
 from onejump.models.transformer import Transformer
@@ -114,7 +116,7 @@ def extract_part(
         batch_tokens=compute["batch_tokens"],
         store=options["store"],
         attributes={
-            "model": read_json(model)["source_digest"],
+            MODEL_DIGEST: read_description(model).model_digest,
             "part": part,
             "split": split,
             "shard": shard,

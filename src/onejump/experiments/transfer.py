@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from onejump.base.files import read_json, read_table, write_table
+from onejump.base.format import SELECTION
 from onejump.data.sides import normalised
 
 _LOG = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ def collect_transfer(
     corpus : str
         That this is about.
     """
-    jumps = {pair: read_json(path)["jump"] for pair, path in zip(pairs, selections, strict=True)}
+    jumps = {pair: read_json(path, SELECTION)["jump"] for pair, path in zip(pairs, selections, strict=True)}
     text = {name: read_table(path) for name, path in zip(corpora, sentences, strict=True)}
     seen = {(fitted_on, target): count_seen(text[fitted_on], text[target]) for fitted_on, target in pairs}
     tables = []

@@ -11,6 +11,7 @@ import pandas as pd
 
 from onejump.base.errors import OneJumpError
 from onejump.base.files import read_json, read_table
+from onejump.base.format import SELECTION
 from onejump.figures.looks import method_label, methods_of
 
 
@@ -44,7 +45,7 @@ class Inputs:
         OneJumpError
             If it was not given.
         """
-        content: dict[str, Any] = read_json(self._path("selection"))
+        content: dict[str, Any] = read_json(self._path("selection"), SELECTION)
         return content
 
     def selected(self) -> int | None:

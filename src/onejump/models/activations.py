@@ -15,9 +15,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from onejump.base.errors import ActivationError
-from onejump.base.files import read_json, read_table, replacing
+from onejump.base.files import read_table, replacing
+from onejump.base.format import MODEL_DIGEST
 from onejump.data.shard_layout import Array, Storable
 from onejump.data.shard_writer import ShardWriter
+from onejump.models.description import read_description
 from onejump.models.loading import load_model, load_tokenizer
 from onejump.models.logit_parts import summarise_logits
 from onejump.models.prompts import Prompt, batches, make_prompts, pad, shard_sentences
@@ -46,10 +48,12 @@ def model_and_prompts(
     model, seed, options, compute, weights
         As in `extract_shard`.
     """
-    description = read_json(model)
-    origin = {key: description[key] for key in ("source", "revision", "trust_remote_code")}
-    if weights is not None:
-        origin["source"] = str(weights)
+    description = read_description(model)
+    origin: dict[str, Any] = {
+        "source": description.source if weights is None else str(weights),
+        "revision": description.revision,
+        "trust_remote_code": description.trust_remote_code,
+    }
     prompts = make_prompts(
         sentences,
         load_tokenizer(**origin),
@@ -58,17 +62,17 @@ def model_and_prompts(
         skip_first=options["skip_first"],
         special_tokens=options["special_tokens"],
         max_tokens=options["max_tokens"],
-        masked=not description.get("causal", True),
+        masked=not description.causal,
     )
     transformer = load_model(
         **origin,
-        dtype=description["dtype"],
+        dtype=description.dtype,
         device=compute["device"],
         device_map=compute["device_map"],
-        modules=description.get("modules"),
-        allow_pickle=description.get("allow_pickle", False),
+        modules=description.modules,
+        allow_pickle=description.allow_pickle,
     )
-    check_model_files(description, origin["source"])
+    check_model_files(description.model_digest, origin["source"])
     return transformer, prompts
 
 
@@ -260,7 +264,7 @@ def extract_shard(
         top_k=options["top_k"],
         store=options["store"],
         attributes={
-            "model": read_json(model)["source_digest"],
+            MODEL_DIGEST: read_description(model).model_digest,
             "split": split,
             "shard": shard,
             "shards": shards,

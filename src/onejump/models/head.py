@@ -17,7 +17,10 @@ from torch.nn import functional
 
 from onejump.base.errors import ModelError
 from onejump.base.files import replacing
+from onejump.base.format import Format, check_keys, from_keys
 from onejump.base.tensors import not_finite, read_tensors, write_tensors
+
+HEAD = Format("head", 1)
 
 NormKind = Literal["rms", "layer"]
 
@@ -51,6 +54,10 @@ class HeadConfig:
     """The epsilon of that norm."""
 
 
+_TENSORS = ("gain", "norm_bias", "unembedding")
+_OPTIONAL_TENSORS = ("logit_bias", "dense_weight", "dense_bias")
+
+
 def normalised(states: Tensor, kind: NormKind, eps: float) -> Tensor:
     """A norm without its gain and bias, of states (..., H); of half-precision states, in float32."""
     # Squares leave float16's range, and bfloat16 rounds them to three digits.
@@ -81,6 +88,11 @@ class Head(nn.Module):
         D; None where there is no transform.
     dense_bias : Tensor of shape (E,) or None
         c.
+
+    Attributes
+    ----------
+    model_digest : str or None
+        The identity of the model that it belongs to (`onejump.models.description`), where that is known.
 
     Raises
     ------
@@ -123,6 +135,7 @@ class Head(nn.Module):
         }
         for name, tensor in tensors.items():
             self.register_buffer(name, None if tensor is None else tensor.detach().float())
+        self.model_digest: str | None = None
         self._offset: Tensor | None = None
 
     @property
@@ -221,7 +234,7 @@ class Head(nn.Module):
         if wrong := not_finite(tensors):
             raise ModelError(f"the model's head: {', '.join(wrong)}: not all numbers are finite")
         with replacing(path) as fresh:
-            write_tensors(fresh, "head", tensors, asdict(self.config))
+            write_tensors(fresh, HEAD, tensors, asdict(self.config), model_digest=self.model_digest)
 
     @classmethod
     def load(cls, path: str | Path) -> Head:
@@ -230,9 +243,14 @@ class Head(nn.Module):
         Raises
         ------
         DamagedFileError
-            If the file is damaged, an older onejump wrote it, or a number in it is not finite.
+            If the file is damaged, or a number in it is not finite.
+        FormatError
+            If another onejump wrote the file, or it holds no head.
         OneJumpError
-            If the file is missing, not readable, or holds no head.
+            If the file is missing or not readable.
         """
-        tensors, config = read_tensors(path, "head")
-        return cls(HeadConfig(**config), **tensors)
+        tensors, config, model_digest = read_tensors(path, HEAD)
+        check_keys(path, tensors, _TENSORS, _OPTIONAL_TENSORS)
+        head = cls(from_keys(HeadConfig, path, config), **tensors)
+        head.model_digest = model_digest
+        return head

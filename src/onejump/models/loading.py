@@ -12,7 +12,7 @@ import torch
 
 from onejump.base.device import pick_device
 from onejump.base.errors import ModelError, OneJumpError
-from onejump.base.files import replacing, write_json
+from onejump.base.files import replacing
 from onejump.models.anatomy import (
     MASKED,
     blocks_stated,
@@ -22,6 +22,7 @@ from onejump.models.anatomy import (
 )
 from onejump.models.bounds import refuse_absurd, refuse_oversized, refuse_pickled, refuse_without_weights
 from onejump.models.checkpoint import refuse_incomplete, refuse_unread_gguf
+from onejump.models.description import ModelDescription, write_description
 from onejump.models.gguf_header import check_gguf
 from onejump.models.named import named_modules
 from onejump.models.source_files import check_model_files, model_digest
@@ -313,22 +314,23 @@ def describe(
         )
     if not transformer.causal:
         mask_token(tokenizer)
-    found = {
-        "source": source,
-        "revision": commit,
-        "source_digest": digest,
-        "architecture": type(transformer.model).__name__,
-        "causal": transformer.causal,
-        "blocks": len(transformer.blocks),
-        "hidden": transformer.hidden,
-        "vocabulary": transformer.head.vocabulary,
-        "parameters": transformer.model.num_parameters(),
-        "dtype": dtype,
-        "trust_remote_code": trust_remote_code,
-        "modules": modules,
-        "allow_pickle": allow_pickle,
-    }
+    found = ModelDescription(
+        source=source,
+        revision=commit,
+        model_digest=digest,
+        architecture=type(transformer.model).__name__,
+        causal=transformer.causal,
+        blocks=len(transformer.blocks),
+        hidden=transformer.hidden,
+        vocabulary=transformer.head.vocabulary,
+        parameters=transformer.model.num_parameters(),
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+        modules=modules,
+        allow_pickle=allow_pickle,
+    )
     # Files that changed while they were loaded would be described by the digest of others.
-    check_model_files(found, source)
+    check_model_files(digest, source)
+    transformer.head.model_digest = digest
     transformer.head.save(head)
-    write_json(description, found)
+    write_description(description, found)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from onejump.base.errors import ModelError
 from onejump.base.files import replacing
@@ -94,13 +93,13 @@ def file_digest(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_model_files(description: Mapping[str, Any], folder: str | Path) -> None:
-    """Make sure that a folder holds the model that the model stage described.
+def check_model_files(digest: str, folder: str | Path) -> None:
+    """Make sure that a folder holds a certain model.
 
     Parameters
     ----------
-    description : mapping
-        What the model stage wrote (`model.json`).
+    digest : str
+        The model's identity (`onejump.models.description.ModelDescription.model_digest`).
     folder : path
         The folder that the model was loaded from. A name on the hub passes: its commit was loaded.
 
@@ -109,10 +108,7 @@ def check_model_files(description: Mapping[str, Any], folder: str | Path) -> Non
     ModelError
         If its files have changed.
     """
-    expected = description["source_digest"]
-    if not expected.startswith("sha256:"):
-        return
-    if model_digest(folder) != expected:
+    if digest.startswith("sha256:") and model_digest(folder) != digest:
         raise ModelError(
             f"{folder}: the model's files have changed since the model stage read them, and all results have "
             "to be of one model: let the files be, and run the same command again"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from onejump.base.errors import OneJumpError
-from onejump.base.files import read_json
+from onejump.models.description import ModelDescription, known_description
 from onejump.planning.sources import wheel_path
 from onejump.study.sources import Model
 from onejump.study.study import Study
@@ -35,9 +35,9 @@ class Sizes:
     """A causal model; otherwise a masked one."""
 
     @classmethod
-    def of(cls, description: Mapping[str, Any]) -> Sizes:
-        """Take the sizes from what the model stage wrote (`model.json`)."""
-        return cls(**{key: description[key] for key in cls.__dataclass_fields__ if key in description})
+    def of(cls, description: ModelDescription) -> Sizes:
+        """Take the sizes from what the model stage found out."""
+        return cls(**{field.name: getattr(description, field.name) for field in fields(cls)})
 
     @property
     def weights(self) -> float:
@@ -69,11 +69,10 @@ def look_up_sizes(study: Study, results: Path, given: Mapping[str, Mapping[str, 
         )
     found = {}
     for name, model in study.models.items():
-        description = results / study.study / name / "model.json"
         if name in given:
             found[name] = Sizes(**given[name], dtype=model.dtype)
-        elif description.is_file():
-            found[name] = Sizes.of(read_json(description))
+        elif known := known_description(results / study.study / name / "model.json"):
+            found[name] = Sizes.of(known)
         else:
             found[name] = Sizes(**_read_sizes(model), dtype=model.dtype)
     return found

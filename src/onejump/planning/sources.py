@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from onejump.base.errors import ModelError, OneJumpError, StudyError
-from onejump.base.files import read_json
+from onejump.models.description import known_description
 from onejump.models.gguf_header import read_gguf_sizes
 from onejump.study.sources import Corpus, Model
 from onejump.study.study import Study
@@ -89,10 +89,8 @@ def check_known_sizes(study: Study, results: Path) -> None:
         If a rank is over H, or a level is no early-exit level of a model.
     """
     for name in study.models:
-        description = results / study.study / name / "model.json"
-        if description.is_file():
-            sizes = read_json(description)
-            study.check_dimensions(name, blocks=sizes["blocks"], hidden=sizes["hidden"])
+        if known := known_description(results / study.study / name / "model.json"):
+            study.check_dimensions(name, blocks=known.blocks, hidden=known.hidden)
 
 
 def _corpus_mistakes(corpus: Corpus) -> Iterator[str]:

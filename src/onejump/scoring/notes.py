@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from onejump.base.files import read_json, read_table
+from onejump.base.format import SELECTION
 from onejump.fitting.few_samples import few_samples
+from onejump.models.description import read_description
 
 LEAST_SQUARES = ("jtc", "njtc", "n-njtc", "residual")
 """Kinds that are fitted to each level alone by a regression on all H coordinates."""
@@ -28,8 +30,8 @@ def notes_of(pair: Path) -> Iterator[str]:
     if all(path.is_file() for path in (described, selection, evaluation)):
         evaluated = set(read_table(evaluation)["method"])
         methods = ", ".join(method for method in LEAST_SQUARES if method in evaluated)
-        samples = read_json(selection)["computed_from"]["samples"]
-        if methods and (note := few_samples(methods, samples, read_json(described)["hidden"])):
+        samples = read_json(selection, SELECTION)["computed_from"]["samples"]
+        if methods and (note := few_samples(methods, samples, read_description(described).hidden)):
             yield note
     savings = pair / "early-exit" / "savings.parquet"
     if savings.is_file():

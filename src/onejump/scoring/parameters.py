@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from onejump.base.files import read_json, write_table
+from onejump.base.format import SELECTION
 from onejump.shortcuts.files import ShortcutFolder
 
 
@@ -24,7 +25,7 @@ def count_parameters(
     folders : mapping of method -> folder
     selection : Path
     """
-    chosen = read_json(selection)
+    chosen = read_json(selection, SELECTION)
     multi_jump = chosen["computed_from"]["method"]
     counts = {"identity": (0, 0)}
     for method, path in folders.items():

@@ -9,6 +9,7 @@ import pandas as pd
 
 from onejump.base.errors import OneJumpError
 from onejump.base.files import read_table, write_json
+from onejump.base.format import SELECTION
 from onejump.base.scores import LESS_IS_BETTER
 
 
@@ -68,4 +69,4 @@ def select_jump(output: Path, scores: Path, *, method: str, metric: str) -> None
         "by_metric": {name: int(str(rank_jumps(table, name).index[0])) for name in known},
         "computed_from": origin,
     }
-    write_json(output, content)
+    write_json(output, content, SELECTION)

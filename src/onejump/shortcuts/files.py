@@ -15,9 +15,15 @@ import torch
 from onejump.base.by_name import module_named
 from onejump.base.errors import DamagedFileError, OneJumpError
 from onejump.base.files import replacing
+from onejump.base.format import Format, check_keys
+from onejump.base.identity import same_model
 from onejump.base.levels import check_level
 from onejump.base.tensors import not_finite, read_tensors, write_tensors
 from onejump.shortcuts.shortcut import LowRank, Shortcut
+
+SHORTCUT = Format("shortcut", 1)
+ABOUT = ("method", "solver", "part", "samples", "level", "levels")
+"""What a file says about how its shortcut was fitted, as far as that is known."""
 
 ALL_LEVELS = "all-levels.safetensors"
 """The file of a method that has one shortcut for all levels (joint and one-jump)."""
@@ -28,19 +34,38 @@ def shortcut_path(folder: str | Path, level: int | None) -> Path:
     return Path(folder) / (ALL_LEVELS if level is None else f"level-{level:02d}.safetensors")
 
 
-def save_shortcut(path: str | Path, shortcut: Shortcut, about: dict[str, Any]) -> None:
-    """Write a shortcut, atomically. The file also keeps `about`: how the shortcut was fitted."""
+def save_shortcut(
+    path: str | Path, shortcut: Shortcut, about: dict[str, Any], *, model_digest: str | None = None
+) -> None:
+    """Write a shortcut, atomically.
+
+    Parameters
+    ----------
+    path : path
+    shortcut : Shortcut
+    about : dict
+        How it was fitted; the keys are among `ABOUT`.
+    model_digest : str, optional
+        The identity of the model whose states it was fitted to.
+    """
     with replacing(path) as fresh:
-        _write_shortcut(fresh, shortcut, about)
+        _write_shortcut(fresh, shortcut, about, model_digest)
 
 
-def _write_shortcut(path: Path, shortcut: Shortcut, about: dict[str, Any]) -> None:
+def _write_shortcut(path: Path, shortcut: Shortcut, about: dict[str, Any], model_digest: str | None) -> None:
+    check_keys(path, about, (), ABOUT)
     kept = {"kind": shortcut.kind, "config": shortcut.config(), **about}
-    write_tensors(path, "shortcut", shortcut.state_dict(), kept)
+    write_tensors(path, SHORTCUT, shortcut.state_dict(), kept, model_digest=model_digest)
 
 
 def save_shortcuts(
-    output: Path, fitted: Iterable[Shortcut], about: dict[str, Any], *, levels: int, one: bool
+    output: Path,
+    fitted: Iterable[Shortcut],
+    about: dict[str, Any],
+    *,
+    levels: int,
+    one: bool,
+    model_digest: str | None = None,
 ) -> None:
     """Write a method's folder, whole or not at all.
 
@@ -50,11 +75,13 @@ def save_shortcuts(
     fitted : iterable of Shortcut
         One for each level, from level 0 on, or a single one for all levels.
     about : dict
-        How they were fitted.
+        How they were fitted; the keys are among `ABOUT`.
     levels : int
         L. Each file keeps it, so that a missing file is noticed.
     one : bool
         Whether there is a single shortcut for all levels.
+    model_digest : str, optional
+        The identity of the model whose states they were fitted to.
 
     Raises
     ------
@@ -72,7 +99,7 @@ def save_shortcuts(
                 where = "all levels" if one else f"level {level}"
                 raise OneJumpError(f"the fit of {output.name} from {where} is not finite ({about})")
             kept = {**about, "level": source, "levels": levels}
-            _write_shortcut(shortcut_path(fresh, source), shortcut, kept)
+            _write_shortcut(shortcut_path(fresh, source), shortcut, kept, model_digest)
             written += 1
         if written != (1 if one else levels):
             raise ValueError(f"{output}: {1 if one else levels} shortcuts were expected, {written} were made")
@@ -93,9 +120,11 @@ def load_shortcut(path: str | Path) -> Shortcut:
     Raises
     ------
     DamagedFileError
-        If the file is damaged, an older onejump wrote it, or a number in it is not finite.
+        If the file is damaged, or a number in it is not finite.
+    FormatError
+        If an older or newer onejump wrote the file, or it holds no shortcut.
     OneJumpError
-        If the file is missing, not readable, or holds no shortcut.
+        If the file is missing or not readable.
     """
     remedy = "if a study wrote it, delete the folder of its method and run snakemake again"
     return _read_shortcut(path, remedy)[0]
@@ -114,12 +143,13 @@ def kind_named(kind: str) -> type[Shortcut]:
 
 
 def _read_shortcut(path: str | Path, remedy: str) -> tuple[Shortcut, dict[str, Any]]:
-    tensors, about = read_tensors(path, "shortcut", remedy)
+    tensors, about, model_digest = read_tensors(path, SHORTCUT, remedy)
+    check_keys(path, about, ("kind", "config"), ABOUT)
     try:
         shortcut = kind_named(about["kind"]).restore(tensors, about["config"])
     except OneJumpError as error:
         raise OneJumpError(f"{path}: {error}") from error
-    shortcut.level = about.get("level")
+    shortcut.level, shortcut.model_digest = about.get("level"), model_digest
     return shortcut, about
 
 
@@ -139,6 +169,8 @@ class ShortcutFolder:
     ----------
     levels : int or None
         L; None if there is a single shortcut for all levels whose file does not say how many.
+    model_digest : str or None
+        The identity of the model whose states they were fitted to, where that is known.
 
     Raises
     ------
@@ -149,6 +181,7 @@ class ShortcutFolder:
     """
 
     levels: int | None
+    model_digest: str | None
 
     def __init__(self, folder: str | Path, device: torch.device | str = "cpu") -> None:
         self.folder, self._device = Path(folder), device
@@ -158,12 +191,13 @@ class ShortcutFolder:
         if one.is_file():
             self._one, about = _read_shortcut(one, self._remedy)
             self._one.to(device)
-            self.levels = about.get("levels")
+            self.levels, self.model_digest = about.get("levels"), self._one.model_digest
             return
         found = {path.name for path in self.folder.glob("level-*.safetensors")}
         if not found:
             raise OneJumpError(f"{folder}: no shortcuts in it (level-*.safetensors or {ALL_LEVELS})")
-        _, about = _read_shortcut(self.folder / min(found), self._remedy)
+        first, about = _read_shortcut(self.folder / min(found), self._remedy)
+        self.model_digest = first.model_digest
         self.levels = about.get("levels", len(found))  # a file made by hand does not say
         expected = {shortcut_path(self.folder, level).name for level in range(self.levels)}
         for names, reason in ((expected - found, "missing"), (found - expected, "too many")):
@@ -197,6 +231,7 @@ class ShortcutFolder:
                 f"{path}: the shortcut from level {about.get('level')} of {about.get('levels')} is in it, "
                 f"that from level {level} of {self.levels} was expected: {self._remedy}"
             )
+        same_model([(self.folder, self.model_digest), (path, shortcut.model_digest)])
         return shortcut.to(self._device)
 
     def low_rank(self) -> list[LowRank]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from onejump.base.files import read_json
+from onejump.base.format import SELECTION
 from onejump.shortcuts.files import ShortcutFolder, kind_named
 from onejump.shortcuts.shortcut import Shortcut
 
@@ -61,7 +62,7 @@ def methods_of(
     folder = ShortcutFolder(shortcuts, device)
     if selection is None:
         return {method: folder.load}
-    selected = read_json(selection)
+    selected = read_json(selection, SELECTION)
     if method == "ojfa-normalised":
         return {method: _renormalised(folder, selected["jump"])}
     jumps = {method: selected["jump"]}

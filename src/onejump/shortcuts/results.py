@@ -8,7 +8,9 @@ import torch
 
 from onejump.base.errors import OneJumpError
 from onejump.base.files import read_json
+from onejump.base.format import SELECTION
 from onejump.base.levels import check_level
+from onejump.models.description import read_description
 from onejump.shortcuts.methods import ShortcutAt, methods_of
 from onejump.shortcuts.shortcut import Shortcut
 
@@ -90,7 +92,7 @@ def load_shortcuts(pair: str | Path, method: str, device: torch.device | str = "
     about = pair.parent / "model.json"
     if not about.is_file():
         raise OneJumpError(f"{pair}: results/<study>/<model>/<corpus> was expected, but there is no {about}")
-    levels = int(read_json(about)["blocks"])
+    levels = read_description(about).blocks
     known = _methods_in(pair)
     if method not in known:
         raise OneJumpError(f"{pair}: method {method!r} given, accepted is one of {', '.join(known)}")
@@ -98,7 +100,7 @@ def load_shortcuts(pair: str | Path, method: str, device: torch.device | str = "
         folder = None if method == "identity" else pair / "shortcuts" / method
         return Shortcuts(method, levels, methods_of(method, folder, levels=levels, device=device)[method])
     name, kind = _SELECTED[method]
-    content = read_json(pair / name)
+    content = read_json(pair / name, SELECTION)
     folder = pair / "shortcuts" / (kind or content["computed_from"]["method"])
     made_as = "ojfa-distilled" if kind == "distilled" else method
     made = methods_of(made_as, folder, pair / name, levels=levels, device=device)
@@ -112,7 +114,7 @@ def _methods_in(pair: Path) -> list[str]:
     selected = []
     for method, (name, kind) in _SELECTED.items():
         if (pair / name).is_file():
-            source = read_json(pair / name)["computed_from"]["method"]
+            source = read_json(pair / name, SELECTION)["computed_from"]["method"]
             if source in fitted and kind in (None, source):
                 selected.append(method)
     return ["identity", *fitted, *selected]

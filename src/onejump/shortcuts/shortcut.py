@@ -56,6 +56,8 @@ class Shortcut(nn.Module, ABC):
     """The norm that it first applies to a state: "rms" or "layer" (the model's own kind), "batch" or None."""
     level: int | None = None
     """The level that it was fitted at; None if it was fitted at several, or that is not known."""
+    model_digest: str | None = None
+    """The identity of the model whose states it was fitted to (`onejump.models.description`), if known."""
 
     @abstractmethod
     def forward(self, states: Tensor) -> Tensor:

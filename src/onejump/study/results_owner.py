@@ -7,10 +7,12 @@ from pathlib import Path
 
 from onejump.base.errors import OneJumpError, StudyError
 from onejump.base.files import read_json, write_json
+from onejump.base.format import Format
 from onejump.study.study import load_study
 
 # In results/<study>/: the study files that the results belong to.
 _OWNER = "study.json"
+_FORMAT = Format("owner", 1, ("study_files",))
 
 
 def check_owner(results: Path, files: Sequence[str]) -> None:
@@ -35,7 +37,7 @@ def check_owner(results: Path, files: Sequence[str]) -> None:
     owner = results / _OWNER
     if not owner.is_file():
         return
-    others = read_json(owner)["study_files"]
+    others = read_json(owner, _FORMAT)["study_files"]
     if others == list(files) or not _still_there(others, results.name):
         return
     raise StudyError(
@@ -47,8 +49,8 @@ def check_owner(results: Path, files: Sequence[str]) -> None:
 
 def write_owner(results: Path, files: Sequence[str]) -> None:
     """Write down that a results folder belongs to these study files."""
-    if not (results / _OWNER).is_file() or read_json(results / _OWNER)["study_files"] != list(files):
-        write_json(results / _OWNER, {"study_files": list(files)})
+    if not (results / _OWNER).is_file() or read_json(results / _OWNER, _FORMAT)["study_files"] != list(files):
+        write_json(results / _OWNER, {"study_files": list(files)}, _FORMAT)
 
 
 def _still_there(files: Sequence[str], name: str) -> bool:

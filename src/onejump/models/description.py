@@ -1,0 +1,74 @@
+"""What the model stage found out about a model: `model.json`. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from onejump.base.errors import MissingFileError, OutdatedFileError
+from onejump.base.files import read_json, write_json
+from onejump.base.format import MODEL, from_keys
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """A model that was loaded and checked: where it comes from, and its sizes."""
+
+    source: str
+    """Name on the hub, or the folder that it was loaded from."""
+    revision: str | None
+    """Commit on the hub."""
+    model_digest: str
+    """Its identity: a digest of its files (`onejump.models.source_files.model_digest`), or the commit."""
+    architecture: str
+    """The name of its class in transformers."""
+    causal: bool
+    """Whether a token's state depends on the tokens before it only."""
+    blocks: int
+    """L."""
+    hidden: int
+    """H."""
+    vocabulary: int
+    """V."""
+    parameters: int
+    dtype: str
+    """In which it is run."""
+    trust_remote_code: bool
+    modules: Mapping[str, str | None] | None
+    """Where its blocks, norm and head are, as far as the study says (`onejump.models.named`)."""
+    allow_pickle: bool
+
+
+def write_description(path: str | Path, description: ModelDescription) -> None:
+    """Write `model.json`."""
+    write_json(path, asdict(description), MODEL)
+
+
+def read_description(path: str | Path) -> ModelDescription:
+    """Read `model.json`.
+
+    Raises
+    ------
+    DamagedFileError
+        If it is damaged.
+    FormatError
+        If another onejump wrote it, or one of its keys is missing or unknown.
+    OneJumpError
+        If it is missing or not readable.
+    """
+    return from_keys(ModelDescription, path, read_json(path, MODEL))
+
+
+def known_description(path: str | Path) -> ModelDescription | None:
+    """Read `model.json`, if this onejump wrote it: one of an older onejump is about to be written anew.
+
+    Raises
+    ------
+    OneJumpError
+        As in `read_description`, except for a missing or an outdated file.
+    """
+    try:
+        return read_description(path)
+    except (MissingFileError, OutdatedFileError):
+        return None
