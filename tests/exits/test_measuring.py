@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
+from onejump.base.amounts.logits import LOGITS_TOGETHER
 from onejump.data.store import ActivationStore
 from onejump.exits.measuring import confidences
 from onejump.models.head import Head
-from onejump.models.logit_parts import LOGITS_TOGETHER
 from onejump.scoring.evaluation import evaluate
 from onejump.shortcuts.kinds.distilled import Distilled
 from onejump.shortcuts.kinds.identity import Identity

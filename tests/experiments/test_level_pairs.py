@@ -93,7 +93,7 @@ def test_groups_of_sources_do_not_matter(
 ) -> None:
     together = measure(make_store, split)
     assert list(source_groups(LEVELS, HIDDEN)) == [range(4)]
-    monkeypatch.setattr(module, "_MOMENTS", 6 * HIDDEN**2 * 8)
+    monkeypatch.setattr(module, "MOMENTS_TOGETHER", 6 * HIDDEN**2 * 8)
     assert list(source_groups(LEVELS, HIDDEN)) == [range(1), range(1, 2), range(2, 4)]
     pd.testing.assert_frame_equal(measure(make_store, split), together, rtol=1e-12)
 
@@ -109,7 +109,7 @@ def test_a_group_reads_its_own_and_later_levels_once(
         return blocks(store, levels)
 
     monkeypatch.setattr(ActivationStore, "blocks", recorded)
-    monkeypatch.setattr(module, "_MOMENTS", 6 * HIDDEN**2 * 8)
+    monkeypatch.setattr(module, "MOMENTS_TOGETHER", 6 * HIDDEN**2 * 8)
     measure(make_store, split)
     of_groups = [[0, 1, 2, 3, 4], [1, 2, 3, 4], [2, 3, 4]]
     assert [levels for samples, levels in read if samples == 350] == of_groups
@@ -121,7 +121,7 @@ def test_groups_hold_every_source_once_and_stay_within_the_memory(
     levels: int, hidden: int, allowed: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_MOMENTS", allowed)
+        patch.setattr(module, "MOMENTS_TOGETHER", allowed)
         groups = list(source_groups(levels, hidden))
     assert [source for group in groups for source in group] == list(range(levels - 1))
     for group in groups:

@@ -16,6 +16,7 @@ from accelerate import dispatch_model
 from stage_files import describe_as
 from torch import nn
 
+from onejump.base.amounts.logits import LOGITS_TOGETHER
 from onejump.base.errors import ActivationError, ModelError, OneJumpError
 from onejump.base.files import read_table, write_table
 from onejump.data.store import ActivationStore
@@ -24,7 +25,6 @@ from onejump.experiments.sub_module_maps import fit_part
 from onejump.experiments.sub_modules import evaluate_part, evaluate_parts
 from onejump.models.anatomy import PARTS, find_parts
 from onejump.models.loading import load_model, load_tokenizer
-from onejump.models.logit_parts import LOGITS_TOGETHER
 from onejump.models.parts import Part, check_parts
 from onejump.models.prompts import Prompt, make_prompts, pad, sample_positions
 from onejump.models.resumable_pass import ResumablePass

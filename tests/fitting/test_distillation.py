@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
+from onejump.base.amounts.distillation import LOGITS_TOGETHER
 from onejump.base.errors import OneJumpError
 from onejump.base.files import write_table
 from onejump.data.document_roles import assign_documents
 from onejump.data.store import ActivationStore
-from onejump.fitting import distillation
 from onejump.fitting.distillation import Distiller, Teacher, cross_entropy, distil, head_metric
 from onejump.fitting.exact import Metric, fit_n_njtc, reduced_rank
 from onejump.fitting.shortcuts import gather_moments
@@ -73,7 +73,7 @@ def test_loss_and_gradients_are_torchs(
     expected = naive(coordinates, projection, tokens, weights, offset, softcap)
     wanted = torch.autograd.grad(2 * expected, (coordinates, projection))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distillation, "_LOGITS", {"cpu": part})
+        patch.setitem(LOGITS_TOGETHER, "cpu", part)
         found = cross_entropy(coordinates, projection, tokens, weights, offset=offset, softcap=softcap)
         gradients = torch.autograd.grad(2 * found, (coordinates, projection))
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)

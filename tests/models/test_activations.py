@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stage_files import describe_as
 
+from onejump.base.amounts.logits import LOGITS_TOGETHER
 from onejump.base.errors import ActivationError, CorpusError, ModelError
 from onejump.base.files import write_table
 from onejump.data.shard_layout import SAMPLE_ARRAYS
@@ -22,7 +23,7 @@ from onejump.data.store import ActivationStore
 from onejump.models.activations import extract, extract_shard
 from onejump.models.head import Head, HeadConfig
 from onejump.models.loading import load_model, load_tokenizer
-from onejump.models.logit_parts import LOGITS_TOGETHER, summarise_logits
+from onejump.models.logit_parts import summarise_logits
 from onejump.models.prompts import Prompt, batches, make_prompts, pad, sample_positions, shard_sentences
 from onejump.models.source_files import model_digest
 from onejump.models.transformer import Transformer

@@ -14,13 +14,13 @@ import torch
 from sklearn.metrics import r2_score
 from stage_files import select
 
+from onejump.base.amounts.logits import LOGITS_TOGETHER
 from onejump.base.errors import OneJumpError
 from onejump.data.store import ActivationStore
 from onejump.fitting.shortcuts import fit_exact, fit_shortcuts
 from onejump.models.activations import extract
 from onejump.models.head import Head
 from onejump.models.loading import load_model
-from onejump.models.logit_parts import LOGITS_TOGETHER
 from onejump.models.prompts import Prompt
 from onejump.models.transformer import Transformer
 from onejump.scoring.evaluation import evaluate, evaluate_method

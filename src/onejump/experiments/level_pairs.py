@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from onejump.base.amounts.level_pairs import MOMENTS_TOGETHER
 from onejump.base.device import pick_device
 from onejump.base.errors import StudyError
 from onejump.base.files import write_table
@@ -27,9 +28,6 @@ from onejump.shortcuts.kinds.jtc import JTC
 from onejump.shortcuts.kinds.n_njtc import NNJTC
 from onejump.shortcuts.kinds.njtc import NJTC
 from onejump.shortcuts.shortcut import Shortcut
-
-# Bytes of moments that are gathered in one pass. Those of one source are always gathered together.
-_MOMENTS = 2**28
 
 
 class SourceMoments:
@@ -151,7 +149,7 @@ def source_groups(levels: int, hidden: int) -> Iterator[range]:
     start = size = 0
     for source in range(levels - 1):
         of_source = (levels - source) * hidden**2 * 8
-        if source > start and size + of_source > _MOMENTS:
+        if source > start and size + of_source > MOMENTS_TOGETHER:
             yield range(start, source)
             start, size = source, 0
         size += of_source

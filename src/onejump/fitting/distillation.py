@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from onejump.base.amounts.distillation import CHECKS, LOGITS_TOGETHER, held_out_of_a_level
+from onejump.base.amounts.head_metric import SAMPLES_TOGETHER
 from onejump.base.device import pick_device
 from onejump.base.errors import OneJumpError
 from onejump.base.rank import rank_for
@@ -34,12 +36,9 @@ from onejump.shortcuts.kinds.affine import Affine
 from onejump.shortcuts.kinds.one_jump import OneJump
 from onejump.shortcuts.shortcut import Shortcut
 
-# Elements of one samples x vocabulary matrix. On a CPU small enough to stay in its caches; behind a full
-# rank, where reading the unembedding takes longest, of so many samples that it is worth it.
-_LOGITS = {"cpu": 2**21, "cuda": 2**27}
+# At least this many samples for each coordinate share one reading of the unembedding, which takes longest
+# behind a full rank.
 _SAMPLES_A_RANK = 0.5
-# Held-out samples that decide when to stop: of all levels together, and looked at so many times a fit.
-_HELD_OUT, _CHECKS = 4096, 20
 _BETAS = (0.9, 0.99)
 _LOG = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ class _CrossEntropy(torch.autograd.Function):
         by_coordinates = torch.empty_like(coordinates)
         by_projection = torch.zeros_like(projection) if made else None
         total = coordinates.new_zeros((), dtype=torch.float64)
-        few = _LOGITS[coordinates.device.type] // vocabulary
+        few = LOGITS_TOGETHER[coordinates.device.type] // vocabulary
         rows = max(1, few, int(_SAMPLES_A_RANK * len(projection)))
         # One buffer for all parts: fresh memory would cost as much as the product that fills it.
         buffer = coordinates.new_empty(min(rows, samples), vocabulary)
@@ -197,7 +196,7 @@ def head_metric(head: Head, teacher: Teacher, rows: Tensor) -> Tensor:
     matrix = head.linear().double()
     frequency = torch.zeros(head.vocabulary, dtype=torch.float64, device=device)
     metric = torch.zeros(head.hidden, head.hidden, dtype=torch.float64, device=device)
-    for part in torch.split(rows, 512):
+    for part in torch.split(rows, SAMPLES_TOGETHER):
         tokens, weights = teacher.rows(part, device)
         probabilities = weights.double() / len(rows)
         frequency.index_add_(0, tokens.flatten(), probabilities.flatten())
@@ -420,7 +419,7 @@ class Distiller:
         at_start = least = held_out_loss()
         waited = 0
         best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        every = max(1, self._steps // _CHECKS)
+        every = max(1, self._steps // CHECKS)
         with tqdm(total=self._steps, unit="step", disable=None) as progress:
             for step, drawn in enumerate(batches.steps(self._steps, self._batch), start=1):
                 optimiser.zero_grad(set_to_none=True)
@@ -500,7 +499,7 @@ class _Batches:
         return inputs, level.to(self._device), self._teacher.rows(rows, self._device)
 
     def _gather_held_out(self, stopping: Tensor) -> tuple[Tensor, list[Tensor]]:
-        rows = some_of(stopping.nonzero()[:, 0], max(64, _HELD_OUT // len(self._levels)))
+        rows = some_of(stopping.nonzero()[:, 0], held_out_of_a_level(len(self._levels)))
         states = self._store.rows(rows.numpy(), self._levels)
         return rows, [torch.from_numpy(of_level) for of_level in states]
 

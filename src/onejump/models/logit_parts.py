@@ -5,11 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from onejump.base.amounts.logits import LOGITS_TOGETHER
 from onejump.models.head import Head
-
-# Elements of one samples x vocabulary matrix; a few of them are alive at a time. On a CPU small enough that
-# the allocator keeps the memory at hand: asking the system for new pages costs more than the arithmetic.
-LOGITS_TOGETHER = {"cpu": 2**22, "cuda": 2**27}
 
 
 def samples_together(head: Head, device: torch.device | str) -> int:

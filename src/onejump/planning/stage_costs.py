@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onejump.base.amounts import analysis, distillation
+from onejump.base.amounts import analysis, distillation, head_metric
 from onejump.base.amounts.logits import LOGITS_TOGETHER
 from onejump.base.rank import rank_for
 from onejump.base.selected import SELECTED
@@ -174,7 +174,7 @@ def analysis_cost(sizes: Sizes, ranks: Sequence[float], *, samples: int, top_k: 
         memory=LIBRARIES
         + 24 * vocabulary * width
         + 6 * 8 * width**2
-        + 8 * analysis.METRIC_SAMPLES * top_k * width
+        + 8 * head_metric.SAMPLES_TOGETHER * top_k * width
         + 20 * samples * top_k
         + 8 * width * sum(3 * row for row in rows),
     )

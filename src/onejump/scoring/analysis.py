@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from onejump.base.amounts.analysis import PREDICTED
 from onejump.base.device import pick_device
 from onejump.base.errors import OneJumpError
 from onejump.base.files import write_table
@@ -22,9 +23,6 @@ from onejump.shortcuts.exit_head import ExitHead
 from onejump.shortcuts.files import ShortcutFolder
 from onejump.shortcuts.kinds.distilled import Distilled
 from onejump.shortcuts.shortcut import LowRank
-
-# Samples to predict: a mean over them is known to a few hundredths of a nat.
-_SAMPLES = 1024
 
 
 def orthonormal(columns: Tensor) -> Tensor:
@@ -171,7 +169,7 @@ def analyse_jumps(
             for other, value in enumerate(row):
                 yield quantity, level, other, None, value
     device = head.gain.device
-    rows = some_of(torch.arange(store.samples), _SAMPLES)
+    rows = some_of(torch.arange(store.samples), PREDICTED)
     taught = teacher.rows(rows, device)
     for level, jump in enumerate(tqdm(jumps, unit="level", disable=None)):
         (states,) = store.rows(rows.numpy(), [level])
