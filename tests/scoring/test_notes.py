@@ -12,6 +12,7 @@ from onejump.base.files import write_table
 from onejump.fitting.few_samples import few_samples
 from onejump.scoring.notes import notes_of
 
+REGRESSIONS = ("jtc", "njtc", "n-njtc", "residual")
 
 @pytest.mark.parametrize(
     ("samples", "said"), [(30, "reproduce their training samples"), (33, "so few say little"), (64, "")]
@@ -25,13 +26,14 @@ def test_a_regression_on_few_samples_is_told(samples: int, said: str) -> None:
 
 def test_notes_of_a_pair_come_from_its_tables(tmp_path: Path) -> None:
     pair = tmp_path / "corpus"
-    assert list(notes_of(pair)) == []
+    assert list(notes_of(pair, REGRESSIONS)) == []
     describe_as(tmp_path / "model.json", hidden=32)
     select(pair / "selection.json", computed_from={"samples": 20})
     write_table(pair / "evaluation.parquet", pd.DataFrame({"method": ["identity", "n-njtc", "ojfa", "jtc"]}))
-    (note,) = notes_of(pair)
+    (note,) = notes_of(pair, REGRESSIONS)
     assert note.startswith("jtc, n-njtc: fitted to 20 samples")
     select(pair / "selection.json", computed_from={"samples": 64})
     savings = {"method": ["jtc", "jtc", "ojfa", "ojfa"], "note": ["", "too few", "too few", "a guess"]}
     write_table(pair / "early-exit" / "savings.parquet", pd.DataFrame(savings))
-    assert list(notes_of(pair)) == ["early exit of jtc, ojfa: too few", "early exit of ojfa: a guess"]
+    notes = list(notes_of(pair, REGRESSIONS))
+    assert notes == ["early exit of jtc, ojfa: too few", "early exit of ojfa: a guess"]

@@ -25,7 +25,7 @@ rule scores:
 use rule scores as distilled_scores with:
     input:
         shards=shards("training"),
-        shortcuts=f"{PAIR}/shortcuts/distilled",
+        shortcuts=f"{PAIR}/shortcuts/{SELECTED['ojfa-distilled'].kind}",
         description=ancient(f"{RESULTS}/{{model}}/model.json"),
         head=f"{RESULTS}/{{model}}/head.safetensors",
         documents=DOCUMENTS,
@@ -68,7 +68,7 @@ use rule selection as distilled_selection with:
     log:
         f"{PAIR}/logs/distilled-selection.log",
     params:
-        method="distilled",
+        method=SELECTED["ojfa-distilled"].kind,
         metric=STUDY.distilled_metric(),
         code=fingerprint("scoring.selection"),
     message:

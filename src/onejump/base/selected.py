@@ -15,6 +15,8 @@ class Selected:
     """Shortcut kind that the jump is one of; None: the kind that the selection file names."""
     several: bool = False
     """Several jumps, each held against the chosen one, instead of the chosen one itself."""
+    normalised: bool = False
+    """Takes each level's own normalisation statistics."""
     evaluated_with: str | None = None
     """Entry whose job evaluates this one too; None: it has a job of its own."""
     by_metric: str | None = None
@@ -28,7 +30,7 @@ class Selected:
 SELECTED = {
     "ojfa": Selected(selection="selection.json", exits=True, swept=True),
     "arbitrary": Selected(selection="selection.json", several=True),
-    "ojfa-normalised": Selected(selection="selection.json", kind="n-njtc"),
+    "ojfa-normalised": Selected(selection="selection.json", kind="n-njtc", normalised=True),
     "ojfa-distilled": Selected(selection="distilled-selection.json", kind="distilled", exits=True),
     "ojfa-distilled-surprisal": Selected(
         selection="distilled-selection.json",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from onejump.base.files import read_json, read_table
@@ -10,17 +10,16 @@ from onejump.base.format import SELECTION
 from onejump.fitting.few_samples import few_samples
 from onejump.models.description import read_description
 
-LEAST_SQUARES = ("jtc", "njtc", "n-njtc", "residual")
-"""Kinds that are fitted to each level alone by a regression on all H coordinates."""
 
-
-def notes_of(pair: Path) -> Iterator[str]:
-    """Notes on the results of a model and a corpus, as far as they are there.
+def notes_of(pair: Path, regressions: Sequence[str]) -> Iterator[str]:
+    """Write notes on the results of a model and a corpus, as far as these are there.
 
     Parameters
     ----------
     pair : Path
-        Their folder of results, which lies in that of the model.
+        The folder of a model and a corpus, which lies in that of the model.
+    regressions : sequence of str
+        Kinds that are fitted to each level alone by a regression on all H coordinates.
     """
     described, selection, evaluation = (
         pair.parent / "model.json",
@@ -29,7 +28,7 @@ def notes_of(pair: Path) -> Iterator[str]:
     )
     if all(path.is_file() for path in (described, selection, evaluation)):
         evaluated = set(read_table(evaluation)["method"])
-        methods = ", ".join(method for method in LEAST_SQUARES if method in evaluated)
+        methods = ", ".join(method for method in regressions if method in evaluated)
         samples = read_json(selection, SELECTION)["computed_from"]["samples"]
         if methods and (note := few_samples(methods, samples, read_description(described).hidden)):
             yield note

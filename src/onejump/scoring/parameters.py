@@ -9,6 +9,7 @@ import pandas as pd
 
 from onejump.base.files import read_json, write_table
 from onejump.base.format import SELECTION
+from onejump.base.selected import SELECTED
 from onejump.shortcuts.files import ShortcutFolder
 
 
@@ -33,8 +34,9 @@ def count_parameters(
         counts[method] = len(folder), folder.numbers()
     one = ShortcutFolder(folders[multi_jump]).load(chosen["jump"])
     counts["ojfa"] = 1, one.numbers()
-    if "distilled" in folders:
-        counts["ojfa-distilled"] = 1, ShortcutFolder(folders["distilled"]).load(0).numbers()
+    distilled = SELECTED["ojfa-distilled"].kind
+    if distilled is not None and distilled in folders:
+        counts["ojfa-distilled"] = 1, ShortcutFolder(folders[distilled]).load(0).numbers()
     full = counts[multi_jump][1]
     rows = [
         (model, corpus, method, kept, numbers, full / numbers if numbers else float("nan"))

@@ -15,6 +15,7 @@ import torch
 
 from onejump.base.files import read_json
 from onejump.base.format import SELECTION
+from onejump.base.selected import SELECTED
 from onejump.shortcuts.files import ShortcutFolder, kind_named
 from onejump.shortcuts.shortcut import Shortcut
 
@@ -63,13 +64,16 @@ def methods_of(
     if selection is None:
         return {method: folder.load}
     selected = read_json(selection, SELECTION)
-    if method == "ojfa-normalised":
+    if SELECTED[method].normalised:
         return {method: _renormalised(folder, selected["jump"])}
-    jumps = {method: selected["jump"]}
-    if method == "arbitrary":
+    if SELECTED[method].several:
         jumps = arbitrary_jumps(arbitrary, random, levels=levels, chosen=selected["jump"], seed=seed)
-    elif method == "ojfa-distilled":
-        jumps["ojfa-distilled-surprisal"] = selected["by_metric"]["surprisal"]
+    else:
+        jumps = {method: selected["jump"]} | {
+            name: selected["by_metric"][other.by_metric]
+            for name, other in SELECTED.items()
+            if other.evaluated_with == method
+        }
     return {name: _always(folder.load(level)) for name, level in jumps.items()}
 
 

@@ -10,18 +10,10 @@ from onejump.base.errors import OneJumpError
 from onejump.base.files import read_json
 from onejump.base.format import SELECTION
 from onejump.base.levels import check_level
+from onejump.base.selected import SELECTED
 from onejump.models.description import read_description
 from onejump.shortcuts.methods import ShortcutAt, methods_of
 from onejump.shortcuts.shortcut import Shortcut
-
-# Methods that have no folder of their own: the file that names their jump, and the kind that the jump is of
-# (None: the file names the kind).
-_SELECTED = {
-    "ojfa": ("selection.json", None),
-    "ojfa-normalised": ("selection.json", "n-njtc"),
-    "ojfa-distilled": ("distilled-selection.json", "distilled"),
-    "ojfa-distilled-surprisal": ("distilled-selection.json", "distilled"),
-}
 
 
 class Shortcuts:
@@ -96,15 +88,15 @@ def load_shortcuts(pair: str | Path, method: str, device: torch.device | str = "
     known = _methods_in(pair)
     if method not in known:
         raise OneJumpError(f"{pair}: method {method!r} given, accepted is one of {', '.join(known)}")
-    if method not in _SELECTED:
+    if method not in SELECTED:
         folder = None if method == "identity" else pair / "shortcuts" / method
         return Shortcuts(method, levels, methods_of(method, folder, levels=levels, device=device)[method])
-    name, kind = _SELECTED[method]
-    content = read_json(pair / name, SELECTION)
-    folder = pair / "shortcuts" / (kind or content["computed_from"]["method"])
-    made_as = "ojfa-distilled" if kind == "distilled" else method
-    made = methods_of(made_as, folder, pair / name, levels=levels, device=device)
-    jump = content["by_metric"]["surprisal"] if method == "ojfa-distilled-surprisal" else content["jump"]
+    selected = SELECTED[method]
+    selection = pair / selected.selection
+    content = read_json(selection, SELECTION)
+    folder = pair / "shortcuts" / (selected.kind or content["computed_from"]["method"])
+    made = methods_of(selected.evaluated_with or method, folder, selection, levels=levels, device=device)
+    jump = content["jump"] if selected.by_metric is None else content["by_metric"][selected.by_metric]
     return Shortcuts(method, levels, made[method], jump)
 
 
@@ -112,9 +104,10 @@ def _methods_in(pair: Path) -> list[str]:
     """Name the methods whose shortcuts a results folder holds."""
     fitted = sorted(path.name for path in (pair / "shortcuts").glob("[!.]*") if path.is_dir())
     selected = []
-    for method, (name, kind) in _SELECTED.items():
-        if (pair / name).is_file():
-            source = read_json(pair / name, SELECTION)["computed_from"]["method"]
-            if source in fitted and kind in (None, source):
+    for method, one in SELECTED.items():
+        # Of several arbitrary jumps, none is the one to load.
+        if not one.several and (pair / one.selection).is_file():
+            source = read_json(pair / one.selection, SELECTION)["computed_from"]["method"]
+            if source in fitted and one.kind in (None, source):
                 selected.append(method)
     return ["identity", *fitted, *selected]
