@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def test_a_valid_study_is_said_to_be(here: Path) -> None:
         ),
         (
             ["summary", "mine.yaml"],
-            "Error: results/mine/m/c: not there yet; run the workflow of this study first\n",
+            "Error: results/mine/m/c: no results yet; run the study first: onejump run STUDY\n",
         ),
     ],
 )
@@ -124,10 +125,24 @@ def test_the_summary_warns_of_splits_of_few_documents(here: Path) -> None:
     assert "warning: c, validation: 5 sentences of 2 documents: under " in printed
 
 
-def test_help_shows_examples() -> None:
-    status, printed, _ = run("--help")
-    assert status == 0
-    assert "onejump check my-study.yaml" in printed
+def test_examples_in_the_help_are_commands() -> None:
+    pages = [run("--help"), *(run(name, "--help") for name in main.commands)]
+    assert all(status == 0 for status, _, _ in pages)
+    printed = "".join(page for _, page, _ in pages).replace("\\\n", " ")
+    examples = re.findall(r"^  +onejump ((?:(?!  ).|(?<=yaml)  +(?=--))+)", printed, re.M)
+    assert len(examples) > 10
+    for example in examples:
+        name, *arguments = example.split()
+        command = main.commands[name]
+        parsed = command.make_context(name, arguments).params
+        assert str(parsed["study"]).endswith(".yaml"), example
+
+
+def test_help_fits_a_terminal() -> None:
+    for name in ("", *main.commands):
+        _, printed, _ = run(*([name] if name else []), "--help")
+        assert max(map(len, printed.splitlines())) <= 80, name
+        assert "..." not in printed.partition("Commands:")[2], "a summary that is cut off"
 
 
 def test_the_schema_is_json() -> None:

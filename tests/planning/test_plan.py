@@ -191,14 +191,14 @@ def test_a_wheel_that_is_not_fetched_is_named(tmp_path: Path, monkeypatch: pytes
         look_up_sizes(asked, tmp_path, {})
 
 
-def test_the_command_says_what_binds_first_and_what_does_not_fit() -> None:
+def test_the_command_says_what_takes_longest_and_what_does_not_fit() -> None:
     root = ROOT
     large = ["--device", "h100", "--nodes", "8", "--sizes", "llama-2-70b=80,8192,32000,69e9"]
     done = CliRunner().invoke(main, ["plan", str(root / "studies" / "llama-2-70b.yaml"), *large])
     assert done.exit_code == 0, done.output
     assert "with 8 jobs at a time" in done.output
-    assert "binds first: shortcuts" in done.output
-    assert "2 GPUs a job (device_map: auto)" in done.output
+    assert "the longest stage: shortcuts" in done.output
+    assert "2 GPUs per job (device_map: auto)" in done.output
     done = CliRunner().invoke(main, ["plan", str(root / "config.yaml"), "--sizes", "smollm2-135m=3,4"])
     assert done.exit_code == 2
     assert "accepted is MODEL=BLOCKS,HIDDEN,VOCABULARY,PARAMETERS" in done.output

@@ -179,7 +179,8 @@ def test_figures_that_are_asked_for_bring_what_they_need(project: Project) -> No
     assert {rule for rule in planned if rule.startswith("figure_")} == {f"figure_{name}" for name in names}
     output = project.snakemake()
     assert f"\nJob {sum(planned.values()) - planned['total']} of {planned['total']}: all\n" in output
-    assert re.search(rf"selected jump from level \d of 0\.\.3 \(n-njtc\); results are in {PAIR}/\n", output)
+    selected = r"the selected jump is from level \d \(levels 0 to 3, kind n-njtc\)"
+    assert re.search(rf"{selected}; results are in {PAIR}/\n", output)
     assert "\nReason: " not in output
     assert f"results are in {PAIR}/" in project.snakemake(), "where nothing was to be done, too"
     drawn = {path.name for path in (project.folder / PAIR / "figures").iterdir()}
@@ -377,7 +378,10 @@ def test_the_summary_names_jump_figures_and_scores(
     run = CliRunner().invoke(main, ["summary", "study.yaml"])
     assert run.exit_code == 0
     jump = json.loads((PAIR / "selection.json").read_text(encoding="utf-8"))["jump"]
-    first = f"tiny-llama on stories: selected jump from level {jump} of 0..3 (n-njtc); results are in {PAIR}/"
+    first = (
+        f"tiny-llama on stories: the selected jump is from level {jump} (levels 0 to 3, kind n-njtc); "
+        f"results are in {PAIR}/"
+    )
     assert run.stdout.splitlines()[0] == first
     assert "figures/scores.svg" in run.stdout
     value = pd.read_parquet(PAIR / "evaluation.parquet").query("method == 'jtc' and metric == 'surprisal'")
@@ -387,5 +391,5 @@ def test_the_summary_names_jump_figures_and_scores(
     assert run.exit_code == 1
     assert run.stdout.splitlines()[0] == first
     assert run.stderr.splitlines() == [
-        "Error: results/tiny/tiny-llama/more: not there yet; run the workflow of this study first"
+        "Error: results/tiny/tiny-llama/more: no results yet; run the study first: onejump run STUDY"
     ]

@@ -1,4 +1,4 @@
-"""How far a run of the workflow is, and about how long it will take: a line a job."""
+"""The progress of a run: a line for each job, with about how long the rest will take."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-# What Snakemake says around its jobs, on every run the same; its log file keeps it all.
+# What Snakemake says around its jobs is the same in every run. Its log file keeps everything.
 _HIDDEN_EVENTS = ("workflow_started", "resources_info", "job_started", "job_finished", "progress", "shellcmd")
 _HIDDEN_STARTS = (
     "Assuming unrestricted shared filesystem usage",
@@ -21,17 +21,17 @@ _HIDDEN_STARTS = (
     "Select jobs to execute",
     "Using shell: ",
 )
-# An estimate from fewer jobs than these says nothing.
+# An estimate from fewer finished jobs is not worth showing.
 _FEWEST_JOBS = 3
 
 
 class Estimate:
-    """How long the jobs take that are left, from those that are done.
+    """Estimate how long the remaining jobs take from the jobs that are done.
 
     Parameters
     ----------
     history : mapping
-        Seconds that a job of a rule took in earlier runs, for the rules that had some.
+        Rule -> seconds that one of its jobs took in earlier runs.
     clock : callable
         Gives the time in seconds.
     """
@@ -47,26 +47,27 @@ class Estimate:
         self._took: dict[str, list[float]] = defaultdict(list)
 
     def planned(self, jobs: Mapping[str, int]) -> None:
-        """Say how many jobs of each rule the run has."""
+        """Note how many jobs of each rule the run has."""
         self._start = self._clock()
         self._left = Counter(jobs)
 
     def begun(self, job: int, rule: str) -> None:
-        """Say that a job has begun."""
+        """Note that a job has begun."""
         self._begun[job] = rule, self._clock()
 
     def done(self, job: int) -> None:
-        """Say that a job is done."""
+        """Note that a job is done."""
         if job in self._begun:
             rule, since = self._begun.pop(job)
             self._took[rule].append(self._clock() - since)
             self._left[rule] -= 1
 
     def seconds_left(self) -> float | None:
-        """Seconds until the run is done; None as long as too little is known.
+        """Estimate the seconds until the run is done; None while fewer than three jobs are done.
 
-        A rule's jobs that are left take what its jobs took in this run, or else in earlier ones, or else what
-        a job took on average. As many jobs run at a time as did so far.
+        The estimate assumes that a remaining job takes as long as jobs of its rule took in this run; if there
+        were none, as long as in earlier runs; or else as long as an average job. It also assumes that as many
+        jobs run at a time as before.
         """
         took = [seconds for each in self._took.values() for seconds in each]
         if len(took) < _FEWEST_JOBS:
@@ -84,16 +85,16 @@ class Estimate:
 
 
 class ProgressFormatter(logging.Formatter):
-    """Words for Snakemake's log records: a line for each job that begins, its own words for errors.
+    """Format Snakemake's log records: one line for each job that begins; errors keep Snakemake's words.
 
     Parameters
     ----------
     handler : logging.Handler
-        The one that prints; its formatter says what this one does not.
+        The handler that prints. Its own formatter formats all other records.
     history : mapping
-        Seconds that a job of a rule took in earlier runs.
+        Rule -> seconds that one of its jobs took in earlier runs.
     results : callable
-        Gives lines to add where there was nothing to do.
+        Gives the lines to print after a run that had nothing to do.
     clock : callable
         Gives the time in seconds.
     """
@@ -113,8 +114,8 @@ class ProgressFormatter(logging.Formatter):
         self._begun: set[int] = set()
 
     def format(self, record: logging.LogRecord) -> str:
-        """A record's text; empty for what is not to be printed."""
-        # Snakemake's handler prints an empty line before a job's, unless the line before was a job's, too.
+        """Give a record's text, which is empty for a record that is not printed."""
+        # Snakemake's handler prints an empty line before a job, unless it printed a job just before.
         self._handler.last_msg_was_job_info = True
         event, words = str(getattr(record, "event", "")), str(record.msg or "")
         if event == "run_info":
@@ -148,7 +149,7 @@ class ProgressFormatter(logging.Formatter):
 
 
 def spelt(seconds: float) -> str:
-    """Rounded words for a length of time.
+    """Spell a length of time in rounded words.
 
     >>> spelt(7), spelt(200), spelt(9000)
     ('10 s', '3 min', '2.5 h')
@@ -161,12 +162,12 @@ def spelt(seconds: float) -> str:
 
 
 def times_of(benchmarks: Iterable[Path]) -> float | None:
-    """Seconds that a job took on average, by benchmark files of Snakemake; None without any."""
+    """Average the seconds of jobs over Snakemake's benchmark files; None if there are none."""
     seconds = []
     for path in benchmarks:
         try:
             with path.open(encoding="utf-8", newline="") as file:
                 seconds += [float(row["s"]) for row in csv.DictReader(file, delimiter="\t")]
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # an estimate does not fail over a file that was cut off
+            continue  # a file that was cut off must not stop the run
     return statistics.fmean(seconds) if seconds else None

@@ -1,4 +1,4 @@
-"""What a finished study found, as text: the selected jumps, their scores, where figures and report are."""
+"""The results of a study as text: the selected jumps, their scores, and where figures and report are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _METRICS = ("precision@1", "surprisal", "kl", "r2")
 
 
 def headlines(study: Study, results: Path) -> list[str]:
-    """A line for each model and corpus: its selected jump, and the folder that holds its results.
+    """Name the selected jump of each model and corpus, and the folder of its results, in a line each.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def headlines(study: Study, results: Path) -> list[str]:
     Returns
     -------
     list of str
-        Pairs without a selection are left out.
+        One line for each model and corpus that has a selection.
     """
     lines = []
     for model, corpus, pair in _pairs(study, results):
@@ -35,31 +35,31 @@ def headlines(study: Study, results: Path) -> list[str]:
             chosen = read_json(pair / "selection.json", SELECTION)
             origin = chosen["computed_from"]
             lines.append(
-                f"{model} on {corpus}: selected jump from level {chosen['jump']} of "
-                f"0..{origin['levels'] - 1} ({origin['method']}); results are in {pair}/"
+                f"{model} on {corpus}: the selected jump is from level {chosen['jump']} (levels 0 to "
+                f"{origin['levels'] - 1}, kind {origin['method']}); results are in {pair}/"
             )
     return lines
 
 
 def summarise(study: Study, results: Path) -> Iterator[str]:
-    """All that `onejump summary` says, line by line.
+    """Give the lines that `onejump summary` prints.
 
     Raises
     ------
     OneJumpError
-        After everything that is there, if a model or corpus has no results yet.
+        If a model or corpus has no results yet. It is raised after all lines of the others.
     """
     missing = []
     yield from headlines(study, results)
     yield from warnings_of(study, results)
     for model, corpus, pair in _pairs(study, results):
         if not (pair / "selection.json").is_file() or not (pair / "evaluation.parquet").is_file():
-            missing.append(f"{pair}: not there yet; run the workflow of this study first")
+            missing.append(f"{pair}: no results yet; run the study first: onejump run STUDY")
             continue
         yield ""
         yield f"{model} on {corpus}"
         yield f"  {_score_line(read_json(pair / 'selection.json', SELECTION))}"
-        yield "  validation, mean over levels:"
+        yield "  on validation samples, mean over all levels:"
         yield from _table(pair / "evaluation.parquet")
         for figure in sorted((pair / "figures").glob("*.svg")):
             yield f"figure   {figure}"
@@ -72,7 +72,7 @@ def summarise(study: Study, results: Path) -> Iterator[str]:
 
 
 def warnings_of(study: Study, results: Path) -> Iterator[str]:
-    """A line for each split of a corpus that rests on few documents, and each number on few samples."""
+    """Warn, in a line each, of splits of few documents and of results that rest on few samples."""
     from onejump.data.corpus import SUMMARY, warnings_of_splits
     from onejump.scoring.notes import notes_of
 
@@ -110,8 +110,8 @@ def _table(path: Path) -> Iterator[str]:
 
 def _score_line(chosen: dict[str, Any]) -> str:
     origin = chosen["computed_from"]
-    line = f"{origin['metric']} {chosen['score']:.4f}"
-    line += f", mean over {origin['samples']} samples x {origin['levels']} levels"
+    line = f"score of the selected jump: {chosen['score']:.4f} ({origin['metric']}, mean over "
+    line += f"{origin['samples']} samples x {origin['levels']} levels)"
     if chosen["margin"] is not None:
-        line += f", ahead of jump {chosen['ranking'][1]['jump']} by {chosen['margin']:.4f}"
+        line += f", {chosen['margin']:.4f} ahead of the jump from level {chosen['ranking'][1]['jump']}"
     return line

@@ -50,12 +50,14 @@ def show_plan(
     longest = max(walls, key=lambda kind: walls[kind])
     jobs, disk = sum(row.jobs for row in rows), sum(row.cost.disk for row in rows)
     if besides:
-        lines.append("besides: " + ", ".join(f"{what} {_short(size, 'B')}" for what, size in besides.items()))
+        lines.append(
+            "other files: " + ", ".join(f"{what} {_short(size, 'B')}" for what, size in besides.items())
+        )
     disk += sum(besides.values())
     lines += [
         f"total: {jobs} jobs, {_short(disk, 'B')} on disk, {_time(sum(walls.values()))} with {nodes} "
         f"job{'s' if nodes > 1 else ''} at a time (gpu: {device.name}, cpu: {host.name})",
-        f"binds first: {longest}, {_time(walls[longest])} of that",
+        f"the longest stage: {longest}, {_time(walls[longest])} of that",
     ]
     for row in rows:
         where = device if row.gpu else host
@@ -64,7 +66,7 @@ def show_plan(
                 f"{row.stage} of {row.model} needs {_short(row.cost.memory, 'B')}, {where.name} has "
                 f"{_short(where.memory, 'B')}: "
                 + (
-                    f"{math.ceil(row.cost.memory / where.memory)} GPUs a job (device_map: auto)"
+                    f"{math.ceil(row.cost.memory / where.memory)} GPUs per job (device_map: auto)"
                     if row.stage == "activations"
                     else "more memory, or fewer levels or samples"
                 )
