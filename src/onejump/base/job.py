@@ -27,6 +27,12 @@ class _Stopped(KeyboardInterrupt):
         self.number = number
 
 
+def use_threads(count: int) -> None:
+    """Let what is imported from here on (torch, numpy) compute with this number of threads."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(count)
+
+
 @contextmanager
 def job(snakemake: Any) -> Iterator[Callable[[Callable[..., Any]], None]]:
     """Run a stage as a job of the workflow.
@@ -60,8 +66,7 @@ def job(snakemake: Any) -> Iterator[Callable[[Callable[..., Any]], None]]:
     def run(stage: Callable[..., Any]) -> None:
         stage(**arguments_for(stage, snakemake))
 
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(snakemake.threads)
+    use_threads(snakemake.threads)
     what = " ".join([snakemake.rule, *map(str, snakemake.wildcards)])
     os.environ["TQDM_DESC"] = what
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"

@@ -1,0 +1,177 @@
+"""The rules as Snakemake reads them, in this process: no job runs, but for a small one by hand."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from click.testing import CliRunner
+from projects import ROOT
+
+from onejump.base.binding import arguments_for
+from onejump.base.errors import OneJumpError
+
+sys.path.insert(0, str(ROOT / "workflow"))
+
+import by_hand
+
+BRIEF = {"rank": 3, "steps": 10}
+STUDY = {
+    "study": "tiny",
+    "models": {"tiny-llama": {"folder": "tiny-llama"}, "unpacked": {"wheel": "a==1", "file": "b.gguf"}},
+    "corpora": {
+        "stories": {"path": "text", "training": 200, "validation": 80},
+        "code": {"standard_library": True, "unit": "paragraph", "training": 200, "validation": 80},
+    },
+    "shortcuts": {
+        "identity": {},
+        "jtc": {},
+        "njtc": {"rank": 3},
+        "n-njtc": {"rank": 3},
+        "joint": {"rank": 3},
+        "residual": {"rank": 3},
+        "distilled": BRIEF,
+        "one-jump": BRIEF,
+        "affine": {"steps": 10},
+    },
+    "evaluation": {"normalised": True},
+    "figures": {name: {} for name in ("prediction", "limit", "pareto", "spaces", "ranks")},
+    "experiments": {
+        "level-pairs": {"rank": 3},
+        "sub-modules": {"step": 1, "samples": 40},
+        "early-exit": {},
+        "transfer": {},
+        "criteria": {},
+        "rank-sweep": {"ranks": [2, 4]},
+    },
+}
+# Scripts that still unpack their arguments by hand.
+NOT_YET = {
+    *("activations", "analysis", "confidences", "distillation", "early_exit", "evaluate", "evaluation"),
+    *("parameters", "scores", "selection", "shortcuts"),
+    *("submodule_activations", "submodule_maps", "submodules"),
+}
+# Of wildcards that are not chosen from names.
+VALUES = {"shard": "0", "wheel": "a==1", "file": "b.gguf"}
+
+
+@pytest.fixture(scope="module")
+def folder(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_model_folder: Path,
+    write_documents: Callable[..., Path],
+) -> Iterator[Path]:
+    """A folder with a study of every kind, figure and experiment, as the current one."""
+    folder = tmp_path_factory.mktemp("rules")
+    write_documents(folder / "text", count=160)
+    (folder / "tiny-llama").symlink_to(tiny_model_folder)
+    (folder / "study.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def workflow(folder: Path) -> Iterator[Any]:
+    with by_hand.parsed_workflow("study.yaml") as workflow:
+        yield workflow
+
+
+def jobs_of(workflow: Any, rule: Any) -> Iterator[Any]:
+    """What Snakemake would give the rule's script, for each of the first two values of its wildcards."""
+    patterns = by_hand.wildcards_of(workflow, rule)
+    values = [
+        [VALUES[name]] if name in VALUES else [re.sub(r"\\(.)", r"\1", value) for value in pattern.split("|")]
+        for name, pattern in patterns.items()
+    ]
+    for chosen in itertools.product(*values):
+        wildcards = dict(zip(patterns, chosen, strict=True))
+        yield by_hand.snakemake_for(workflow, rule.name, wildcards, to="by-hand")
+
+
+def test_every_rule_gives_its_stage_what_it_takes(workflow: Any) -> None:
+    bound, misfits = set(), set()
+    for rule in workflow.rules:
+        if not rule.script or Path(rule.script).stem in NOT_YET:
+            continue
+        module, name = by_hand.stage_of(rule.script)
+        stage = getattr(importlib.import_module(module), name)
+        for job in jobs_of(workflow, rule):
+            try:
+                arguments_for(stage, job)
+                bound.add(rule.name)
+            except OneJumpError as error:
+                misfits.add(str(error))
+    assert not misfits
+    assert len(bound) > 20
+
+
+def test_every_script_is_that_of_a_rule(workflow: Any) -> None:
+    scripts = {Path(rule.script) for rule in workflow.rules if rule.script}
+    assert scripts == set((ROOT / "workflow/scripts").glob("*.py"))
+
+
+def test_a_stage_runs_by_hand_and_leaves_the_results_alone(folder: Path) -> None:
+    run = CliRunner().invoke(by_hand.main, ["corpus", "corpus=stories", "--configfile", "study.yaml"])
+    assert run.exit_code == 0, run.output
+    written = Path("by-hand/results/tiny/corpora/stories.parquet")
+    assert str(written) in run.stdout
+    assert len(pd.read_parquet(written)) == 280
+    assert not Path("results").exists()
+    given = by_hand.arguments_of("corpus", "study.yaml", to="elsewhere", corpus="stories")
+    assert given["table"] == Path("elsewhere/results/tiny/corpora/stories.parquet")
+    assert given["source"].path == "text"
+
+
+@pytest.mark.parametrize(
+    ("rule", "wildcards", "said"),
+    [
+        ("scoers", {}, "rule 'scoers' given, accepted is one of activations, analysis, "),
+        ("scores", {}, "rule scores: missing corpus=<stories|code> model=<tiny-llama|unpacked>"),
+        ("scores", {"modle": "a"}, "rule scores: no wildcard modle; its wildcards are corpus, model"),
+        (
+            "corpus",
+            {"corpus": "tales"},
+            "rule corpus: corpus=tales given, accepted is corpus=<stories|code>",
+        ),
+    ],
+)
+def test_a_rule_or_wildcard_that_is_not_accepted_is_named(
+    workflow: Any, rule: str, wildcards: dict[str, str], said: str
+) -> None:
+    with pytest.raises(OneJumpError) as refused:
+        by_hand.snakemake_for(workflow, rule, wildcards, to="by-hand")
+    assert str(refused.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["corpus", "stories"], "stories given, name=value was expected for each wildcard"),
+        (["corpus", "--configfile", "stduy.yaml"], "stduy.yaml: no such study file"),
+        (
+            ["selection", "model=tiny-llama", "corpus=code", "--configfile", "study.yaml"],
+            "rule selection: no such input: results/tiny/tiny-llama/code/scores.parquet; to make what is "
+            "missing: snakemake --configfile study.yaml -- results/tiny/tiny-llama/code/scores.parquet",
+        ),
+    ],
+)
+def test_what_cannot_be_run_by_hand_is_one_line(folder: Path, arguments: list[str], said: str) -> None:
+    run = CliRunner().invoke(by_hand.main, arguments)
+    assert run.exit_code == 1
+    assert run.stderr == f"Error: {said}\n"
+
+
+def test_a_script_that_does_more_than_run_its_stage_is_refused(tmp_path: Path) -> None:
+    script = tmp_path / "more.py"
+    script.write_text("from onejump.base.job import job\n\nwith job(snakemake) as run:\n    print()\n")
+    with pytest.raises(OneJumpError, match=r"more.py: expected were"):
+        by_hand.stage_of(script)
