@@ -18,30 +18,15 @@ include: "workflow/rules/distillation.smk"
 include: "workflow/rules/selection.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/analysis.smk"
-include: "workflow/rules/experiments/level_pairs.smk"
-include: "workflow/rules/experiments/sub_modules.smk"
-include: "workflow/rules/experiments/early_exit.smk"
-include: "workflow/rules/experiments/criteria.smk"
-include: "workflow/rules/experiments/transfer.smk"
-include: "workflow/rules/experiments/rank_sweep.smk"
+
+
+for experiment in STUDY.experiments.sections():
+
+    include: f"workflow/rules/experiments/{experiment.replace('-', '_')}.smk"
+
+
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/progress.smk"
-
-
-# Seconds of work on small tables: not worth a job of a cluster. The wheels need a network besides.
-localrules:
-    all,
-    wheel,
-    document_roles,
-    selection,
-    distilled_selection,
-    evaluation,
-    parameters,
-    early_exit,
-    transfer,
-    transfer_selection,
-    rank_sweep,
-    rank_selection,
 
 
 rule all:
@@ -49,6 +34,7 @@ rule all:
     input:
         pairs(*sorted(TABLES)),
         pairs(*(name for figure in DRAWN for name in figure_files(figure).values())),
+    localrule: True
 
 
 onstart:

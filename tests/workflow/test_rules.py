@@ -119,6 +119,36 @@ def test_every_script_is_that_of_a_rule(workflow: Any) -> None:
     assert scripts == set((ROOT / "workflow/scripts").glob("*.py"))
 
 
+def test_seconds_of_work_on_small_tables_are_no_job_of_a_cluster(workflow: Any) -> None:
+    local = workflow._localrules  # whatever runs here has no executor, to which each rule is local
+    # A wheel needs the network, which a cluster's nodes may not have.
+    assert {rule for rule in local if not rule.startswith("figure_")} == {
+        *(
+            "all",
+            "wheel",
+            "document_roles",
+            "evaluation",
+            "parameters",
+            "early_exit",
+            "transfer",
+            "rank_sweep",
+        ),
+        *("selection", "distilled_selection", "transfer_selection", "rank_selection"),
+    }
+    assert {rule.name for rule in workflow.rules if rule.name.startswith("figure_")} < local
+
+
+def test_the_slurm_profile_sends_every_rule_that_asks_for_a_gpu_to_such_a_partition(workflow: Any) -> None:
+    asking = {
+        rule.name
+        for rule in workflow.rules
+        if rule.script and any(job.resources.get("gpu") for job in jobs_of(workflow, rule))
+    }
+    assert len(asking) > 5
+    profile = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text(encoding="utf-8"))
+    assert set(profile["set-resources"]) == asking
+
+
 def test_a_stage_runs_by_hand_and_leaves_the_results_alone(folder: Path) -> None:
     run = CliRunner().invoke(by_hand.main, ["corpus", "corpus=stories", "--configfile", "study.yaml"])
     assert run.exit_code == 0, run.output

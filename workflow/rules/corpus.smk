@@ -6,6 +6,7 @@ rule wheel:
     wildcard_constraints:
         wheel="[^/]+==[^/]+",
         file=".+",
+    localrule: True
     conda:
         ENVIRONMENT
     params:

@@ -5,6 +5,7 @@ rule document_roles:
         documents=DOCUMENTS,
     log:
         f"{RESULTS}/logs/document-roles/{{corpus}}.log",
+    localrule: True
     conda:
         ENVIRONMENT
     params:

@@ -36,6 +36,7 @@ rule evaluation:
         table=f"{PAIR}/evaluation.parquet",
     log:
         f"{PAIR}/logs/evaluation.log",
+    localrule: True
     conda:
         ENVIRONMENT
     params:
@@ -54,6 +55,7 @@ rule parameters:
         table=f"{PAIR}/parameters.parquet",
     log:
         f"{PAIR}/logs/parameters.log",
+    localrule: True
     conda:
         ENVIRONMENT
     params:

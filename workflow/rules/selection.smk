@@ -48,6 +48,7 @@ rule selection:
         selection=f"{PAIR}/selection.json",
     log:
         f"{PAIR}/logs/selection.log",
+    localrule: True
     conda:
         ENVIRONMENT
     params:
@@ -67,6 +68,7 @@ use rule selection as distilled_selection with:
         selection=f"{PAIR}/distilled-selection.json",
     log:
         f"{PAIR}/logs/distilled-selection.log",
+    localrule: True
     params:
         method=SELECTED["ojfa-distilled"].kind,
         metric=STUDY.distilled_metric(),

@@ -80,6 +80,7 @@ rule early_exit:
         savings=f"{EXIT}/savings.parquet",
     log:
         f"{PAIR}/logs/early-exit.log",
+    localrule: True
     conda:
         ENVIRONMENT
     params:

@@ -47,6 +47,7 @@ use rule selection as rank_selection with:
         selection=f"{AT_RANK}/selection.json",
     log:
         f"{PAIR}/logs/ranks/{{rank}}/selection.log",
+    localrule: True
     message:
         "Selecting a jump of rank {wildcards.rank}, {wildcards.model} on {wildcards.corpus}"
 
@@ -84,6 +85,7 @@ rule rank_sweep:
         table=f"{PAIR}/rank-sweep.parquet",
     log:
         f"{PAIR}/logs/rank-sweep.log",
+    localrule: True
     conda:
         ENVIRONMENT
     params:

@@ -31,6 +31,7 @@ use rule selection as transfer_selection with:
         selection=f"{PAIR}/transfer/{{target}}/selection.json",
     log:
         f"{PAIR}/logs/transfer/{{target}}/selection.log",
+    localrule: True
     message:
         "Selecting a jump of {wildcards.corpus} for {wildcards.target}, {wildcards.model}"
 
@@ -44,6 +45,7 @@ rule transfer:
         table=f"{PAIR}/transfer.parquet",
     log:
         f"{PAIR}/logs/transfer.log",
+    localrule: True
     conda:
         ENVIRONMENT
     params:
