@@ -14,6 +14,7 @@ from onejump.scoring.notes import notes_of
 
 REGRESSIONS = ("jtc", "njtc", "n-njtc", "residual")
 
+
 @pytest.mark.parametrize(
     ("samples", "said"), [(30, "reproduce their training samples"), (33, "so few say little"), (64, "")]
 )
