@@ -191,5 +191,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     verify(path)
-    TABLE.check(path, json.loads((pq.read_metadata(path).metadata or {}).get(TABLE_METADATA, b"{}")))
+    stated = json.loads((pq.read_metadata(path).metadata or {}).get(TABLE_METADATA, b"{}"))
+    TABLE.check(path, stated)
+    check_keys(path, stated, (KIND, FORMAT, _CHECKSUM), (MODEL_DIGEST,))
     return pd.read_parquet(path)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from onejump.base.checksum import DELETE, PLACEHOLDER, stamp, verify
 from onejump.base.errors import DamagedFileError, FormatError, OneJumpError
-from onejump.base.format import KIND, MODEL_DIGEST, Format
+from onejump.base.format import FORMAT, KIND, MODEL_DIGEST, Format, check_keys
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -92,6 +92,7 @@ def read_tensors(path: str | Path, form: Format, remedy: str = DELETE) -> Tensor
         raise FormatError(f"{path}: a {form.kind} was expected, its metadata name {there}")
     stated = json.loads(metadata[form.kind])
     form.check(path, {**stated, KIND: form.kind}, remedy)
+    check_keys(path, stated, ("checksum", FORMAT, "about"), (MODEL_DIGEST,))
     if wrong := not_finite(tensors):
         raise DamagedFileError(f"{path}: {', '.join(wrong)}: not all numbers are finite: {remedy}")
     return Tensors(tensors, stated["about"], stated.get(MODEL_DIGEST))

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from onejump.base.device import pick_device
 from onejump.base.files import write_table
+from onejump.base.identity import one_model
 from onejump.data.held_out import documents_of_samples, samples_with_role
 from onejump.data.store import ActivationStore
 from onejump.models.head import Head
@@ -132,10 +133,11 @@ def measure_confidences(
         Only samples of documents of this role; unless given, all samples.
     device : str
     """
+    model_digest = one_model(shards[0], head, shortcuts, selection)
     store = ActivationStore(shards)
     on = pick_device(device)
     methods = methods_of(method, shortcuts, selection, levels=store.levels - 1, device=on)
     samples = None if documents is None or role is None else samples_with_role(store, documents, role)
     of_samples = documents_of_samples(store, documents)
     table = confidences(store, Head.load(head), methods, samples=samples, documents=of_samples, device=on)
-    write_table(output, table)
+    write_table(output, table, model_digest=model_digest)

@@ -17,6 +17,7 @@ from torch import Tensor
 from onejump.base.device import pick_device
 from onejump.base.files import read_json, write_table
 from onejump.base.format import SELECTION
+from onejump.base.identity import one_model
 from onejump.data.held_out import documents_of_samples
 from onejump.data.store import ActivationStore
 from onejump.models.head import Head
@@ -110,6 +111,7 @@ def compare_criteria(
     OneJumpError
         If the store keeps fewer most likely tokens than a precision looks at.
     """
+    model_digest = one_model(shards[0], head, shortcuts, selection)
     on = pick_device(device)
     store, jumps = ActivationStore(shards), ShortcutFolder(shortcuts).low_rank()
     clusters = Clusters(documents_of_samples(store, documents))
@@ -128,4 +130,4 @@ def compare_criteria(
         rows.append((RANDOM, None, metric, float(of_jumps.mean()), spread))
     compared = pd.DataFrame(rows, columns=["criterion", "jump", "metric", "value", "stderr"])
     compared = compared.astype({"jump": "Int64"}).assign(n=store.samples, documents=clusters.documents)
-    write_table(table, compared, model=model, corpus=corpus)
+    write_table(table, compared, model_digest=model_digest, model=model, corpus=corpus)

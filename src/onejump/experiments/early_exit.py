@@ -19,6 +19,7 @@ import torch
 
 from onejump.base.errors import OneJumpError
 from onejump.base.files import read_table, write_table
+from onejump.base.identity import one_model
 from onejump.exits.confidences import Confidences, Floats
 from onejump.exits.enough_samples import few_agreements, too_few_for
 from onejump.exits.rules import RULES, rule_of
@@ -79,6 +80,7 @@ def compare_exits(
     OneJumpError
         If a held-out and a validation table have different methods.
     """
+    model_digest = one_model(*held_out, *validation)
     swept, chosen = [], []
     for method, seen, unseen in _pairs(held_out, validation):
         documents = Clusters(unseen.documents)
@@ -102,8 +104,8 @@ def compare_exits(
     found = pd.DataFrame(chosen)
     for text, of_note in found[found["note"] != ""].groupby("note", sort=False):
         _LOG.warning("%s: %s", ", ".join(of_note["method"].unique()), text)
-    write_table(curves, pd.concat(swept, ignore_index=True))
-    write_table(savings, found)
+    write_table(curves, pd.concat(swept, ignore_index=True), model_digest=model_digest)
+    write_table(savings, found, model_digest=model_digest)
 
 
 def _pairs(

@@ -19,6 +19,7 @@ from onejump.base.amounts.level_pairs import MOMENTS_TOGETHER
 from onejump.base.device import pick_device
 from onejump.base.errors import StudyError
 from onejump.base.files import write_table
+from onejump.base.identity import one_model
 from onejump.base.rank import rank_for
 from onejump.data.held_out import documents_of_samples
 from onejump.data.store import ActivationStore
@@ -336,6 +337,7 @@ def measure_level_pairs(
     StudyError
         If a method is none of these, or the rank is over H.
     """
+    model_digest = one_model(training[0], validation[0])
     fitted_to, measured_on = ActivationStore(training), ActivationStore(validation)
     measured = level_pairs(
         fitted_to,
@@ -345,4 +347,4 @@ def measure_level_pairs(
         pick_device(device),
     )
     measured["documents"] = len(np.unique(documents_of_samples(measured_on, documents)))
-    write_table(table, measured, model=model, corpus=corpus)
+    write_table(table, measured, model_digest=model_digest, model=model, corpus=corpus)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from onejump.base.files import read_json, read_table, write_table
 from onejump.base.format import SELECTION
+from onejump.base.identity import one_model
 from onejump.shortcuts.files import ShortcutFolder
 from onejump.shortcuts.shortcut import LowRank
 
@@ -41,6 +42,7 @@ def collect_ranks(
         As the study gives them.
     methods : sequence of str
     """
+    model_digest = one_model(*evaluations, *shortcuts, *selections)
     selecting = ranks if "ojfa" in methods else []
     jumps = {
         rank: read_json(path, SELECTION)["jump"] for rank, path in zip(selecting, selections, strict=True)
@@ -55,4 +57,4 @@ def collect_ranks(
         found["rank"] = one.rank
         found["numbers"] = one.numbers() if method == "ojfa" else folder.numbers()
         tables.append(found)
-    write_table(table, pd.concat(tables, ignore_index=True))
+    write_table(table, pd.concat(tables, ignore_index=True), model_digest=model_digest)

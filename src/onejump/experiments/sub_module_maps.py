@@ -51,4 +51,11 @@ def fit_part(output: Path, shards: Sequence[Path], *, part: str, device: str = "
     """
     store = ActivationStore(shards)
     about = {"method": "jtc", "part": part, "samples": store.samples}
-    save_shortcuts(output, fit_maps(store, pick_device(device)), about, levels=store.levels // 2, one=False)
+    save_shortcuts(
+        output,
+        fit_maps(store, pick_device(device)),
+        about,
+        levels=store.levels // 2,
+        one=False,
+        model_digest=store.model_digest,
+    )

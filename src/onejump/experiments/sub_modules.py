@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from onejump.base.errors import OneJumpError
 from onejump.base.files import read_table, write_table
+from onejump.base.identity import one_model
 from onejump.data.held_out import some_of
 from onejump.models.activations import model_and_prompts
 from onejump.models.logit_parts import samples_together
@@ -167,6 +168,7 @@ def evaluate_parts(
     OneJumpError
         If there are not as many maps as the model's part has modules.
     """
+    model_digest = one_model(model, *maps.values())
     sentences = shard_sentences(read_table(corpus), "validation", 0, 1)
     transformer, prompts = model_and_prompts(
         sentences.iloc[some_of(torch.arange(len(sentences)), samples).numpy()],
@@ -196,4 +198,10 @@ def evaluate_parts(
                 batch_tokens=compute["batch_tokens"],
             )
         )
-    write_table(output, pd.concat(tables, ignore_index=True), model=model_name, corpus=corpus_name)
+    write_table(
+        output,
+        pd.concat(tables, ignore_index=True),
+        model_digest=model_digest,
+        model=model_name,
+        corpus=corpus_name,
+    )

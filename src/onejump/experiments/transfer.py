@@ -11,6 +11,7 @@ import pandas as pd
 
 from onejump.base.files import read_json, read_table, write_table
 from onejump.base.format import SELECTION
+from onejump.base.identity import one_model
 from onejump.data.sides import normalised
 
 _LOG = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ def collect_transfer(
     corpus : str
         That this is about.
     """
+    model_digest = one_model(*evaluations, *selections)
     jumps = {pair: read_json(path, SELECTION)["jump"] for pair, path in zip(pairs, selections, strict=True)}
     text = {name: read_table(path) for name, path in zip(corpora, sentences, strict=True)}
     seen = {(fitted_on, target): count_seen(text[fitted_on], text[target]) for fitted_on, target in pairs}
@@ -69,7 +71,7 @@ def collect_transfer(
                 "from %s to %s: %d validation sentences of %s are training sentences of %s too",
                 *(fitted_on, target, count, target, fitted_on),
             )
-    write_table(table, pd.concat(tables, ignore_index=True))
+    write_table(table, pd.concat(tables, ignore_index=True), model_digest=model_digest)
 
 
 def count_seen(fitted_on: pd.DataFrame, target: pd.DataFrame) -> int:

@@ -24,6 +24,7 @@ from onejump.base.amounts.distillation import CHECKS, LOGITS_TOGETHER, held_out_
 from onejump.base.amounts.head_metric import SAMPLES_TOGETHER
 from onejump.base.device import pick_device
 from onejump.base.errors import OneJumpError
+from onejump.base.identity import one_model
 from onejump.base.rank import rank_for
 from onejump.data.document_roles import FIT, STOPPING
 from onejump.data.held_out import samples_with_role, some_of
@@ -538,6 +539,7 @@ def distil(
     StudyError
         If the rank is over H, or no document is for fitting or for stopping.
     """
+    model_digest = one_model(shards[0], head)
     store = ActivationStore(shards)
     loaded = Head.load(head).to(pick_device(device))
     rank, levels = rank_for(store.hidden, options.get("rank")), range(store.levels - 1)
@@ -560,4 +562,6 @@ def distil(
             yield distiller.affine(level) if method == "affine" else distiller.one_jump([level], rank).at(0)
 
     about = {"method": method, "solver": "distillation", "samples": int(trained.sum())}
-    save_shortcuts(output, fitted(), about, levels=len(levels), one=method == "one-jump")
+    save_shortcuts(
+        output, fitted(), about, levels=len(levels), one=method == "one-jump", model_digest=model_digest
+    )

@@ -138,4 +138,6 @@ def fit_shortcuts(
         )
     else:
         fitted = fit_exact(store, method, rank, on, unseen)
-    save_shortcuts(output, fitted, about, levels=store.levels - 1, one=method == "joint")
+    save_shortcuts(
+        output, fitted, about, levels=store.levels - 1, one=method == "joint", model_digest=store.model_digest
+    )

@@ -15,6 +15,7 @@ from onejump.base.amounts.analysis import PREDICTED
 from onejump.base.device import pick_device
 from onejump.base.errors import OneJumpError
 from onejump.base.files import write_table
+from onejump.base.identity import one_model
 from onejump.data.held_out import some_of
 from onejump.data.store import ActivationStore
 from onejump.fitting.distillation import Teacher, exit_loss, head_metric
@@ -222,6 +223,7 @@ def analyse(
     OneJumpError
         If a method has other shortcuts than that.
     """
+    model_digest = one_model(shards[0], head, *folders.values())
     on = pick_device(device)
     store, behind = ActivationStore(shards), Head.load(head).to(on)
     teacher = Teacher.of(store)
@@ -242,4 +244,4 @@ def analyse(
         ]
     columns = ["model", "corpus", "method", "quantity", "level", "other", "index", "value"]
     numbers = dict.fromkeys(["level", "other", "index"], "Int64")  # which may be missing
-    write_table(output, pd.DataFrame(rows, columns=columns).astype(numbers))
+    write_table(output, pd.DataFrame(rows, columns=columns).astype(numbers), model_digest=model_digest)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from onejump.base.device import pick_device
 from onejump.base.files import write_table
+from onejump.base.identity import one_model
 from onejump.data.held_out import documents_of_samples
 from onejump.data.store import ActivationStore
 from onejump.models.head import Head
@@ -173,6 +174,7 @@ def evaluate_method(
     OneJumpError
         If the activations keep fewer than max(precision_at) most likely tokens of each sample.
     """
+    model_digest = one_model(shards[0], head, shortcuts, selection)
     store = ActivationStore(shards)
     on = pick_device(device)
     methods = methods_of(
@@ -193,4 +195,4 @@ def evaluate_method(
         precision_at=precision_at,
         device=on,
     )
-    write_table(output, table, model=model, corpus=corpus)
+    write_table(output, table, model_digest=model_digest, model=model, corpus=corpus)

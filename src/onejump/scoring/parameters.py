@@ -9,6 +9,7 @@ import pandas as pd
 
 from onejump.base.files import read_json, write_table
 from onejump.base.format import SELECTION
+from onejump.base.identity import one_model
 from onejump.base.selected import SELECTED
 from onejump.shortcuts.files import ShortcutFolder
 
@@ -26,6 +27,7 @@ def count_parameters(
     folders : mapping of method -> folder
     selection : Path
     """
+    model_digest = one_model(selection, *folders.values())
     chosen = read_json(selection, SELECTION)
     multi_jump = chosen["computed_from"]["method"]
     counts = {"identity": (0, 0)}
@@ -43,4 +45,4 @@ def count_parameters(
         for method, (kept, numbers) in counts.items()
     ]
     columns = ["model", "corpus", "method", "shortcuts", "numbers", "reduction"]
-    write_table(output, pd.DataFrame(rows, columns=columns))
+    write_table(output, pd.DataFrame(rows, columns=columns), model_digest=model_digest)

@@ -85,5 +85,5 @@ class Predictors:
         # One B (and b) for all levels has one exit head for all levels.
         key = tuple(tensor.data_ptr() for tensor in (shortcut.up, shortcut.bias) if tensor is not None)
         if key not in self._exit_heads:
-            self._exit_heads[key] = ExitHead(self._head, shortcut.up, shortcut.bias)
+            self._exit_heads[key] = ExitHead.of(self._head, shortcut)
         return self._exit_heads[key]

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from onejump.base.device import pick_device
 from onejump.base.errors import OneJumpError
 from onejump.base.files import write_table
+from onejump.base.identity import one_model
 from onejump.base.scores import MSE, OF_STATES, SURPRISAL
 from onejump.data.document_roles import STOPPING
 from onejump.data.held_out import samples_with_role, some_of
@@ -130,7 +131,7 @@ def logits_of_jumps(
     jump, level, part of the rows, logits (samples of the part, V)
     """
     device = head.gain.device
-    exit_heads = [ExitHead(head, jump.to(device).up, jump.bias) for jump in jumps]
+    exit_heads = [ExitHead.of(head, jump.to(device)) for jump in jumps]
     kept = np.zeros(store.samples, dtype=bool)
     kept[rows.numpy()] = True
     for level in tqdm(range(store.levels - 1), unit="level", disable=None):
@@ -191,6 +192,7 @@ def score_jumps(
         Of the model stage, and table of the stage "document roles": of distilled jumps, the surprisal on the
         documents that say when to stop is a score too.
     """
+    model_digest = one_model(shards[0], head, shortcuts)
     store = ActivationStore(shards)
     jumps = ShortcutFolder(shortcuts).low_rank()
     if len(jumps) != store.levels - 1:
@@ -211,4 +213,4 @@ def score_jumps(
         for level in range(of_metric.shape[1])
     ]
     columns = ["model", "corpus", "metric", "jump", "level", "score", "n"]
-    write_table(output, pd.DataFrame(rows, columns=columns))
+    write_table(output, pd.DataFrame(rows, columns=columns), model_digest=model_digest)

@@ -10,6 +10,7 @@ import pandas as pd
 from onejump.base.errors import OneJumpError
 from onejump.base.files import read_table, write_json
 from onejump.base.format import SELECTION
+from onejump.base.identity import one_model
 from onejump.base.scores import LESS_IS_BETTER
 
 
@@ -69,4 +70,4 @@ def select_jump(output: Path, scores: Path, *, method: str, metric: str) -> None
         "by_metric": {name: int(str(rank_jumps(table, name).index[0])) for name in known},
         "computed_from": origin,
     }
-    write_json(output, content, SELECTION)
+    write_json(output, content, SELECTION, model_digest=one_model(scores))

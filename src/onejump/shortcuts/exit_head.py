@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from onejump.base.identity import same_model
 from onejump.models.head import Head, normalised
+from onejump.shortcuts.shortcut import LowRank
 
 _PARTS = 64  # of the vocabulary, at most
 
@@ -103,6 +105,18 @@ class ExitHead:
             shift = shift if bias is None else functional.linear(bias, dense, shift)
             self._to_activation = dense @ basis.T, shift
             self.projection = head.unembedding.T
+
+    @classmethod
+    def of(cls, head: Head, jump: LowRank) -> ExitHead:
+        """Make the exit head of a low-rank shortcut.
+
+        Raises
+        ------
+        OneJumpError
+            If both say which model they belong to, and it is not the same one.
+        """
+        same_model([("the head", head.model_digest), ("the shortcut", jump.model_digest)])
+        return cls(head, jump.up, jump.bias)
 
     def coordinates(self, reduced: Tensor) -> Tensor:
         """Coordinates of the normalised states in the rows of `projection`: z / rms, and 1 / rms for b.

@@ -9,6 +9,7 @@ import torch
 from onejump.base.errors import OneJumpError
 from onejump.base.files import read_json
 from onejump.base.format import SELECTION
+from onejump.base.identity import one_model
 from onejump.base.levels import check_level
 from onejump.base.selected import SELECTED
 from onejump.models.description import read_description
@@ -28,12 +29,20 @@ class Shortcuts:
         It gives the shortcut for states of that level.
     selected : int, optional
         For a method that is one selected jump: the level that the jump was fitted at.
+    model_digest : str, optional
+        The identity of the model whose states they are for (`onejump.models.description`).
     """
 
     def __init__(
-        self, method: str, levels: int, shortcut_at: ShortcutAt, selected: int | None = None
+        self,
+        method: str,
+        levels: int,
+        shortcut_at: ShortcutAt,
+        selected: int | None = None,
+        model_digest: str | None = None,
     ) -> None:
         self.method, self.levels, self.selected = method, levels, selected
+        self.model_digest = model_digest
         self._shortcut_at = shortcut_at
 
     def at(self, level: int) -> Shortcut:
@@ -73,7 +82,7 @@ def load_shortcuts(pair: str | Path, method: str, device: torch.device | str = "
     Raises
     ------
     OneJumpError
-        If the folder is not such a folder, or holds no shortcuts of the method.
+        If the folder is not such a folder, holds no shortcuts of the method, or files of different models.
 
     Examples
     --------
@@ -90,14 +99,17 @@ def load_shortcuts(pair: str | Path, method: str, device: torch.device | str = "
         raise OneJumpError(f"{pair}: method {method!r} given, accepted is one of {', '.join(known)}")
     if method not in SELECTED:
         folder = None if method == "identity" else pair / "shortcuts" / method
-        return Shortcuts(method, levels, methods_of(method, folder, levels=levels, device=device)[method])
+        digest = one_model(about, folder)
+        at = methods_of(method, folder, levels=levels, device=device)[method]
+        return Shortcuts(method, levels, at, model_digest=digest)
     selected = SELECTED[method]
     selection = pair / selected.selection
     content = read_json(selection, SELECTION)
     folder = pair / "shortcuts" / (selected.kind or content["computed_from"]["method"])
+    digest = one_model(about, selection, folder)
     made = methods_of(selected.evaluated_with or method, folder, selection, levels=levels, device=device)
     jump = content["jump"] if selected.by_metric is None else content["by_metric"][selected.by_metric]
-    return Shortcuts(method, levels, made[method], jump)
+    return Shortcuts(method, levels, made[method], jump, digest)
 
 
 def _methods_in(pair: Path) -> list[str]:

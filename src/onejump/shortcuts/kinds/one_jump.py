@@ -70,7 +70,7 @@ class OneJump(DistilledKind):
         if self.mix is not None:
             down = down @ self.mix[level]
         jump = Distilled(down, self.offset[level], self.up, self.bias, self.norm, self.eps)
-        jump.level = level
+        jump.level, jump.model_digest = level, self.model_digest
         return jump
 
     def _described(self) -> dict[str, Any]:
