@@ -59,7 +59,7 @@ def measured(stage: str, pair: Path) -> tuple[float, float]:
         "shortcuts": (f"shortcuts/{method}.tsv", f"shortcuts/{method}"),
         "distillation": (f"shortcuts/{method}.tsv", f"shortcuts/{method}"),
         "scores": ("scores.tsv", "scores.parquet"),
-        "distilled-scores": ("distilled-scores.tsv", "distilled-scores.parquet"),
+        "distilled_scores": ("distilled-scores.tsv", "distilled-scores.parquet"),
         "analysis": ("analysis.tsv", "analysis.parquet"),
         "evaluate": (f"evaluation/{method}.tsv", f"evaluation/{method}.parquet"),
     }[rule]

@@ -65,7 +65,7 @@ def test_the_plan_has_the_jobs_of_what_is_distilled() -> None:
     stages = {row.stage: row for row in rows}
     chosen = ("ojfa", "arbitrary", "ojfa-normalised", "ojfa-distilled")
     assert set(stages) == {
-        *("activations", "scores", "distilled-scores"),
+        *("activations", "scores", "distilled_scores"),
         *("shortcuts n-njtc", "shortcuts residual", *(f"distillation {kind}" for kind in kinds)),
         *(f"evaluate {kind}" for kind in ("n-njtc", "residual", *kinds, *chosen)),
     }
@@ -93,9 +93,9 @@ def test_the_plan_has_the_jobs_of_every_experiment() -> None:
     jobs = {row.stage: row.jobs for row in rows if row.corpus == "c"}
     exiting = ("identity", "jtc", "n-njtc", "one-jump", "ojfa")
     expected = {
-        **dict.fromkeys(("level-pairs", "submodules", "criteria"), 1),
-        **{f"submodules {part}": 4 for part in ("attention", "norms")},
-        **{f"submodule-maps {part}": 1 for part in ("attention", "norms")},
+        **dict.fromkeys(("level_pairs", "sub_modules", "criteria"), 1),
+        **{f"sub_module_activations {part}": 4 for part in ("attention", "norms")},
+        **{f"sub_module_maps {part}": 1 for part in ("attention", "norms")},
         **{f"shortcuts {method} (held out)": 1 for method in ("jtc", "n-njtc")},
         **{f"confidences {method}": 2 for method in exiting},
         "shortcuts n-njtc (ranks)": 2,
@@ -107,7 +107,7 @@ def test_the_plan_has_the_jobs_of_every_experiment() -> None:
     assert expected.items() <= jobs.items()
     disk = {row.stage: row.cost.disk for row in rows if row.corpus == "c"}
     # Two norms a block, one attention.
-    assert disk["submodule-maps norms"] == 2 * disk["submodule-maps attention"]
+    assert disk["sub_module_maps norms"] == 2 * disk["sub_module_maps attention"]
 
 
 def test_forward_passes_are_two_flops_a_weight_and_token() -> None:

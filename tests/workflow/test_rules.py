@@ -57,7 +57,7 @@ STUDY = {
 NOT_YET = {
     *("activations", "analysis", "confidences", "distillation", "early_exit", "evaluate", "evaluation"),
     *("parameters", "scores", "selection", "shortcuts"),
-    *("submodule_activations", "submodule_maps", "submodules"),
+    *("sub_module_activations", "sub_module_maps", "sub_modules"),
 }
 # Of wildcards that are not chosen from names.
 VALUES = {"shard": "0", "wheel": "a==1", "file": "b.gguf"}
@@ -147,6 +147,18 @@ def test_the_slurm_profile_sends_every_rule_that_asks_for_a_gpu_to_such_a_partit
     assert len(asking) > 5
     profile = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text(encoding="utf-8"))
     assert set(profile["set-resources"]) == asking
+
+
+def test_what_a_rule_asks_for_is_counted_under_its_own_name() -> None:
+    """The plan, which counts it, names a stage like its rule and its script."""
+    asked = {}
+    for file in (ROOT / "workflow/rules").rglob("*.smk"):
+        for block in re.split(r"^(?=rule |use rule )", file.read_text(encoding="utf-8"), flags=re.M):
+            if counted := re.search(r'asked_of_the_site\(\w+, "(\w+)"', block):
+                rule, script = re.search(r'^rule (\w+):(?:.*\n)*? +f"{SCRIPTS}/(\w+)\.py"', block).groups()
+                asked[counted[1]] = {rule, script}
+    assert len(asked) > 10
+    assert all({name} == names for name, names in asked.items()), asked
 
 
 def test_a_stage_runs_by_hand_and_leaves_the_results_alone(folder: Path) -> None:

@@ -5,9 +5,9 @@ from onejump.planning.devices import DEVICES
 from onejump.planning.experiment_costs import (
     criteria_cost,
     level_pairs_cost,
-    submodule_activations_cost,
-    submodule_maps_cost,
-    submodules_cost,
+    sub_module_activations_cost,
+    sub_module_maps_cost,
+    sub_modules_cost,
 )
 from onejump.planning.plan import uses_gpu
 from onejump.planning.sizes import Sizes
@@ -127,9 +127,9 @@ def evaluation_cost_of(wildcards, sizes):
     )
 
 
-def submodule_activations_cost_of(wildcards, sizes):
+def sub_module_activations_cost_of(wildcards, sizes):
     """Of one shard of one part."""
-    return submodule_activations_cost(
+    return sub_module_activations_cost(
         sizes,
         wildcards.part,
         STUDY.activations,
@@ -138,9 +138,9 @@ def submodule_activations_cost_of(wildcards, sizes):
     )
 
 
-def submodule_maps_cost_of(wildcards, sizes):
+def sub_module_maps_cost_of(wildcards, sizes):
     """Of one part."""
-    return submodule_maps_cost(
+    return sub_module_maps_cost(
         sizes,
         wildcards.part,
         STUDY.activations.store,
@@ -149,10 +149,10 @@ def submodule_maps_cost_of(wildcards, sizes):
     )
 
 
-def submodules_cost_of(wildcards, sizes):
+def sub_modules_cost_of(wildcards, sizes):
     """Half a pass over the model for each part and level."""
     options = STUDY.experiments.sub_modules
-    return submodules_cost(
+    return sub_modules_cost(
         sizes,
         STUDY.activations,
         options,

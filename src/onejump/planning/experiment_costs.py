@@ -53,7 +53,7 @@ def level_pairs_cost(sizes: Sizes, options: LevelPairs, store: Store, *, samples
     )
 
 
-def submodule_activations_cost(
+def sub_module_activations_cost(
     sizes: Sizes,
     part: str,
     options: Activations,
@@ -73,7 +73,7 @@ def submodule_activations_cost(
     return extraction(sizes)._replace(disk=larger.disk, memory=larger.memory)
 
 
-def submodule_maps_cost(sizes: Sizes, part: str, store: Store, *, samples: int, shard: int) -> Cost:
+def sub_module_maps_cost(sizes: Sizes, part: str, store: Store, *, samples: int, shard: int) -> Cost:
     """Fit the linear maps of one part: like jtc at as many levels as there are modules."""
     levels = replace(sizes, blocks=_modules(sizes, part))
     return fit_cost(levels, Jtc(), store, samples=samples, shard=shard)
@@ -83,7 +83,7 @@ def _modules(sizes: Sizes, part: str) -> int:
     return sizes.blocks * (2 if part == "norms" else 1)
 
 
-def submodules_cost(
+def sub_modules_cost(
     sizes: Sizes,
     activations: Activations,
     options: SubModules,

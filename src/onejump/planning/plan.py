@@ -12,9 +12,9 @@ from onejump.planning.devices import Device
 from onejump.planning.experiment_costs import (
     criteria_cost,
     level_pairs_cost,
-    submodule_activations_cost,
-    submodule_maps_cost,
-    submodules_cost,
+    sub_module_activations_cost,
+    sub_module_maps_cost,
+    sub_modules_cost,
 )
 from onejump.planning.sizes import Sizes
 from onejump.planning.stage_costs import (
@@ -30,7 +30,11 @@ from onejump.study.study import Study
 
 TOKENS_PER_SENTENCE = 29.0
 """Tokens in a sentence of Wikipedia, on average: an exact count needs the text."""
-_GPU_STAGES = ("activations", "distillation", "evaluate", "criteria", "confidences", "submodules")
+# A stage has the name of its rule.
+_GPU_STAGES = (
+    *("activations", "distillation", "evaluate"),
+    *("confidences", "criteria", "sub_module_activations", "sub_modules"),
+)
 
 
 class Row(NamedTuple):
@@ -142,7 +146,7 @@ class _Jobs:
         yield self._scores("scores", study.selection.method)
         for name in study.shortcuts.names():
             if FACTS[name].selected_by == "distilled_selection":
-                yield self._scores("distilled-scores", name)
+                yield self._scores("distilled_scores", name)
         if any(ANALYSIS.items() <= drawn.tables.items() for drawn in study.drawn().values()):
             ranks = [self._rank(name) for name in study.analysed()]
             top_k = study.activations.top_k
@@ -154,7 +158,7 @@ class _Jobs:
         options, store = self.study.experiments.level_pairs, self.study.activations.store
         if options is not None:
             cost = level_pairs_cost(self.sizes, options, store, samples=self.samples, held_out=self.held_out)
-            yield _stage("level-pairs", [cost])
+            yield _stage("level_pairs", [cost])
 
     def _sub_modules(self) -> Iterator[_Stage]:
         study, sizes, activations = self.study, self.sizes, self.study.activations
@@ -164,7 +168,7 @@ class _Jobs:
         batch, length = study.compute.batch_tokens, self.tokens_per_sentence
         count = math.ceil(self.training / activations.shard_sentences)
         for part in options.parts:
-            one = submodule_activations_cost(
+            one = sub_module_activations_cost(
                 sizes,
                 part,
                 activations,
@@ -172,10 +176,12 @@ class _Jobs:
                 batch_tokens=batch,
                 tokens_per_sentence=length,
             )
-            yield _stage(f"submodules {part}", [one] * count)
-            maps = submodule_maps_cost(sizes, part, activations.store, samples=self.samples, shard=self.shard)
-            yield _stage(f"submodule-maps {part}", [maps])
-        measured = submodules_cost(
+            yield _stage(f"sub_module_activations {part}", [one] * count)
+            maps = sub_module_maps_cost(
+                sizes, part, activations.store, samples=self.samples, shard=self.shard
+            )
+            yield _stage(f"sub_module_maps {part}", [maps])
+        measured = sub_modules_cost(
             sizes,
             activations,
             options,
@@ -183,7 +189,7 @@ class _Jobs:
             batch_tokens=batch,
             tokens_per_sentence=length,
         )
-        yield _stage("submodules", [measured])
+        yield _stage("sub_modules", [measured])
 
     def _early_exit(self) -> Iterator[_Stage]:
         study = self.study

@@ -14,7 +14,7 @@ rule level_pairs:
         ENVIRONMENT
     threads: threads_of(level_pairs_cost_of)
     resources:
-        **asked_of_the_site(level_pairs_cost_of, "level-pairs"),
+        **asked_of_the_site(level_pairs_cost_of, "level_pairs"),
     params:
         methods=STUDY.experiments.level_pairs.methods if STUDY.experiments.level_pairs else [],
         rank=STUDY.experiments.level_pairs.rank if STUDY.experiments.level_pairs else None,

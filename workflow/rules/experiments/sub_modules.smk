@@ -2,7 +2,7 @@ PARTS = STUDY.experiments.sub_modules.parts if STUDY.experiments.sub_modules els
 OF_PARTS = f"{PAIR}/sub-modules"
 
 
-rule submodule_activations:
+rule sub_module_activations:
     input:
         description=f"{RESULTS}/{{model}}/model.json",
         weights=ancient(unpacked),
@@ -16,9 +16,9 @@ rule submodule_activations:
         f"{PAIR}/benchmarks/sub-modules/activations/{{part}}-{{shard}}.tsv"
     conda:
         ENVIRONMENT
-    threads: threads_of(submodule_activations_cost_of)
+    threads: threads_of(sub_module_activations_cost_of)
     resources:
-        **asked_of_the_site(submodule_activations_cost_of, "submodules"),
+        **asked_of_the_site(sub_module_activations_cost_of, "sub_module_activations"),
     params:
         options=STUDY.activations.model_dump(exclude={"shard_sentences"}),
         shards=lambda w: shard_count(w.corpus, "training"),
@@ -27,10 +27,10 @@ rule submodule_activations:
     message:
         "Inputs and outputs of {wildcards.part}, {wildcards.model} on {wildcards.corpus}: shard {wildcards.shard}"
     script:
-        f"{SCRIPTS}/submodule_activations.py"
+        f"{SCRIPTS}/sub_module_activations.py"
 
 
-rule submodule_maps:
+rule sub_module_maps:
     input:
         shards=lambda w: [
             f"{OF_PARTS}/activations/{{part}}-{shard}.zarr"
@@ -45,18 +45,18 @@ rule submodule_maps:
         f"{PAIR}/benchmarks/sub-modules/maps/{{part}}.tsv"
     conda:
         ENVIRONMENT
-    threads: threads_of(submodule_maps_cost_of)
+    threads: threads_of(sub_module_maps_cost_of)
     resources:
-        **asked_of_the_site(submodule_maps_cost_of, "submodule-maps"),
+        **asked_of_the_site(sub_module_maps_cost_of, "sub_module_maps"),
     params:
         code=fingerprint("experiments.sub_module_maps", "shortcuts.kinds.jtc"),
     message:
         "Fitting linear maps to {wildcards.part}, {wildcards.model} on {wildcards.corpus}"
     script:
-        f"{SCRIPTS}/submodule_maps.py"
+        f"{SCRIPTS}/sub_module_maps.py"
 
 
-rule submodules:
+rule sub_modules:
     input:
         description=f"{RESULTS}/{{model}}/model.json",
         weights=ancient(unpacked),
@@ -70,9 +70,9 @@ rule submodules:
         f"{PAIR}/benchmarks/sub-modules.tsv"
     conda:
         ENVIRONMENT
-    threads: threads_of(submodules_cost_of)
+    threads: threads_of(sub_modules_cost_of)
     resources:
-        **asked_of_the_site(submodules_cost_of, "submodules"),
+        **asked_of_the_site(sub_modules_cost_of, "sub_modules"),
     params:
         parts=PARTS,
         step=STUDY.experiments.sub_modules.step if STUDY.experiments.sub_modules else None,
@@ -84,4 +84,4 @@ rule submodules:
     message:
         "Running {wildcards.model} on {wildcards.corpus} with linear parts"
     script:
-        f"{SCRIPTS}/submodules.py"
+        f"{SCRIPTS}/sub_modules.py"
