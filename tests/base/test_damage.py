@@ -165,7 +165,7 @@ def test_the_same_content_gives_the_same_file(tmp_path: Path) -> None:
 
 
 def test_numbers_begin_alike_in_memory_whatever_is_said_about_them(tmp_path: Path) -> None:
-    # Products of numbers that begin elsewhere round otherwise: a longer name must not change a study's last digits.
+    # Products of numbers that begin elsewhere round otherwise: a longer name must not change the last digits.
     for length in range(0, 64, 8):
         path = tmp_path / f"{length}.safetensors"
         write_tensors(path, PLAIN, {"a": torch.ones(3, 5)}, {"name": "x" * length})

@@ -84,8 +84,8 @@ def read_tensors(path: str | Path, form: Format, remedy: str = DELETE) -> Tensor
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            # Copied, as products of numbers that begin at another place in memory round otherwise, and where they
-            # begin in the file depends on the length of what is said about them.
+            # Copied, as products of numbers that begin at another place in memory round otherwise. Where they
+            # begin in the file depends on the length of the metadata.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise OneJumpError(f"{path}: not a readable safetensors file ({error})") from error
