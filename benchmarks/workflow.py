@@ -13,32 +13,28 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import chdir
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from measure import ROOT, at_least, at_most
 
 from onejump.models.description import read_description
 from onejump.planning.devices import DEVICES
-from onejump.planning.plan import plan
+from onejump.planning.plan import Row, plan
 from onejump.planning.sizes import Sizes
 from onejump.study.study import load_study
+
+sys.path.insert(0, str(ROOT / "workflow"))
+from by_hand import parsed_workflow, stage_of
 
 MAIN = [sys.executable, "-m", "snakemake", "--cores", "all", "--nocolor"]
 
 
-def imports_of_rules() -> dict[str, list[str]]:
-    """Modules of onejump that the script of each rule imports; a rule made from another has its script."""
-    found: dict[str, list[str]] = {}
-    for file in sorted((ROOT / "workflow/rules").rglob("*.smk")):
-        text = file.read_text(encoding="utf-8")
-        for rule, script in re.findall(r"^rule (\w+):\n(?:.*\n)*?\s+f\"\{SCRIPTS\}/(\w+)\.py\"", text, re.M):
-            code = (ROOT / f"workflow/scripts/{script}.py").read_text(encoding="utf-8")
-            found[rule] = re.findall(r"from (onejump\.[\w.]+) import", code)
-    for file in sorted((ROOT / "workflow/rules").rglob("*.smk")):
-        for origin, rule in re.findall(r"^use rule (\w+) as (\w+)", file.read_text(encoding="utf-8"), re.M):
-            found[rule] = found[origin]
-    return found
+def modules_of_rules(workflow: Any) -> dict[str, str]:
+    """The module that the script of each rule imports its stage from."""
+    return {rule.name: stage_of(rule.script)[0] for rule in workflow.rules if rule.script}
 
 
 def cpu_seconds(command: list[str], folder: Path) -> tuple[float, str]:
@@ -51,32 +47,31 @@ def cpu_seconds(command: list[str], folder: Path) -> tuple[float, str]:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
 
 
-def measured(stage: str, pair: Path) -> tuple[float, float]:
+def measured(workflow: Any, row: Row) -> tuple[float, float]:
     """Seconds and bytes of all jobs of a stage, as Snakemake's benchmark files and the disk have them."""
-    rule, _, method = stage.partition(" ")
-    benchmarks, outputs = {
-        "activations": ("activations/*.tsv", "activations/*.zarr"),
-        "shortcuts": (f"shortcuts/{method}.tsv", f"shortcuts/{method}"),
-        "distillation": (f"shortcuts/{method}.tsv", f"shortcuts/{method}"),
-        "scores": ("scores.tsv", "scores.parquet"),
-        "distilled_scores": ("distilled-scores.tsv", "distilled-scores.parquet"),
-        "analysis": ("analysis.tsv", "analysis.parquet"),
-        "evaluate": (f"evaluation/{method}.tsv", f"evaluation/{method}.parquet"),
-    }[rule]
-    took = sum(pd.read_csv(file, sep="\t")["s"].sum() for file in (pair / "benchmarks").glob(benchmarks))
-    files = [file for output in pair.glob(outputs) for file in (output, *output.rglob("*")) if file.is_file()]
+    name, _, method = row.stage.partition(" ")
+    rule = workflow.get_rule(name)
+    known = {"model": row.model, "corpus": row.corpus, "method": method}
+
+    def files_of(pattern: str) -> list[Path]:
+        """Files of all jobs: whichever shards and splits there are."""
+        filled = re.sub(r"{(\w+)[^{}]*}", lambda wildcard: known.get(wildcard[1], "*"), str(pattern))
+        return list(Path().glob(filled))
+
+    took = sum(pd.read_csv(file, sep="\t")["s"].sum() for file in files_of(rule.benchmark))
+    outputs = [path for pattern in rule.output for path in files_of(pattern)]
+    files = [file for output in outputs for file in (output, *output.rglob("*")) if file.is_file()]
     return float(took), float(sum(file.stat().st_size for file in files))
 
 
-def compare_with_the_plan(folder: Path) -> None:
-    study = load_study(folder / "config.yaml")
+def compare_with_the_plan(workflow: Any) -> None:
+    study = load_study("config.yaml")
     sizes = {
-        model: Sizes.of(read_description(folder / f"results/{study.study}/{model}/model.json"))
+        model: Sizes.of(read_description(f"results/{study.study}/{model}/model.json"))
         for model in study.models
     }
     for row in plan(study, sizes, device=DEVICES["cpu"], host=DEVICES["cpu"]):
-        pair = folder / f"results/{study.study}/{row.model}/{row.corpus}"
-        took, written = measured(row.stage, pair)
+        took, written = measured(workflow, row)
         note = f"{took:.1f} s, planned {row.seconds:.1f} s"
         off = max(took / row.seconds, row.seconds / took)
         at_most(f"time of {row.stage} off its plan by a factor", off, 2, note)
@@ -110,14 +105,15 @@ def main() -> None:
             if rule not in ("all", "total")
         }
         starting = 0.0
-        imports = imports_of_rules()
+        with chdir(folder), parsed_workflow() as workflow:
+            modules = modules_of_rules(workflow)
+            compare_with_the_plan(workflow)
         for rule, count in jobs.items():
-            command = [sys.executable, "-c", f"import {', '.join(imports[rule])}"]
+            command = [sys.executable, "-c", f"import onejump.base.job, {modules[rule]}"]
             starting += count * cpu_seconds(command, folder)[0]
         note = f"{sum(jobs.values())} jobs: {total:.0f} s of CPU in {whole:.0f} s, {starting:.0f} s importing"
         share = 100 * (1 - (starting + planning) / total)
         at_least("CPU time in the stages' own work", share, 80, note, unit="%")
-        compare_with_the_plan(folder)
 
 
 if __name__ == "__main__":
