@@ -167,7 +167,7 @@ def test_a_stage_runs_by_hand_and_leaves_the_results_alone(folder: Path) -> None
     written = Path("by-hand/results/tiny/corpora/stories.parquet")
     assert str(written) in run.stdout
     assert len(pd.read_parquet(written)) == 280
-    assert not Path("results").exists()
+    assert not Path("results/tiny").exists()
     given = by_hand.arguments_of("corpus", "study.yaml", to="elsewhere", corpus="stories")
     assert given["table"] == Path("elsewhere/results/tiny/corpora/stories.parquet")
     assert given["source"].path == "text"
@@ -210,6 +210,18 @@ def test_what_cannot_be_run_by_hand_is_one_line(folder: Path, arguments: list[st
     run = CliRunner().invoke(by_hand.main, arguments)
     assert run.exit_code == 1
     assert run.stderr == f"Error: {said}\n"
+
+
+def test_a_target_that_was_read_as_a_study_is_named(folder: Path) -> None:
+    """As --configfile takes all that follows."""
+    target = Path("results/model.json")
+    target.parent.mkdir(exist_ok=True)
+    target.write_text("{}")
+    with (
+        pytest.raises(OneJumpError, match=r"model\.json: given as a study; put -- before targets"),
+        by_hand.parsed_workflow("study.yaml", target),
+    ):
+        raise AssertionError
 
 
 def test_a_script_that_does_more_than_run_its_stage_is_refused(tmp_path: Path) -> None:

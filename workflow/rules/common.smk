@@ -1,64 +1,8 @@
-import math
-import os
-import re
-import sys
-from pathlib import Path
-
-LIBRARY = Path(workflow.basedir) / "src"
-# Jobs import the library of this checkout, whichever environment they run in.
-os.environ.update(PYTHONPATH=str(LIBRARY))
-sys.path.insert(0, str(LIBRARY))
-
-from onejump.base.errors import OneJumpError, StudyError
-from onejump.models.description import read_description
+# What several rules share: paths, wildcards, and the functions that give a rule its inputs and params.
 from onejump.base.fingerprint import fingerprint
-from onejump.base.parent import name_parent
-from onejump.study.results_owner import check_owner, write_owner
-from onejump.base.run_lock import enter_cache, enter_run
-from onejump.planning.sources import check_before_run
 from onejump.base.selected import SELECTED
+from onejump.models.description import read_description
 from onejump.study.kinds import FACTS
-from onejump.study.study import load_study
-
-# The study is read here once more: Snakemake takes the last of repeated keys in silence, keeps no lines, and
-# understands what a value of --config holds as text. A study given by --configfile stands alone.
-STUDY_FILES = [os.path.relpath(file) for file in workflow.overwrite_configfiles] or ["config.yaml"]
-try:
-    STUDY = load_study(
-        *STUDY_FILES,
-        settings=[
-            setting
-            for setting in workflow.config_settings.config_args or ()
-            if not setting.startswith("gpu_request=")
-        ],
-    )
-    if workflow.is_main_process:
-        check_before_run(STUDY, Path("results"))
-        check_owner(Path("results", STUDY.study), STUDY_FILES)
-        if not workflow.output_settings.dryrun:
-            if workflow.enable_cache:
-                enter_cache(Path(os.environ.get("SNAKEMAKE_OUTPUT_CACHE", "")))
-            told = enter_run(Path(".snakemake"), on_cluster=workflow.resource_settings.nodes is not None)
-            print(told or "", end="\n" if told else "", file=sys.stderr)
-except StudyError as error:
-    sys.exit(f"The study is not valid:\n{error}")
-except OneJumpError as error:
-    sys.exit(str(error))
-name_parent()
-if not workflow.overwrite_configfiles:
-
-    configfile: "config.yaml"
-
-
-# `cores: all` of the default profile means this machine's. Jobs of a cluster (--jobs) run on others, which may
-# have more, and Snakemake would cut their threads to it.
-if workflow.resource_settings.nodes is not None:
-    workflow.global_resources["_cores"] = max(workflow.cores, workflow.resource_settings.nodes)
-
-# How this site asks for a GPU, a line of its profile and no part of a study: gpus, or gres:<name>.
-GPU_REQUEST = config.pop("gpu_request", "gpus")
-if not re.fullmatch(r"gpus|gres:\w+(:\w+)?", GPU_REQUEST):
-    sys.exit(f"gpu_request: {GPU_REQUEST!r} given, accepted is 'gpus' or 'gres:<name>' such as 'gres:gpu'")
 
 # In full, as a rule that is made from a rule of another folder (`use rule`) would look for them from its own folder.
 SCRIPTS = f"{workflow.basedir}/workflow/scripts"
@@ -81,9 +25,6 @@ WHEEL_CHECKSUMS = {
     for source in [*STUDY.models.values(), *STUDY.corpora.values()]
     if source.wheel
 }
-# Stages get these by name, besides what their rules name. None of them changes a result, so none may be a param of
-# a rule: the stage would run again when it changes. Roles are drawn whether they are needed or not.
-config["compute"] = STUDY.compute.model_dump() | {"needed_roles": STUDY.needed_roles()}
 
 
 wildcard_constraints:
