@@ -10,7 +10,7 @@ import torch
 from measure import DEFAULT, at_least, ratio, seconds
 from torch import Tensor, nn
 
-from onejump.fitting.distillation import cross_entropy
+from onejump.fitting.cross_entropy import cross_entropy
 from onejump.models.head import Head
 from onejump.shortcuts.exit_head import ExitHead
 

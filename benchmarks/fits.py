@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from onejump.base.rank import rank_for
 from onejump.data.store import ActivationStore
-from onejump.fitting.shortcuts import fit_exact
+from onejump.fitting.solvers import exact as exact_solver
 
 LEVELS, BATCH, EPOCHS, SEARCHED_LEVEL = 30, 128, 100, 15
 STEP_SIZES = (0.003, 0.01, 0.03, 0.1)
@@ -55,7 +55,7 @@ def main() -> None:
     store = ActivationStore(sorted((PAIR / "activations").glob("training-*.zarr")))
     targets = torch.from_numpy(store.level(store.levels - 1))
     start = time.perf_counter()
-    jumps = list(fit_exact(store, "n-njtc", None, torch.device("cpu")))
+    jumps = list(exact_solver.fit(store, "n-njtc", rank_for(store.hidden)))
     exact = time.perf_counter() - start
 
     def fit(level: int, step: float) -> tuple[float, bool]:

@@ -25,10 +25,11 @@ from torch import Tensor
 
 from onejump.data.store import ActivationStore
 from onejump.exits.measuring import confidences
-from onejump.fitting.distillation import Distiller
-from onejump.fitting.exact import fit_jtc, fit_n_njtc
-from onejump.fitting.gradient import fit_gradient
-from onejump.fitting.shortcuts import gather_moments
+from onejump.fitting.distiller import DistillationOptions, Distiller
+from onejump.fitting.kinds import affine, jtc, n_njtc, one_jump
+from onejump.fitting.moments import gather_moments
+from onejump.fitting.options import FitOptions, GradientOptions
+from onejump.fitting.solvers import gradient
 from onejump.models.activations import extract
 from onejump.models.head import Head
 from onejump.models.prompts import Prompt
@@ -130,6 +131,12 @@ def difference(ours: Tensor, reference: Tensor) -> float:
     return float((ours.double().cpu() - reference).abs().max() / reference.square().mean().sqrt())
 
 
+def distillation_options(*, steps: int, batch: int, patience: int) -> DistillationOptions:
+    return DistillationOptions(
+        normalise=True, sharpness=1.0, steps=steps, batch=batch, learning_rate=0.01, patience=patience
+    )
+
+
 def made_by(device: torch.device, store: ActivationStore, head: Head, states: Tensor) -> dict[str, Tensor]:
     """What every stage that may run on a GPU gives for one store, as tensors to compare."""
     head = head.to(device)
@@ -142,39 +149,26 @@ def made_by(device: torch.device, store: ActivationStore, head: Head, states: Te
         return predicted
 
     moments = gather_moments(store, [levels // 2], device)
-    found["jtc"] = predictions(fit_jtc(moments))
-    jumps = [fit_n_njtc(gather_moments(store, [level], device), rank) for level in range(levels)]
+    found["jtc"] = predictions(jtc.from_moments(moments))
+    jumps = [n_njtc.from_moments(gather_moments(store, [level], device), rank) for level in range(levels)]
     found["n-njtc"] = predictions(jumps[levels // 2])
-    by_adam = fit_gradient(
-        store,
-        rank,
-        normalised=True,
-        joint=False,
-        epochs=2,
-        batch=256,
-        learning_rate=0.02,
-        seed=0,
-        device=device,
-    )
+    options = FitOptions("gradient", rank, GradientOptions(epochs=2, batch=256, learning_rate=0.02))
+    by_adam = gradient.fit(store, "n-njtc", rank, options, seed=0, device=device)
     found["n-njtc by gradient"] = predictions(by_adam[levels // 2])
     distiller = Distiller(
         store,
         head,
+        distillation_options(steps=10, batch=256, patience=5),
         trained=~held_out,
         stopping=held_out,
-        norm=head.config.norm,
-        steps=10,
-        batch=256,
-        learning_rate=0.01,
-        patience=5,
         seed=0,
     )
-    one_jump = distiller.one_jump(range(levels), rank)
-    found["one-jump"] = predictions(one_jump.at(levels // 2))
-    found["affine"] = predictions(distiller.affine(levels // 2))
+    jump = one_jump.by_distillation(distiller, range(levels), rank)
+    found["one-jump"] = predictions(jump.at(levels // 2))
+    found["affine"] = predictions(affine.by_distillation(distiller, [levels // 2]))
     found["scores"] = score_matrix(store, jumps, device)
     found["surprisal of jumps"] = surprisal_matrix(store, head, jumps[:2], held_out.nonzero()[:, 0])
-    methods = {"n-njtc": lambda level: jumps[level], "one-jump": one_jump.at}
+    methods = {"n-njtc": lambda level: jumps[level], "one-jump": jump.at}
     table = evaluate(store, head, methods, device=device).sort_values(["method", "metric", "level"])
     for metric, of_metric in table.groupby("metric"):
         found[f"evaluation, {metric}"] = torch.tensor(of_metric["value"].tolist())
@@ -232,31 +226,26 @@ def time_extraction(
 def time_fits(store: ActivationStore, head: Head, device: torch.device) -> None:
     """Time the stages behind extraction, which do not hold the model."""
     levels, samples, rank = store.levels - 1, store.samples, max(1, store.hidden // RANK_PART)
-    took, jump = timed(device, lambda: fit_n_njtc(gather_moments(store, [levels // 2], device), rank))
+    middle = [levels // 2]
+    took, jump = timed(device, lambda: n_njtc.from_moments(gather_moments(store, middle, device), rank))
     print(f"n-njtc, one level of {samples} samples: {took:.2f} s", flush=True)
-    took, _ = timed(device, lambda: fit_jtc(gather_moments(store, [levels // 2], device)))
+    took, _ = timed(device, lambda: jtc.from_moments(gather_moments(store, middle, device)))
     print(f"jtc, one level: {took:.2f} s", flush=True)
-    options: dict[str, Any] = {"epochs": 1, "batch": 256, "learning_rate": 0.02, "seed": 0}
-    took, _ = timed(
-        device, lambda: fit_gradient(store, rank, normalised=True, joint=False, device=device, **options)
-    )
+    options = FitOptions("gradient", rank, GradientOptions(epochs=1, batch=256, learning_rate=0.02))
+    took, _ = timed(device, lambda: gradient.fit(store, "n-njtc", rank, options, seed=0, device=device))
     print(f"n-njtc by gradient, one epoch at all levels: {took:.2f} s", flush=True)
     steps = 50
     distiller = Distiller(
         store,
         head,
+        distillation_options(steps=steps, batch=512, patience=steps),
         trained=torch.arange(samples) % 10 != 0,
         stopping=torch.arange(samples) % 10 == 0,
-        norm=head.config.norm,
-        steps=steps,
-        batch=512,
-        learning_rate=0.01,
-        patience=steps,
         seed=0,
     )
     took, _ = timed(device, lambda: distiller.metric)
     print(f"the head's own metric: {took:.2f} s", flush=True)
-    took, _ = timed(device, lambda: distiller.one_jump(range(levels), rank))
+    took, _ = timed(device, lambda: one_jump.by_distillation(distiller, range(levels), rank))
     print(f"one-jump, closed form and {steps} steps of 512 samples: {took:.2f} s", flush=True)
     took, _ = timed(device, lambda: score_matrix(store, [jump] * levels, device))
     print(f"scores of {levels} jumps on {levels} levels: {took:.2f} s", flush=True)

@@ -111,10 +111,13 @@ def write_head_and_shortcuts(folder: Path) -> None:
 
 def fit(method: str, options: dict[str, Any], shards: str = "three") -> Callable[[Path], None]:
     def run(folder: Path) -> None:
+        from onejump.base.binding import converted
+        from onejump.fitting.options import FitOptions
         from onejump.fitting.shortcuts import fit_shortcuts
 
         paths = sorted(folder.glob(f"{shards}-*.zarr"))
-        fit_shortcuts(folder / "fitted" / method, paths, method=method, options=options, seed=0)
+        given = converted(options, FitOptions, "options")
+        fit_shortcuts(folder / "fitted" / method, paths, method=method, options=given, seed=0)
 
     return run
 

@@ -111,10 +111,13 @@ def fit_part(folder: Path, shards: list[Path]) -> None:
 
 def fit(method: str, options: dict[str, Any]) -> Callable[[Path, list[Path]], None]:
     def run(folder: Path, shards: list[Path]) -> None:
+        from onejump.base.binding import converted
+        from onejump.fitting.options import FitOptions
         from onejump.fitting.shortcuts import fit_shortcuts
 
         output = folder / (method if options.get("solver") == "exact" else f"{method}-gradient")
-        fit_shortcuts(output, shards, method=method, options=options, seed=0)
+        given = converted(options, FitOptions, "options")
+        fit_shortcuts(output, shards, method=method, options=given, seed=0)
 
     return run
 
@@ -122,10 +125,11 @@ def fit(method: str, options: dict[str, Any]) -> Callable[[Path, list[Path]], No
 def distil(method: str) -> Callable[[Path, list[Path]], None]:
     def run(folder: Path, shards: list[Path]) -> None:
         from onejump.fitting.distillation import distil
+        from onejump.fitting.distiller import DistillationOptions
         from onejump.study.kinds import Affine, Distilled, OneJump
 
         kinds = {"distilled": Distilled, "one-jump": OneJump, "affine": Affine}
-        options = kinds[method](steps=4, batch=128).model_dump()
+        options = DistillationOptions(**kinds[method](steps=4, batch=128).model_dump())
         head, documents = folder / "head.safetensors", folder / "documents.parquet"
         distil(folder / method, shards, head, documents, method=method, options=options, seed=0)
 

@@ -26,6 +26,7 @@ from onejump.exits.measuring import confidences, measure_confidences
 from onejump.exits.rules import RULES, rule_of
 from onejump.exits.sweep import Sweep
 from onejump.experiments.early_exit import compare_exits
+from onejump.fitting.options import FitOptions, GradientOptions
 from onejump.fitting.shortcuts import fit_shortcuts
 from onejump.models.head import Head
 from onejump.shortcuts.files import load_shortcut, save_shortcuts
@@ -79,7 +80,7 @@ def study(tmp_path: Path, make_head: MakeHead, make_store: MakeStore, levels_of_
 @pytest.mark.parametrize("method", ["jtc", "joint"])
 def test_shortcuts_without_the_held_out_documents(method: str, study: dict[str, Any], tmp_path: Path) -> None:
     store: ActivationStore = study["training"]
-    options = {"solver": "exact", "rank": H}
+    options = FitOptions(rank=H)
     fit_shortcuts(
         tmp_path / method,
         store.paths,
@@ -103,7 +104,7 @@ def test_shortcuts_without_the_held_out_documents(method: str, study: dict[str, 
 
 
 def test_the_gradient_solver_holds_nothing_out(study: dict[str, Any], tmp_path: Path) -> None:
-    options = {"solver": "gradient", "gradient": {"epochs": 1, "batch": 10, "learning_rate": 0.1}}
+    options = FitOptions("gradient", None, GradientOptions(epochs=1, batch=10, learning_rate=0.1))
     with pytest.raises(StudyError, match=r"n-njtc: the gradient solver given.*exact is accepted"):
         fit_shortcuts(
             tmp_path / "n-njtc",

@@ -20,7 +20,9 @@ from onejump.base.files import read_table
 from onejump.data.store import ActivationStore
 from onejump.experiments import level_pairs as module
 from onejump.experiments.level_pairs import level_pairs, measure_level_pairs, source_groups
-from onejump.fitting.exact import Moments, fit_n_njtc, fit_njtc, leading_directions
+from onejump.fitting.kinds import n_njtc, njtc
+from onejump.fitting.moments import Moments
+from onejump.fitting.regression import leading_directions
 
 MakeStore = Callable[..., ActivationStore]
 Data = Callable[..., np.ndarray]
@@ -62,7 +64,7 @@ def expected_r2(split: Split, method: str, source: int, target: int) -> float:
     else:
         moments = Moments.empty(x.shape[1])
         moments.add(torch.from_numpy(x), torch.from_numpy(y))
-        fitted = {"njtc": fit_njtc, "n-njtc": fit_n_njtc}[method](moments, RANK)
+        fitted = {"njtc": njtc.from_moments, "n-njtc": n_njtc.from_moments}[method](moments, RANK)
         predicted = fitted.double()(torch.from_numpy(inputs)).numpy()
     return float(r2_score(validation[target], predicted, multioutput="uniform_average"))
 

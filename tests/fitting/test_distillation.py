@@ -4,6 +4,7 @@ what they promise."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,14 @@ from onejump.base.errors import OneJumpError
 from onejump.base.files import write_table
 from onejump.data.document_roles import assign_documents
 from onejump.data.store import ActivationStore
-from onejump.fitting.distillation import Distiller, Teacher, cross_entropy, distil, head_metric
-from onejump.fitting.exact import Metric, fit_n_njtc, reduced_rank
-from onejump.fitting.shortcuts import gather_moments
+from onejump.fitting.cross_entropy import cross_entropy
+from onejump.fitting.distillation import distil
+from onejump.fitting.distiller import DistillationOptions, Distiller
+from onejump.fitting.kinds import affine, distilled, n_njtc, one_jump
+from onejump.fitting.low_rank import closed_form
+from onejump.fitting.moments import gather_moments
+from onejump.fitting.regression import Metric, reduced_rank
+from onejump.fitting.teacher import Teacher, head_metric
 from onejump.models.head import Head
 from onejump.shortcuts.exit_head import ExitHead
 from onejump.shortcuts.kinds.identity import Identity
@@ -31,6 +37,9 @@ MakeHead = Callable[..., Head]
 MakeStore = Callable[..., ActivationStore]
 Data = Callable[..., np.ndarray]
 H, V, K = 12, 40, 6
+OPTIONS = DistillationOptions(
+    normalise=True, sharpness=1.0, steps=60, batch=64, learning_rate=0.01, patience=5
+)
 
 
 def naive(
@@ -185,21 +194,19 @@ def some_held_out(samples: int) -> torch.Tensor:
 
 
 def distiller(store: ActivationStore, head: Head, held_out: torch.Tensor, **changes: Any) -> Distiller:
-    options: dict[str, Any] = {"norm": "rms", "steps": 60, "batch": 64, "learning_rate": 0.01}
-    options |= {"patience": 5, "seed": 0} | changes
-    return Distiller(store, head, trained=~held_out, stopping=held_out, **options)
+    return Distiller(store, head, replace(OPTIONS, **changes), trained=~held_out, stopping=held_out, seed=0)
 
 
-@pytest.mark.parametrize("norm", ["rms", None])
+@pytest.mark.parametrize("normalise", [True, False])
 def test_distilled_jumps_are_better_than_their_start_and_that_than_n_njtc(
-    norm: Any, taught: tuple[ActivationStore, Head]
+    normalise: bool, taught: tuple[ActivationStore, Head]
 ) -> None:
     store, head = taught
     held_out = some_held_out(store.samples)
-    fits = [distiller(store, head, held_out, steps=steps, norm=norm) for steps in (0, 60, 60)]
+    fits = [distiller(store, head, held_out, steps=steps, normalise=normalise) for steps in (0, 60, 60)]
     for level in range(4):
-        start, jump, again = (fit.one_jump([level], 2).at(0) for fit in fits)
-        by_error = fit_n_njtc(gather_moments(store, [level]), 2)
+        start, jump, again = (distilled.by_distillation(fit, [level], 2) for fit in fits)
+        by_error = n_njtc.from_moments(gather_moments(store, [level]), 2)
         losses = [loss_of(store, head, level, shortcut, held_out) for shortcut in (jump, start, by_error)]
         assert losses == sorted(losses)
         assert all(torch.equal(a, b) for a, b in zip(jump.buffers(), again.buffers(), strict=True))
@@ -209,8 +216,8 @@ def test_distilled_jumps_are_better_than_their_start_and_that_than_n_njtc(
 def test_one_jump_serves_all_levels(statistics: str, taught: tuple[ActivationStore, Head]) -> None:
     store, head = taught
     held_out = some_held_out(store.samples)
-    fits = [distiller(store, head, held_out, steps=steps) for steps in (0, 60)]
-    start, jump = (fit.one_jump(range(4), 2, statistics) for fit in fits)
+    fits = [distiller(store, head, held_out, steps=steps, statistics=statistics) for steps in (0, 60)]
+    start, jump = (one_jump.by_distillation(fit, range(4), 2) for fit in fits)
     assert (jump.mix is None) == (statistics == "level")
     assert (jump.scale is None) == (statistics == "shared")
     before, after = (
@@ -225,14 +232,14 @@ def test_the_closed_form_of_one_level_is_the_folded_jump(taught: tuple[Activatio
     store, head = taught
     held_out = some_held_out(store.samples)
     fit = distiller(store, head, held_out, steps=0)
-    start = fit.closed_form([1], 2)
+    start = closed_form(fit, [1], 2)
     states = torch.from_numpy(store.level(1))
     inputs = torch.nn.functional.rms_norm(states, (H,), eps=head.config.eps)
     kept = inputs[~held_out]
     torch.testing.assert_close(start.mean[0], kept.mean(0), rtol=1e-3, atol=1e-3)
     reduced = (inputs - start.mean) * start.scale @ start.down
     torch.testing.assert_close(reduced[~held_out].var(0), torch.ones(2), rtol=1e-2, atol=1e-2)
-    folded = fit.one_jump([1], 2).at(0)
+    folded = distilled.by_distillation(fit, [1], 2)
     torch.testing.assert_close(folded(states), reduced @ start.up + start.bias, rtol=1e-4, atol=1e-4)
 
 
@@ -246,9 +253,9 @@ def test_behind_a_transform_states_are_predicted_with_their_length(
     head = make_head(H, V, "layer", activation="gelu_tanh")
     store = make_store(np.concatenate([mixed, states]), head=head, top_k=K)
     held_out = some_held_out(300)
-    fit = distiller(store, head, held_out, steps=0, norm=None)
+    fit = distiller(store, head, held_out, steps=0, normalise=False)
     least = loss_of(store, head, 1, Identity(), held_out)
-    for jump in (fit.one_jump([0], H).at(0), fit.affine(0)):
+    for jump in (distilled.by_distillation(fit, [0], H), affine.by_distillation(fit, [0])):
         assert loss_of(store, head, 0, jump, held_out) == pytest.approx(least, rel=1e-4)
 
 
@@ -258,9 +265,9 @@ def test_divergence_is_an_error_and_no_progress_a_warning(
     store, head = taught
     held_out = some_held_out(store.samples)
     with pytest.raises(OneJumpError, match=r"diverged.*learning_rate: 1e\+30 given"):
-        distiller(store, head, held_out, learning_rate=1e30).one_jump([0], 2)
-    start = distiller(store, head, held_out, steps=0).affine(1)
-    wild = distiller(store, head, held_out, learning_rate=100.0).affine(1)
+        distilled.by_distillation(distiller(store, head, held_out, learning_rate=1e30), [0], 2)
+    start = affine.by_distillation(distiller(store, head, held_out, steps=0), [1])
+    wild = affine.by_distillation(distiller(store, head, held_out, learning_rate=100.0), [1])
     assert "no step was better than the closed form" in caplog.text
     assert torch.equal(wild.matrix, start.matrix)
 
@@ -270,8 +277,8 @@ def test_full_rank_is_the_limit(taught: tuple[ActivationStore, Head]) -> None:
     held_out = some_held_out(store.samples)
     fits = [distiller(store, head, held_out, steps=steps) for steps in (0, 60)]
     for level in (0, 3):
-        start, full = (fit.affine(level) for fit in fits)
-        low = fits[1].one_jump([level], 2).at(0)
+        start, full = (affine.by_distillation(fit, [level]) for fit in fits)
+        low = distilled.by_distillation(fits[1], [level], 2)
         losses = [loss_of(store, head, level, shortcut, held_out) for shortcut in (full, start)]
         assert losses[0] < losses[1]
         assert losses[0] < loss_of(store, head, level, low, held_out)
@@ -290,15 +297,6 @@ def test_documents_for_thresholds_are_never_seen(
     assign_documents(documents, corpus, stopping=0.2, thresholds=0.2, seed=0)
     roles = pd.read_parquet(documents)["role"].to_numpy()
     states = levels_of_data(3, 240, H)
-    options = {
-        "rank": 2,
-        "statistics": "shared",
-        "normalise": True,
-        "sharpness": 1.0,
-        "steps": 12,
-        "batch": 32,
-    }
-    options |= {"learning_rate": 0.01, "patience": 5}
     folders = {}
     for name in ("as it is", "thresholds", "fit"):
         changed = states.copy()
@@ -311,7 +309,7 @@ def test_documents_for_thresholds_are_never_seen(
             tmp_path / "head.safetensors",
             documents,
             method=method,
-            options=options,
+            options=replace(OPTIONS, rank=2, steps=12, batch=32),
             seed=0,
             device="cpu",
         )

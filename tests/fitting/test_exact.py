@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression
 
 from onejump.data.store import ActivationStore
-from onejump.fitting.exact import Moments, fit_jtc, fit_n_njtc, fit_njtc, solve_symmetric
-from onejump.fitting.shortcuts import fit_exact, gather_moments
+from onejump.fitting.kinds import jtc, n_njtc, njtc
+from onejump.fitting.moments import Moments, gather_moments
+from onejump.fitting.regression import solve_symmetric
+from onejump.fitting.solvers import exact
 from onejump.shortcuts.shortcut import Shortcut
 
 CPU = torch.device("cpu")
@@ -64,7 +67,7 @@ def with_constant(inputs: np.ndarray) -> np.ndarray:
 def test_jtc_is_least_squares_without_intercept(samples: int) -> None:
     x, y = ill_conditioned(samples, 20)
     reference = LinearRegression(fit_intercept=False).fit(x.astype(np.float64), y.astype(np.float64))
-    shortcut = fit_jtc(moments(x, y))
+    shortcut = jtc.from_moments(moments(x, y))
     scale = np.abs(reference.predict(x)).max()
     np.testing.assert_allclose(predict(shortcut, x), reference.predict(x), atol=1e-6 * scale)
     # Also away from the training samples: for fewer samples than coordinates, the smallest solution.
@@ -79,13 +82,13 @@ def test_jtc_of_a_coordinate_that_is_dead_and_one_that_is_double() -> None:
     x[:, 3] = 0
     x[:, 7] = x[:, 1]
     reference = LinearRegression(fit_intercept=False).fit(x.astype(np.float64), y.astype(np.float64))
-    np.testing.assert_allclose(predict(fit_jtc(moments(x, y)), x), reference.predict(x), atol=2e-4)
+    np.testing.assert_allclose(predict(jtc.from_moments(moments(x, y)), x), reference.predict(x), atol=2e-4)
 
 
 @pytest.mark.parametrize("rank", [1, 2, 5, 12])
 def test_njtc_reaches_the_optimum(rank: int) -> None:
     x, y = ill_conditioned(300, 12)
-    shortcut = fit_njtc(moments(x, y), rank)
+    shortcut = njtc.from_moments(moments(x, y), rank)
     assert shortcut.down.shape == (12, rank)
     assert error(predict(shortcut, x), y) == pytest.approx(best_error(x, y, rank), rel=1e-6)
 
@@ -93,14 +96,14 @@ def test_njtc_reaches_the_optimum(rank: int) -> None:
 @pytest.mark.parametrize("rank", [1, 2, 5, 12])
 def test_n_njtc_reaches_the_optimum_with_a_constant(rank: int) -> None:
     x, y = ill_conditioned(300, 12)
-    shortcut = fit_n_njtc(moments(x, y), rank)
+    shortcut = n_njtc.from_moments(moments(x, y), rank)
     assert error(predict(shortcut, x), y) == pytest.approx(best_error(with_constant(x), y, rank), rel=1e-6)
 
 
 def test_n_njtc_keeps_its_optimum_in_float32_under_a_massive_mean() -> None:
     x, y = ill_conditioned(300, 12)
     y[:, 4] += 1000
-    shortcut = fit_n_njtc(moments(x, y), 3)
+    shortcut = n_njtc.from_moments(moments(x, y), 3)
     predicted = shortcut(torch.from_numpy(x)).numpy()
     assert error(predicted, y) == pytest.approx(best_error(with_constant(x), y, 3), rel=1e-3)
 
@@ -111,15 +114,15 @@ def test_n_njtc_is_njtc_of_standardised_inputs_and_a_constant(rank: int) -> None
     x64 = x.astype(np.float64)
     z = with_constant((x64 - x64.mean(0)) / np.sqrt(x64.var(0) + 1e-5))
     y_wide = np.hstack([y.astype(np.float64), np.zeros((len(y), 1))])  # H + 1 targets, as NJTC is square
-    normalised = fit_n_njtc(moments(x, y), rank)
-    plain = fit_njtc(moments(z, y_wide), rank)
+    normalised = n_njtc.from_moments(moments(x, y), rank)
+    plain = njtc.from_moments(moments(z, y_wide), rank)
     scale = np.abs(y).max()
     np.testing.assert_allclose(predict(normalised, x), predict(plain, z)[:, :-1], atol=1e-5 * scale)
 
 
 def test_n_njtc_running_statistics_are_the_samples() -> None:
     x, y = ill_conditioned(100, 8)
-    shortcut = fit_n_njtc(moments(x, y), 2)
+    shortcut = n_njtc.from_moments(moments(x, y), 2)
     np.testing.assert_allclose(shortcut.mean.numpy(), x.mean(0, dtype=np.float64), rtol=1e-5)
     np.testing.assert_allclose(shortcut.variance.numpy(), x.var(0, dtype=np.float64), rtol=1e-4)
 
@@ -131,7 +134,7 @@ def test_training_error_falls_with_rank_and_reaches_least_squares(
     generator = np.random.default_rng(seed)
     x = generator.normal(size=(40, hidden)) * 10.0 ** generator.uniform(-1, 3, size=hidden)
     y = x / np.abs(x).max(0) @ generator.normal(size=(hidden, hidden)) + generator.normal(size=x.shape)
-    fit = fit_n_njtc if normalised else fit_njtc
+    fit = n_njtc.from_moments if normalised else njtc.from_moments
     gathered = moments(x, y)
     errors = [error(predict(fit(gathered, rank), x), y) for rank in range(1, hidden + 1)]
     assert all(later <= earlier * (1 + 1e-6) for earlier, later in itertools.pairwise(errors))
@@ -145,15 +148,16 @@ def test_training_error_falls_with_rank_and_reaches_least_squares(
 @given(st.integers(0, 10_000), st.integers(1, 6), st.booleans())
 def test_rows_of_b_are_orthonormal(seed: int, rank: int, normalised: bool) -> None:
     x, y = ill_conditioned(50, 6, seed)
-    up = (fit_n_njtc if normalised else fit_njtc)(moments(x, y), rank).up.double().numpy()
+    up = (n_njtc.from_moments if normalised else njtc.from_moments)(moments(x, y), rank).up.double().numpy()
     np.testing.assert_allclose(up @ up.T, np.eye(rank), atol=1e-6)
 
 
-@pytest.mark.parametrize("fit", [fit_jtc, lambda m: fit_njtc(m, 2), lambda m: fit_n_njtc(m, 2)])
-def test_order_and_parts_of_the_samples_do_not_matter(fit: Callable[[Moments], Shortcut]) -> None:
+@pytest.mark.parametrize("kind", [jtc, njtc, n_njtc])
+def test_order_and_parts_of_the_samples_do_not_matter(kind: ModuleType) -> None:
     x, y = ill_conditioned(200, 8)
     order = np.random.default_rng(1).permutation(len(x))
-    one, other = fit(moments(x, y)), fit(moments(x[order], y[order], parts=7))
+    gathered = moments(x, y), moments(x[order], y[order], parts=7)
+    one, other = (kind.from_moments(of_samples, 2) for of_samples in gathered)
     np.testing.assert_allclose(predict(one, x), predict(other, x), atol=1e-6 * np.abs(y).max())
 
 
@@ -162,8 +166,8 @@ def test_several_shards_are_one(
     method: str, make_store: Callable[..., ActivationStore], levels_of_data: Callable[..., np.ndarray]
 ) -> None:
     states = levels_of_data(4, 150, 8)
-    one = list(fit_exact(make_store(states), method, 2, CPU))
-    several = list(fit_exact(make_store(states, sizes=[70, 1, 79]), method, 2, CPU))
+    one = list(exact.fit(make_store(states), method, 2, device=CPU))
+    several = list(exact.fit(make_store(states, sizes=[70, 1, 79]), method, 2, device=CPU))
     assert len(one) == len(several) == (1 if method == "joint" else 3)
     for level, (a, b) in enumerate(zip(one, several, strict=True)):
         np.testing.assert_allclose(predict(a, states[level]), predict(b, states[level]), atol=1e-5)
@@ -185,7 +189,7 @@ def test_joint_is_n_njtc_of_all_levels_stacked(
     make_store: Callable[..., ActivationStore], levels_of_data: Callable[..., np.ndarray]
 ) -> None:
     states = levels_of_data(4, 150, 8)
-    (shortcut,) = fit_exact(make_store(states), "joint", 2, CPU)
+    (shortcut,) = exact.fit(make_store(states), "joint", 2, device=CPU)
     x, y = states[:3].reshape(-1, 8), np.tile(states[3], (3, 1))
     assert error(predict(shortcut, x), y) == pytest.approx(best_error(with_constant(x), y, 2), rel=1e-6)
 

@@ -9,28 +9,20 @@ import pytest
 import torch
 
 from onejump.data.store import ActivationStore
-from onejump.fitting.gradient import fit_gradient
-from onejump.fitting.shortcuts import fit_exact
-from onejump.shortcuts.kinds.njtc import NJTC
+from onejump.fitting.options import FitOptions, GradientOptions
+from onejump.fitting.solvers import exact
+from onejump.fitting.solvers.gradient import fit
+from onejump.shortcuts.shortcut import LowRank
 
 CPU = torch.device("cpu")
 
 
-def gradient(store: ActivationStore, method: str, *, epochs: int, seed: int = 0) -> list[NJTC]:
-    return fit_gradient(
-        store,
-        2,
-        normalised=method != "njtc",
-        joint=method == "joint",
-        epochs=epochs,
-        batch=50,
-        learning_rate=0.05,
-        seed=seed,
-        device=CPU,
-    )
+def gradient(store: ActivationStore, method: str, *, epochs: int, seed: int = 0) -> list[LowRank]:
+    options = FitOptions("gradient", 2, GradientOptions(epochs, batch=50, learning_rate=0.05))
+    return fit(store, method, 2, options, seed=seed, device=CPU)
 
 
-def training_errors(shortcuts: list[NJTC], states: np.ndarray) -> list[float]:
+def training_errors(shortcuts: list[LowRank], states: np.ndarray) -> list[float]:
     """Mean squared error of each shortcut on the inputs that it was fitted to."""
     last = states[-1].astype(np.float64)
     found = []
@@ -48,7 +40,7 @@ def test_gradient_comes_close_to_the_optimum_and_never_below(
     states = levels_of_data(4, 600, 24)
     states[:-1, :, 3] *= 30  # a large coordinate, as hidden states have
     store = make_store(states, sizes=[350, 250])
-    best = training_errors(list(fit_exact(store, method, 2, CPU)), states)  # type: ignore[arg-type]
+    best = training_errors(list(exact.fit(store, method, 2, device=CPU)), states)  # type: ignore[arg-type]
     found = training_errors(gradient(store, method, epochs=60), states)
     assert len(best) == len(found) == (1 if method == "joint" else 3)
     for optimum, reached in zip(best, found, strict=True):

@@ -13,6 +13,7 @@ import torch
 from conftest import documents
 
 from onejump.base.files import read_table, write_table
+from onejump.fitting.options import FitOptions
 from onejump.fitting.shortcuts import fit_shortcuts
 from onejump.models.activations import extract_shard
 from onejump.models.description import read_description
@@ -57,8 +58,7 @@ def all_stages(folder: Path, source: Path, dtype: str) -> pd.DataFrame:
         extract_shard(where, split=split, shards=1, options=OPTIONS, compute=COMPUTE, **given)
     training, validation = [folder / "training-0.zarr"], [folder / "validation-0.zarr"]
     fitted = folder / "n-njtc"
-    fitting = {"options": {"rank": 3, "solver": "exact"}, "seed": 0, "device": "cpu"}
-    fit_shortcuts(fitted, training, method="n-njtc", **fitting)
+    fit_shortcuts(fitted, training, method="n-njtc", options=FitOptions(rank=3), seed=0, device="cpu")
     named = {"model": "tiny", "corpus": "stories", "device": "cpu"}
     score_jumps(folder / "scores.parquet", training, fitted, **named)
     scores, selected = folder / "scores.parquet", folder / "selection.json"

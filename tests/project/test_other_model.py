@@ -22,6 +22,7 @@ from onejump.experiments.criteria import compare_criteria
 from onejump.experiments.early_exit import compare_exits
 from onejump.experiments.level_pairs import measure_level_pairs
 from onejump.fitting.distillation import distil
+from onejump.fitting.options import FitOptions
 from onejump.fitting.shortcuts import fit_shortcuts
 from onejump.models.head import Head
 from onejump.scoring.analysis import analyse
@@ -54,7 +55,7 @@ def study(
         shutil.copytree(shard, pair / "activations" / "0.zarr")
         head.save(pair.parent / "head.safetensors")
         describe_as(pair.parent / "model.json", model_digest=digest, blocks=LEVELS, hidden=H)
-        options = {"solver": "exact", "rank": 2}
+        options = FitOptions(rank=2)
         shortcuts, shards = pair / "shortcuts" / "n-njtc", [pair / "activations" / "0.zarr"]
         fit_shortcuts(shortcuts, shards, method="n-njtc", options=options, seed=0, device="cpu")
         score_jumps(pair / "scores.parquet", shards, shortcuts, **NAMES)

@@ -14,7 +14,7 @@ import torch
 
 from onejump.base.errors import OneJumpError
 from onejump.data.store import ActivationStore
-from onejump.fitting.distillation import Teacher, head_metric
+from onejump.fitting.teacher import Teacher, head_metric
 from onejump.models.head import Head
 from onejump.scoring.analysis import Ranks, analyse, last_covariance, participation, share, shared, spaces_of
 from onejump.shortcuts.files import save_shortcut, shortcut_path

@@ -17,7 +17,9 @@ from stage_files import select
 from onejump.base.amounts.logits import LOGITS_TOGETHER
 from onejump.base.errors import OneJumpError
 from onejump.data.store import ActivationStore
-from onejump.fitting.shortcuts import fit_exact, fit_shortcuts
+from onejump.fitting.options import FitOptions
+from onejump.fitting.shortcuts import fit_shortcuts
+from onejump.fitting.solvers import exact
 from onejump.models.activations import extract
 from onejump.models.head import Head
 from onejump.models.loading import load_model
@@ -57,7 +59,7 @@ def store(transformer: Transformer, tmp_path_factory: pytest.TempPathFactory) ->
 def shortcuts_of(store: ActivationStore, method: str) -> list[Shortcut]:
     if method == "identity":
         return [Identity()] * (store.levels - 1)
-    return list(fit_exact(store, method, 3, CPU))
+    return list(exact.fit(store, method, 3, device=CPU))
 
 
 def value(table: pd.DataFrame, method: str, level: int, metric: str, column: str = "value") -> float:
@@ -228,8 +230,7 @@ def test_arbitrary_jumps() -> None:
 def fitted(store: ActivationStore, tmp_path: Path) -> dict[str, Path]:
     folders = {}
     for method in ("jtc", "njtc", "n-njtc", "joint"):
-        rank: dict[str, Any] = {} if method == "jtc" else {"rank": 3}
-        options = {"solver": "exact"} | rank
+        options = FitOptions(rank=3)
         folders[method] = tmp_path / method
         fit_shortcuts(folders[method], store.paths, method=method, options=options, seed=0, device="cpu")
     select(tmp_path / "selection.json", jump=2, computed_from={"method": "n-njtc"})

@@ -16,6 +16,7 @@ from onejump.base.errors import OneJumpError
 from onejump.base.files import read_json
 from onejump.base.format import SELECTION
 from onejump.data.store import ActivationStore
+from onejump.fitting.options import FitOptions
 from onejump.fitting.shortcuts import fit_shortcuts
 from onejump.scoring.scores import score_jumps
 from onejump.scoring.selection import select_jump
@@ -43,7 +44,7 @@ def pair(
     describe_as(folder.parent / "model.json", blocks=LEVELS, hidden=H)
     shortcuts = folder / "shortcuts"
     for method in ("n-njtc", "joint"):
-        options = {"solver": "exact", "rank": RANK}
+        options = FitOptions(rank=RANK)
         fit_shortcuts(shortcuts / method, store.paths, method=method, options=options, seed=0, device="cpu")
     save_shortcuts(shortcuts / "distilled", map(_distilled, range(LEVELS)), {}, levels=LEVELS, one=False)
     one = _distilled(9)

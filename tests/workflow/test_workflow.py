@@ -232,7 +232,7 @@ def test_compute_options_rerun_nothing(project: Project) -> None:
     [
         ("scoring/selection", {"scores", "selection"}, {"activations", "shortcuts", "corpus", "model"}),
         ("data/corpus", {"corpus", "activations", "shortcuts"}, {"model"}),
-        ("fitting/gradient", {"shortcuts", "scores"}, {"activations", "model", "corpus"}),
+        ("fitting/solvers/exact", {"shortcuts", "scores"}, {"activations", "model", "corpus"}),
         ("figures/drawing", FIGURES, {"evaluation", "evaluate", "selection", "parameters"}),
         ("figures/drawn/scores", {"figure_scores"}, FIGURES - {"figure_scores"}),
     ],

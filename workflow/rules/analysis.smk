@@ -17,7 +17,7 @@ rule analysis:
         **asked_of_the_site(analysis_cost_of, "analysis"),
     params:
         methods=ANALYSED,
-        code=fingerprint("scoring.analysis"),
+        code=code_with_kinds("scoring.analysis", ANALYSED),
     message:
         "Analysing the jumps of {wildcards.model} on {wildcards.corpus}"
     script:

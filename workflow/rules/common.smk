@@ -49,13 +49,19 @@ def samples(corpus, split):
 
 
 def fitted_by(rule):
-    """A pattern for the kinds of the study that a rule fits."""
-    return "|".join(method for method in FITTED if FACTS[method].fitted_by == rule)
+    """A pattern for the kinds that a rule fits."""
+    # All kinds, not the study's own: an empty pattern would match every kind.
+    return "|".join(kind for kind, facts in FACTS.items() if facts.fitted_by == rule)
+
+
+def kind_named_by(wildcards):
+    """The name of the kind whose shortcuts a job makes or loads."""
+    return STUDY.fitted_as(wildcards.get("method", STUDY.selection.method))
 
 
 def kind_of(wildcards):
-    """The study's section of the kind that a method uses, at the rank of a sweep if the path has one."""
-    kind = STUDY.shortcuts.kind(STUDY.fitted_as(wildcards.get("method", STUDY.selection.method)))
+    """The study's section of that kind, at the rank of a sweep if the path has one."""
+    kind = STUDY.shortcuts.kind(kind_named_by(wildcards))
     rank = wildcards.get("rank")
     return kind if rank is None else kind.model_copy(update={"rank": RANKS[rank]})
 
@@ -63,6 +69,29 @@ def kind_of(wildcards):
 def options_of(wildcards):
     """The options of that kind, as plain values."""
     return kind_of(wildcards).model_dump()
+
+
+def code_with_kinds(stage, kinds):
+    """Fingerprint of a stage that loads shortcuts of some kinds. The stage finds their maps by name."""
+    maps = {f"shortcuts.kinds.{FACTS[kind].stored_as.replace('-', '_')}" for kind in kinds}
+    return fingerprint(stage, *sorted(maps))
+
+
+def code_with_kind(stage):
+    """Param function: the same with the kind of the job."""
+    return lambda wildcards: code_with_kinds(stage, [kind_named_by(wildcards)])
+
+
+def code_of_fit(stage):
+    """Param function: fingerprint of a stage that fits, with the kind and the solver that it finds by name."""
+
+    def of_job(wildcards):
+        modules = [f"fitting.kinds.{kind_named_by(wildcards).replace('-', '_')}"]
+        if solver := options_of(wildcards).get("solver"):
+            modules.append(f"fitting.solvers.{solver}")
+        return fingerprint(stage, *modules)
+
+    return of_job
 
 
 def sampled_corpus(wildcards):

@@ -20,7 +20,7 @@ rule distillation:
     params:
         options=options_of,
         seed=STUDY.seed,
-        code=fingerprint("fitting.distillation"),
+        code=code_of_fit("fitting.distillation"),
     message:
         "Distilling {wildcards.method} of {wildcards.model} on {wildcards.corpus}"
     script:

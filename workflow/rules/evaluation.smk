@@ -22,7 +22,7 @@ rule evaluate:
     params:
         precision_at=STUDY.evaluation.precision_at,
         arbitrary=arbitrary_of,
-        code=fingerprint("scoring.evaluation"),
+        code=code_with_kind("scoring.evaluation"),
     message:
         "Evaluating {wildcards.method} of {wildcards.model} on {wildcards.corpus}"
     script:
@@ -60,7 +60,7 @@ rule parameters:
         ENVIRONMENT
     params:
         methods=FITTED,
-        code=fingerprint("scoring.parameters"),
+        code=code_with_kinds("scoring.parameters", FITTED),
     message:
         "Numbers kept at inference by each method of {wildcards.model} on {wildcards.corpus}"
     script:

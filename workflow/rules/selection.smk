@@ -15,7 +15,7 @@ rule scores:
     resources:
         **asked_of_the_site(scores_cost_of, "scores"),
     params:
-        code=fingerprint("scoring.scores"),
+        code=code_with_kind("scoring.scores"),
     message:
         "Scoring every jump of {wildcards.model} on every level, {wildcards.corpus}"
     script:
@@ -36,7 +36,7 @@ use rule scores as distilled_scores with:
     benchmark:
         f"{PAIR}/benchmarks/distilled-scores.tsv"
     params:
-        code=fingerprint("scoring.scores"),
+        code=code_with_kinds("scoring.scores", ["distilled"]),
     message:
         "Scoring every distilled jump of {wildcards.model} on every level, {wildcards.corpus}"
 

@@ -19,7 +19,7 @@ rule shortcuts:
         options=options_of,
         # Only the gradient solver draws random numbers.
         seed=lambda w: STUDY.seed if options_of(w)["solver"] == "gradient" else 0,
-        code=fingerprint("fitting.shortcuts"),
+        code=code_of_fit("fitting.shortcuts"),
     message:
         "Fitting {wildcards.method} of {wildcards.model} on {wildcards.corpus}"
     script:

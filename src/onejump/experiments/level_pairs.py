@@ -23,7 +23,9 @@ from onejump.base.identity import one_model
 from onejump.base.rank import rank_for
 from onejump.data.held_out import documents_of_samples
 from onejump.data.store import ActivationStore
-from onejump.fitting.exact import Factorised, Moments, leading_directions, standardise, with_constant
+from onejump.fitting.kinds.n_njtc import with_constant
+from onejump.fitting.moments import Moments, standardise
+from onejump.fitting.regression import Factorised, leading_directions
 from onejump.shortcuts.kinds.identity import Identity
 from onejump.shortcuts.kinds.jtc import JTC
 from onejump.shortcuts.kinds.n_njtc import NNJTC
@@ -71,9 +73,9 @@ class SourceMoments:
         return Factorised(self.gram)
 
     def pairs(self) -> Iterator[Moments]:
-        """Moments with each target; the squared norm of its states is not known."""
+        """Moments with each target."""
         for cross, total in zip(self.cross, self.sums[1:], strict=True):
-            yield Moments(self.count, self.sums[0], total, self.gram, cross, float("nan"))
+            yield Moments(self.count, self.sums[0], total, self.gram, cross)
 
 
 def _fit_identity(source: SourceMoments, rank: int) -> Iterator[Identity]:

@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from onejump.base.device import pick_device
 from onejump.data.store import ActivationStore
-from onejump.fitting.exact import Moments, fit_jtc
+from onejump.fitting.kinds import jtc
+from onejump.fitting.moments import Moments
 from onejump.shortcuts.files import save_shortcuts
 from onejump.shortcuts.kinds.jtc import JTC
 
@@ -34,7 +35,7 @@ def fit_maps(store: ActivationStore, device: torch.device) -> Iterator[JTC]:
         moments = Moments.empty(store.hidden, device)
         for inputs, outputs in store.blocks([module, modules + module]):
             moments.add(torch.from_numpy(inputs).to(device), torch.from_numpy(outputs).to(device))
-        yield fit_jtc(moments)
+        yield jtc.from_moments(moments)
 
 
 def fit_part(output: Path, shards: Sequence[Path], *, part: str, device: str = "auto") -> None:

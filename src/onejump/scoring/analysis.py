@@ -18,7 +18,7 @@ from onejump.base.files import write_table
 from onejump.base.identity import one_model
 from onejump.data.held_out import some_of
 from onejump.data.store import ActivationStore
-from onejump.fitting.distillation import Teacher, exit_loss, head_metric
+from onejump.fitting.teacher import Teacher, exit_loss, head_metric
 from onejump.models.head import Head
 from onejump.shortcuts.exit_head import ExitHead
 from onejump.shortcuts.files import ShortcutFolder

@@ -19,7 +19,7 @@ rule criteria:
         **asked_of_the_site(criteria_cost_of, "criteria"),
     params:
         precision_at=STUDY.evaluation.precision_at,
-        code=fingerprint("experiments.criteria"),
+        code=code_with_kind("experiments.criteria"),
     message:
         "Comparing what criteria choose for {wildcards.model} on {wildcards.corpus}"
     script:

@@ -15,7 +15,7 @@ use rule shortcuts as calibration_shortcuts with:
     params:
         options=options_of,
         seed=0,
-        code=fingerprint("fitting.shortcuts"),
+        code=code_of_fit("fitting.shortcuts"),
     message:
         "Fitting {wildcards.method} without the documents for thresholds, {wildcards.model} on {wildcards.corpus}"
 
@@ -43,7 +43,7 @@ rule confidences:
         **asked_of_the_site(evaluation_cost_of, "confidences"),
     params:
         role=None,
-        code=fingerprint("exits.measuring"),
+        code=code_with_kind("exits.measuring"),
     message:
         "Confidence of {wildcards.method}, {wildcards.model} on {wildcards.corpus}"
     script:
@@ -66,7 +66,7 @@ use rule confidences as held_out_confidences with:
         f"{PAIR}/benchmarks/early-exit/held-out/{{method}}.tsv"
     params:
         role="thresholds",
-        code=fingerprint("exits.measuring"),
+        code=code_with_kind("exits.measuring"),
     message:
         "Confidence of {wildcards.method} on documents for thresholds, {wildcards.model} on {wildcards.corpus}"
 

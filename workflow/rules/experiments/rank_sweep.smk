@@ -91,7 +91,7 @@ rule rank_sweep:
     params:
         ranks=list(RANKS),
         methods=SWEPT,
-        code=fingerprint("experiments.rank_sweep"),
+        code=code_with_kinds("experiments.rank_sweep", map(STUDY.fitted_as, SWEPT)),
     message:
         "Kinds at every rank, {wildcards.model} on {wildcards.corpus}"
     script:
