@@ -18,12 +18,14 @@ from projects import ROOT
 
 from onejump.base.binding import arguments_for
 from onejump.base.errors import OneJumpError
+from onejump.study.experiments import Experiments
+from onejump.study.figures import Figures
+from onejump.study.kinds import FACTS
 
 sys.path.insert(0, str(ROOT / "workflow"))
 
 import by_hand
 
-BRIEF = {"rank": 3, "steps": 10}
 STUDY = {
     "study": "tiny",
     "models": {"tiny-llama": {"folder": "tiny-llama"}, "unpacked": {"wheel": "a==1", "file": "b.gguf"}},
@@ -31,32 +33,15 @@ STUDY = {
         "stories": {"path": "text", "training": 200, "validation": 80},
         "code": {"standard_library": True, "unit": "paragraph", "training": 200, "validation": 80},
     },
-    "shortcuts": {
-        "identity": {},
-        "jtc": {},
-        "njtc": {"rank": 3},
-        "n-njtc": {"rank": 3},
-        "joint": {"rank": 3},
-        "residual": {"rank": 3},
-        "distilled": BRIEF,
-        "one-jump": BRIEF,
-        "affine": {"steps": 10},
-    },
+    "shortcuts": {kind: {} for kind in FACTS},
     "evaluation": {"normalised": True},
-    "figures": {name: {} for name in ("prediction", "limit", "pareto", "spaces", "ranks")},
-    "experiments": {
-        "level-pairs": {"rank": 3},
-        "sub-modules": {"step": 1, "samples": 40},
-        "early-exit": {},
-        "transfer": {},
-        "criteria": {},
-        "rank-sweep": {"ranks": [2, 4]},
-    },
+    "figures": {figure: {} for figure in Figures.sections()},
+    "experiments": {experiment: {} for experiment in Experiments.sections()},
 }
 # Scripts that still unpack their arguments by hand.
 NOT_YET = {
-    *("activations", "analysis", "confidences", "distillation", "early_exit", "evaluate", "evaluation"),
-    *("parameters", "scores", "selection", "shortcuts"),
+    *("activations", "analysis", "confidences", "early_exit", "evaluate", "evaluation"),
+    *("parameters", "scores", "selection"),
     *("sub_module_activations", "sub_module_maps", "sub_modules"),
 }
 # Of wildcards that are not chosen from names.

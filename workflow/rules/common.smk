@@ -43,11 +43,6 @@ def shard_count(corpus, split):
     return -(-sentences // STUDY.activations.shard_sentences)
 
 
-def samples(corpus, split):
-    """Samples of one split, at most."""
-    return getattr(STUDY.corpora[corpus], split) * STUDY.activations.positions
-
-
 def fitted_by(rule):
     """A pattern for the kinds that a rule fits."""
     # All kinds, not the study's own: an empty pattern would match every kind.
@@ -59,11 +54,17 @@ def kind_named_by(wildcards):
     return STUDY.fitted_as(wildcards.get("method", STUDY.selection.method))
 
 
+def rank_of(wildcards):
+    """The rank of a sweep, if the path has one; None stands for the study's own."""
+    rank = wildcards.get("rank")
+    return None if rank is None else RANKS[rank]
+
+
 def kind_of(wildcards):
     """The study's section of that kind, at the rank of a sweep if the path has one."""
     kind = STUDY.shortcuts.kind(kind_named_by(wildcards))
-    rank = wildcards.get("rank")
-    return kind if rank is None else kind.model_copy(update={"rank": RANKS[rank]})
+    rank = rank_of(wildcards)
+    return kind if rank is None else kind.model_copy(update={"rank": rank})
 
 
 def options_of(wildcards):

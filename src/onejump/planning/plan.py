@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from onejump.planning.cost import Cost, together
 from onejump.planning.devices import Device
-from onejump.planning.experiment_costs import (
-    criteria_cost,
-    level_pairs_cost,
-    sub_module_activations_cost,
-    sub_module_maps_cost,
-    sub_modules_cost,
-)
+from onejump.planning.jobs import JobCosts
 from onejump.planning.sizes import Sizes
-from onejump.planning.stage_costs import (
-    activations_cost,
-    analysis_cost,
-    evaluation_cost,
-    fit_cost,
-    scores_cost,
-)
 from onejump.study.drawn import ANALYSIS
-from onejump.study.kinds import FACTS, EitherSolver, Kind, OfRank
+from onejump.study.experiments import SubModules
+from onejump.study.kinds import FACTS, EitherSolver, Kind
 from onejump.study.study import Study
 
 TOKENS_PER_SENTENCE = 29.0
@@ -81,9 +68,9 @@ def plan(
         Of whole sentences; positions are drawn from them evenly.
     """
     for model, size in sizes.items():
-        for corpus, source in study.corpora.items():
-            jobs = _Jobs(study, size, source.training, source.validation, tokens_per_sentence)
-            for stage in jobs.of_all_stages():
+        for corpus in study.corpora:
+            costs = JobCosts(study, size, corpus, tokens_per_sentence)
+            for stage in _stages(study, costs):
                 where = device if stage.gpu else host
                 seconds = sum(job.seconds(where, size.dtype) for job in stage.jobs)
                 yield Row(
@@ -99,189 +86,81 @@ class _Stage(NamedTuple):
     jobs: list[Cost]
 
 
-@dataclass(frozen=True)
-class _Jobs:
-    """The jobs that a study needs for one model and corpus."""
-
-    study: Study
-    sizes: Sizes
-    training: int
-    """Training sentences."""
-    validation: int
-    """Validation sentences."""
-    tokens_per_sentence: float
-
-    @property
-    def samples(self) -> int:
-        """Training samples."""
-        return self.training * self.study.activations.positions
-
-    @property
-    def held_out(self) -> int:
-        """Validation samples."""
-        return self.validation * self.study.activations.positions
-
-    @property
-    def shard(self) -> int:
-        """Training samples in a shard."""
-        options = self.study.activations
-        return min(self.samples, options.shard_sentences * options.positions)
-
-    def of_all_stages(self) -> Iterator[_Stage]:
-        """Go through the stages in the order in which they run."""
-        yield from self._pipeline()
-        yield from self._level_pairs()
-        yield from self._sub_modules()
-        yield from self._early_exit()
-        yield from self._criteria()
-        yield from self._rank_sweep()
-        yield from self._transfer()
-
-    def _pipeline(self) -> Iterator[_Stage]:
-        study, sizes = self.study, self.sizes
-        yield _stage("activations", [*self._shards(self.training), *self._shards(self.validation)])
-        for name in study.shortcuts.names():
-            if FACTS[name].fitted_by is not None:
-                yield self._fits(name)
-        yield self._scores("scores", study.selection.method)
-        for name in study.shortcuts.names():
-            if FACTS[name].selected_by == "distilled_selection":
-                yield self._scores("distilled_scores", name)
-        if any(ANALYSIS.items() <= drawn.tables.items() for drawn in study.drawn().values()):
-            ranks = [self._rank(name) for name in study.analysed()]
-            top_k = study.activations.top_k
-            yield _stage("analysis", [analysis_cost(sizes, ranks, samples=self.samples, top_k=top_k)])
-        for method in study.evaluated():
-            yield _stage(f"evaluate {method}", [self._evaluate(method, self.held_out)])
-
-    def _level_pairs(self) -> Iterator[_Stage]:
-        options, store = self.study.experiments.level_pairs, self.study.activations.store
-        if options is not None:
-            cost = level_pairs_cost(self.sizes, options, store, samples=self.samples, held_out=self.held_out)
-            yield _stage("level_pairs", [cost])
-
-    def _sub_modules(self) -> Iterator[_Stage]:
-        study, sizes, activations = self.study, self.sizes, self.study.activations
-        options = study.experiments.sub_modules
-        if options is None:
-            return
-        batch, length = study.compute.batch_tokens, self.tokens_per_sentence
-        count = math.ceil(self.training / activations.shard_sentences)
-        for part in options.parts:
-            one = sub_module_activations_cost(
-                sizes,
-                part,
-                activations,
-                math.ceil(self.training / count),
-                batch_tokens=batch,
-                tokens_per_sentence=length,
-            )
-            yield _stage(f"sub_module_activations {part}", [one] * count)
-            maps = sub_module_maps_cost(
-                sizes, part, activations.store, samples=self.samples, shard=self.shard
-            )
-            yield _stage(f"sub_module_maps {part}", [maps])
-        measured = sub_modules_cost(
-            sizes,
-            activations,
-            options,
-            sentences=min(options.samples, self.validation),
-            batch_tokens=batch,
-            tokens_per_sentence=length,
-        )
-        yield _stage("sub_modules", [measured])
-
-    def _early_exit(self) -> Iterator[_Stage]:
-        study = self.study
-        if study.experiments.early_exit is None:
-            return
-        kinds = {study.fitted_as(method) for method in study.exiting()}
-        for name in sorted(kinds):
-            if FACTS[name].fitted_by == "shortcuts":
-                yield self._fits(name, note=" (held out)")
-        unseen = math.ceil(study.held_out.thresholds * self.samples)
-        for method in study.exiting():
-            jobs = [self._evaluate(method, self.held_out), self._evaluate(method, unseen)]
-            yield _stage(f"confidences {method}", jobs)
-
-    def _criteria(self) -> Iterator[_Stage]:
-        study, store = self.study, self.study.activations.store
-        if study.experiments.criteria is not None:
-            rank = self._rank(study.selection.method)
-            yield _stage("criteria", [criteria_cost(self.sizes, rank, store, samples=self.held_out)])
-
-    def _rank_sweep(self) -> Iterator[_Stage]:
-        study = self.study
-        if study.experiments.rank_sweep is None:
-            return
-        ranks = study.experiments.rank_sweep.ranks
-
-        def others(method: str) -> list[float]:
-            """Ranks besides the one that the pipeline itself fits."""
-            return [rank for rank in ranks if not study.is_fitted_at(method, rank)]
-
-        for name in dict.fromkeys(map(study.fitted_as, study.swept())):
-            yield self._fits(name, ranks=others(name), note=" (ranks)")
-        for method in study.swept():
-            jobs = [self._evaluate(method, self.held_out, rank) for rank in others(method)]
-            yield _stage(f"evaluate {method} (ranks)", jobs)
-
-    def _transfer(self) -> Iterator[_Stage]:
-        study = self.study
-        if study.experiments.transfer is None:
-            return
-        others = [corpus.validation * study.activations.positions for corpus in study.corpora.values()]
-        others.remove(self.held_out)
+def _stages(study: Study, costs: JobCosts) -> Iterator[_Stage]:
+    """Go through the stages in the order in which they run."""
+    yield from _pipeline(study, costs)
+    experiments = study.experiments
+    if experiments.level_pairs is not None:
+        yield _stage("level_pairs", [costs.level_pairs(experiments.level_pairs)])
+    if experiments.sub_modules is not None:
+        yield from _sub_modules(experiments.sub_modules, costs)
+    if experiments.early_exit is not None:
+        yield from _early_exit(study, costs)
+    if experiments.criteria is not None:
+        yield _stage("criteria", [costs.criteria()])
+    if experiments.rank_sweep is not None:
+        yield from _rank_sweep(study, costs, experiments.rank_sweep.ranks)
+    if experiments.transfer is not None:
+        others = [
+            sentences.validation * study.activations.positions
+            for corpus, sentences in study.corpora.items()
+            if corpus != costs.corpus
+        ]
         for method in study.transferred():
-            jobs = [self._evaluate(method, samples) for samples in others]
+            jobs = [costs.evaluate(method, samples) for samples in others]
             yield _stage(f"evaluate {method} (transfer)", jobs)
 
-    def _shards(self, sentences: int) -> Iterator[Cost]:
-        options = self.study.activations
-        count = math.ceil(sentences / options.shard_sentences)
-        for shard in range(count):
-            yield activations_cost(
-                self.sizes,
-                options,
-                math.ceil((sentences - shard) / count),
-                batch_tokens=self.study.compute.batch_tokens,
-                tokens_per_sentence=self.tokens_per_sentence,
-            )
 
-    def _kind(self, name: str, rank: float | None = None) -> Kind:
-        """The options of a kind, at a rank of the sweep if one is given."""
-        kind = self.study.shortcuts.kind(name)
-        return kind if rank is None else kind.model_copy(update={"rank": rank})
+def _pipeline(study: Study, costs: JobCosts) -> Iterator[_Stage]:
+    shards = [(split, shard) for split in ("training", "validation") for shard in range(costs.shards(split))]
+    yield _stage("activations", [costs.activations(*shard) for shard in shards])
+    for name in study.shortcuts.names():
+        if FACTS[name].fitted_by is not None:
+            yield _fits(study, name, [costs.fit(name)])
+    yield _stage("scores", [costs.scores(study.selection.method)])
+    for name in study.shortcuts.names():
+        if FACTS[name].selected_by == "distilled_selection":
+            yield _stage("distilled_scores", [costs.scores(name)])
+    if any(ANALYSIS.items() <= drawn.tables.items() for drawn in study.drawn().values()):
+        yield _stage("analysis", [costs.analysis()])
+    for method in study.evaluated():
+        yield _stage(f"evaluate {method}", [costs.evaluate(method, costs.samples("validation"))])
 
-    def _rank(self, name: str) -> float:
-        kind = self.study.shortcuts.kind(name)
-        assert isinstance(kind, OfRank)
-        return kind.rank
 
-    def _fits(self, name: str, ranks: list[float] | None = None, note: str = "") -> _Stage:
-        kinds = [self._kind(name, rank) for rank in ([None] if ranks is None else ranks)]
-        jobs = [
-            fit_cost(
-                self.sizes,
-                kind,
-                self.study.activations.store,
-                samples=self.samples,
-                shard=self.shard,
-                stopping=self.study.held_out.stopping,
-            )
-            for kind in kinds
-        ]
-        rule = str(FACTS[name].fitted_by)
-        return _Stage(f"{rule} {name}{note}", uses_gpu(rule, self._kind(name)), jobs)
+def _sub_modules(options: SubModules, costs: JobCosts) -> Iterator[_Stage]:
+    for part in options.parts:
+        shards = range(costs.shards("training"))
+        jobs = [costs.sub_module_activations(part, shard) for shard in shards]
+        yield _stage(f"sub_module_activations {part}", jobs)
+        yield _stage(f"sub_module_maps {part}", [costs.sub_module_maps(part)])
+    yield _stage("sub_modules", [costs.sub_modules(options)])
 
-    def _scores(self, stage: str, name: str) -> _Stage:
-        store = self.study.activations.store
-        return _stage(stage, [scores_cost(self.sizes, self._rank(name), store, samples=self.samples)])
 
-    def _evaluate(self, method: str, samples: int, rank: float | None = None) -> Cost:
-        kind = self._kind(self.study.fitted_as(method), rank)
-        store = self.study.activations.store
-        return evaluation_cost(self.sizes, method, kind, self.study.evaluation, store, samples=samples)
+def _early_exit(study: Study, costs: JobCosts) -> Iterator[_Stage]:
+    for name in sorted({study.fitted_as(method) for method in study.exiting()}):
+        if FACTS[name].fitted_by == "shortcuts":
+            yield _fits(study, name, [costs.fit(name)], note=" (held out)")
+    unseen = math.ceil(study.held_out.thresholds * costs.samples("training"))
+    for method in study.exiting():
+        jobs = [costs.evaluate(method, samples) for samples in (costs.samples("validation"), unseen)]
+        yield _stage(f"confidences {method}", jobs)
+
+
+def _rank_sweep(study: Study, costs: JobCosts, ranks: Sequence[float]) -> Iterator[_Stage]:
+    def others(method: str) -> list[float]:
+        """Ranks besides the one that the pipeline itself fits."""
+        return [rank for rank in ranks if not study.is_fitted_at(method, rank)]
+
+    for name in dict.fromkeys(map(study.fitted_as, study.swept())):
+        yield _fits(study, name, [costs.fit(name, rank) for rank in others(name)], note=" (ranks)")
+    for method in study.swept():
+        jobs = [costs.evaluate(method, costs.samples("validation"), rank) for rank in others(method)]
+        yield _stage(f"evaluate {method} (ranks)", jobs)
+
+
+def _fits(study: Study, name: str, jobs: list[Cost], note: str = "") -> _Stage:
+    rule = str(FACTS[name].fitted_by)
+    return _Stage(f"{rule} {name}{note}", uses_gpu(rule, study.shortcuts.kind(name)), jobs)
 
 
 def _stage(name: str, jobs: list[Cost]) -> _Stage:

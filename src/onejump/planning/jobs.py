@@ -1,0 +1,155 @@
+"""What each job of a study costs: the plan adds the costs up, and the workflow asks for what a job needs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypedDict
+
+from onejump.planning.cost import Cost
+from onejump.planning.experiment_costs import (
+    criteria_cost,
+    level_pairs_cost,
+    sub_module_activations_cost,
+    sub_module_maps_cost,
+    sub_modules_cost,
+)
+from onejump.planning.sizes import Sizes
+from onejump.planning.stage_costs import (
+    activations_cost,
+    analysis_cost,
+    evaluation_cost,
+    fit_cost,
+    scores_cost,
+)
+from onejump.study.activations import Store
+from onejump.study.experiments import LevelPairs, SubModules
+from onejump.study.kinds import Kind, OfRank
+from onejump.study.study import Study
+
+
+class _Batches(TypedDict):
+    batch_tokens: int
+    tokens_per_sentence: float
+
+
+@dataclass(frozen=True)
+class JobCosts:
+    """The costs of the jobs of one model and corpus.
+
+    Parameters
+    ----------
+    study : Study
+    sizes : Sizes
+        Of the model.
+    corpus : str
+        Whose samples the jobs read.
+    tokens_per_sentence : float
+        Of whole sentences; positions are drawn from them evenly.
+    """
+
+    study: Study
+    sizes: Sizes
+    corpus: str
+    tokens_per_sentence: float
+
+    def samples(self, split: str) -> int:
+        """Count the samples of a split, at most."""
+        return self._sentences(split) * self.study.activations.positions
+
+    def shards(self, split: str) -> int:
+        """Count the shards of a split."""
+        return math.ceil(self._sentences(split) / self.study.activations.shard_sentences)
+
+    def activations(self, split: str, shard: int) -> Cost:
+        """Extract one shard."""
+        sentences = self._sentences_of_shard(split, shard)
+        return activations_cost(self.sizes, self.study.activations, sentences, **self._batches)
+
+    def fit(self, kind: str, rank: float | None = None) -> Cost:
+        """Fit one kind, at the study's rank or at another one."""
+        return fit_cost(
+            self.sizes,
+            self._kind(kind, rank),
+            self._store,
+            samples=self.samples("training"),
+            shard=self._samples_of_shard,
+            stopping=self.study.held_out.stopping,
+        )
+
+    def scores(self, kind: str, rank: float | None = None) -> Cost:
+        """Score all jumps of a kind on all levels."""
+        samples = self.samples("training")
+        return scores_cost(self.sizes, self._rank(kind, rank), self._store, samples=samples)
+
+    def analysis(self) -> Cost:
+        """Analyse the jumps of all kinds that are analysed."""
+        ranks = [self._rank(kind) for kind in self.study.analysed()]
+        top_k = self.study.activations.top_k
+        return analysis_cost(self.sizes, ranks, samples=self.samples("training"), top_k=top_k)
+
+    def evaluate(self, method: str, samples: int, rank: float | None = None) -> Cost:
+        """Evaluate one method, or measure its confidence, on some samples."""
+        kind = self._kind(self.study.fitted_as(method), rank)
+        return evaluation_cost(self.sizes, method, kind, self.study.evaluation, self._store, samples=samples)
+
+    def criteria(self) -> Cost:
+        """Compare what selection criteria choose, on validation samples."""
+        rank = self._rank(self.study.selection.method)
+        return criteria_cost(self.sizes, rank, self._store, samples=self.samples("validation"))
+
+    def level_pairs(self, options: LevelPairs) -> Cost:
+        """Fit and measure every pair of levels."""
+        training, validation = self.samples("training"), self.samples("validation")
+        return level_pairs_cost(self.sizes, options, self._store, samples=training, held_out=validation)
+
+    def sub_module_activations(self, part: str, shard: int) -> Cost:
+        """Extract what goes into one part of all blocks and what comes out, of one shard."""
+        sentences = self._sentences_of_shard("training", shard)
+        return sub_module_activations_cost(
+            self.sizes, part, self.study.activations, sentences, **self._batches
+        )
+
+    def sub_module_maps(self, part: str) -> Cost:
+        """Fit linear maps to one part of all blocks."""
+        samples, shard = self.samples("training"), self._samples_of_shard
+        return sub_module_maps_cost(self.sizes, part, self._store, samples=samples, shard=shard)
+
+    def sub_modules(self, options: SubModules) -> Cost:
+        """Run the model with linear parts: half a pass for each part and level."""
+        sentences = min(options.samples, self._sentences("validation"))
+        return sub_modules_cost(
+            self.sizes, self.study.activations, options, sentences=sentences, **self._batches
+        )
+
+    @property
+    def _store(self) -> Store:
+        return self.study.activations.store
+
+    @property
+    def _batches(self) -> _Batches:
+        return {
+            "batch_tokens": self.study.compute.batch_tokens,
+            "tokens_per_sentence": self.tokens_per_sentence,
+        }
+
+    @property
+    def _samples_of_shard(self) -> int:
+        options = self.study.activations
+        return min(self.samples("training"), options.shard_sentences * options.positions)
+
+    def _sentences(self, split: str) -> int:
+        sentences: int = getattr(self.study.corpora[self.corpus], split)
+        return sentences
+
+    def _sentences_of_shard(self, split: str, shard: int) -> int:
+        return math.ceil((self._sentences(split) - shard) / self.shards(split))
+
+    def _kind(self, name: str, rank: float | None) -> Kind:
+        kind = self.study.shortcuts.kind(name)
+        return kind if rank is None else kind.model_copy(update={"rank": rank})
+
+    def _rank(self, name: str, rank: float | None = None) -> float:
+        kind = self._kind(name, rank)
+        assert isinstance(kind, OfRank)
+        return kind.rank
