@@ -125,8 +125,9 @@ def tables(
                 value *= 1 + 0.02 * rng.normal()
                 value = min(value, 1.0) if name in PRECISIONS else value
                 spread = (value * (1 - value)) ** 0.5 if name in PRECISIONS else abs(value)
-                evaluation.append((model, "wiki-en", method, k, name, value, spread / samples**0.5, samples))
-    columns = ["model", "corpus", "method", "level", "metric", "value", "stderr", "n"]
+                stderr = spread / samples**0.5
+                evaluation.append((model, "wiki-en", method, k, name, value, stderr, samples, samples // 2))
+    columns = ["model", "corpus", "method", "level", "metric", "value", "stderr", "n", "documents"]
     write_table(paths["evaluation"], pd.DataFrame(evaluation, columns=columns))
     rank = max(1, hidden // 100)
     low = 4 * hidden + 2 * hidden * rank
@@ -236,8 +237,12 @@ EXPECTED = {
         "the same",
         "selected jump (OJFA), level ",
     ],
-    "spaces": ["n-njtc, read: columns of A", "distilled, written: rows of B", "0.0087: expected of random"],
-    "ranks": ["share of the last level's variance", "cross-entropy to the teacher (nats)", "distilled"],
+    "spaces": [
+        "n-njtc: spaces read (columns of A)",
+        "distilled: spaces written (rows of B)",
+        "0.0087: mean of random",
+    ],
+    "ranks": ["share of the last level's variance", "cross-entropy with the full", "distilled"],
 }
 
 
@@ -274,10 +279,10 @@ def test_every_metric_and_values_beyond_the_axis(full: dict[str, Path], tmp_path
     metrics = [*PRECISIONS, "surprisal", "r2", "kl"]
     svg, _ = _draw("alternatives", tmp_path, full, metrics=metrics)
     texts = _texts(svg)
-    for label in [*PRECISIONS, "surprisal −ln p(w*) (nats)", "KL(p ‖ p̂) (nats)"]:
+    for label in [*PRECISIONS, "(token is in the full model's top 5)", "KL divergence from the full"]:
         assert label in texts
     assert "▼ below the axis: " in texts
-    assert "arbitrary to −" in texts.replace("\n", " ")
+    assert "arbitrary jumps down to −" in texts.replace("\n", " ")
 
 
 def test_without_a_selection_methods_and_parameters_name_no_level(
@@ -287,7 +292,7 @@ def test_without_a_selection_methods_and_parameters_name_no_level(
     assert "selected jump (OJFA)\n" in _texts(_draw("methods", tmp_path, inputs)[0])
     texts = _texts(_draw("parameters", tmp_path, inputs)[0])
     assert "selected jump (OJFA)\n" in texts
-    assert "the n-njtc set" in texts
+    assert "all n-njtc jumps" in texts
     assert "level" not in texts
 
 
@@ -298,7 +303,7 @@ def test_scores_show_the_metric_that_chose(metric: str, tmp_path: Path) -> None:
     svg, _ = _draw("scores", tmp_path, inputs)
     texts = _texts(svg)
     assert {"mse": "mean squared error (less"}.get(metric, "cosine") in texts
-    assert f"selected: jump {chosen['jump']}, score {chosen['score']:.4g}" in texts
+    assert f"selected: jump {chosen['jump']}, score {chosen['score']:#.4g}" in texts
 
 
 def test_infinite_and_zero_values_are_drawn(tmp_path: Path) -> None:
@@ -308,23 +313,23 @@ def test_infinite_and_zero_values_are_drawn(tmp_path: Path) -> None:
     table.loc[(table["method"] == "jtc") & (table["level"] == 2), ["value", "stderr"]] = 0.0
     write_table(inputs["evaluation"], table)
     svg, _ = _draw("methods", tmp_path, inputs, metrics=["precision@1", "surprisal", "kl", "r2"])
-    assert "identity to inf" in _texts(svg)
+    assert "identity up to inf" in _texts(svg)
 
 
 def test_linear_parts_that_leave_the_axis_are_drawn(full: dict[str, Path], tmp_path: Path) -> None:
     rows = [
-        ("SmolLM2-135M", "wiki-en", part, level, metric, value, 0.01, 600)
+        ("SmolLM2-135M", "wiki-en", part, level, metric, value, 0.01, 600, 200)
         for part in ("attention", "feed-forward", "norms")
         for level in (0, 15, 29)
         for metric, value in (("precision@1", 0.5), ("surprisal", 1e9 if part == "norms" else 2.0))
     ]
-    columns = ["model", "corpus", "part", "level", "metric", "value", "stderr", "n"]
+    columns = ["model", "corpus", "part", "level", "metric", "value", "stderr", "n", "documents"]
     write_table(tmp_path / "parts.parquet", pd.DataFrame(rows, columns=columns))
     svg, _ = _draw("sub-modules", tmp_path, full | {"sub_modules": tmp_path / "parts.parquet"})
     texts = _texts(svg)
     assert "feed-forward linear" in texts
     assert "▲ above the axis: " in texts
-    assert "norms to 1e9" in texts
+    assert "norms up to 1e9" in texts
 
 
 @pytest.mark.parametrize(
@@ -363,11 +368,31 @@ def test_every_method_has_a_look_of_its_own() -> None:
         assert len(set(looks)) == len(LOOKS)
 
 
-@pytest.mark.parametrize("figure", ["methods", "limit"])
-def test_a_long_legend_stays_inside_and_below(
-    figure: str, full: dict[str, Path], drawn: Callable[..., Figure]
+@pytest.fixture
+def transferred(full: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
+    """The shortcuts of wiki-en there and on another corpus, beside those fitted to that one."""
+    table = pd.read_parquet(full["evaluation"])
+    table = table[~table["method"].str.startswith("arbitrary")]
+    there = [("wiki-en", "wiki-en", 13), ("wiki-en", "code", 13), ("code", "code", 20)]
+    together = pd.concat([table.assign(fitted_on=a, target=b, jump=jump) for a, b, jump in there])
+    write_table(tmp_path / "transfer.parquet", together)
+    return {"transfer": tmp_path / "transfer.parquet"}
+
+
+def test_transfer_says_whose_jumps_a_corpus_selects(
+    transferred: dict[str, Path], drawn: Callable[..., Figure]
 ) -> None:
-    result = drawn(figure, full)
+    titles = [ax.get_title() for ax in drawn("transfer", transferred).axes]
+    samples = "3,000 samples from 1,500 documents"
+    assert titles[0] == f"on wiki-en, where they were fitted\n{samples}\nwiki-en selects jump 13"
+    assert titles[1] == f"on code\n{samples}\ncode selects jump 13; of its own, jump 20"
+
+
+@pytest.mark.parametrize("figure", ["methods", "limit", "transfer"])
+def test_a_long_legend_stays_inside_and_below(
+    figure: str, full: dict[str, Path], transferred: dict[str, Path], drawn: Callable[..., Figure]
+) -> None:
+    result = drawn(figure, full | transferred)
     legend = result.legends[0].get_window_extent()
     assert legend.x0 >= 0
     assert legend.x1 <= result.bbox.x1

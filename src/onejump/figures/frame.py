@@ -17,15 +17,18 @@ from onejump.figures.looks import QUIET
 Floats = NDArray[np.float64]
 
 _METRIC_LABELS = {
-    "surprisal": "surprisal −ln p(w*) (nats)",
-    "kl": "KL(p ‖ p̂) (nats)",
+    "precision@1": "precision@1\n(token is the full model's own)",
+    "surprisal": "surprisal of the full model's\nlikeliest token (nats)",
+    "kl": "KL divergence from the full\nmodel's prediction (nats)",
     "r2": "r² of the last level's states",
 }
 
 
 def metric_label(metric: str) -> str:
-    """Give the name of a metric's axis."""
-    return _METRIC_LABELS.get(metric, metric)
+    """Give the name of a metric's axis: what it measures, in two lines at most."""
+    if metric in _METRIC_LABELS:
+        return _METRIC_LABELS[metric]
+    return f"{metric}\n(token is in the full model's top {metric.removeprefix('precision@')})"
 
 
 def whole_numbers(*axes: Axis) -> None:
@@ -42,6 +45,40 @@ def plain_numbers() -> FuncFormatter:
 def about(table: pd.DataFrame) -> str:
     """Name the model and the corpus of a table."""
     return f"{table['model'].iloc[0]} on {table['corpus'].iloc[0]}"
+
+
+def samples_of(table: pd.DataFrame, split: str = "validation ") -> str:
+    """Say how many samples a table rests on, and how many documents they come from.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns n and documents, the same in each row.
+    split : str
+        The samples' split and a space, or nothing.
+    """
+    samples, documents = int(table["n"].iloc[0]), int(table["documents"].iloc[0])
+    return f"{samples:,} {split}samples from {documents:,} document{'s' if documents > 1 else ''}"
+
+
+def legend_size(labels: Sequence[str], width: float) -> tuple[int, float]:
+    """Plan a legend below all panels.
+
+    Parameters
+    ----------
+    labels : sequence of str
+    width : float
+        Width of the figure in inches.
+
+    Returns
+    -------
+    columns : int
+        As many as the figure holds.
+    height : float
+        Inches.
+    """
+    columns = max(1, min(len(labels), int(width / (0.75 + 0.075 * max(map(len, labels))))))
+    return columns, 0.2 * -(-len(labels) // columns)
 
 
 def framed(title: str, subtitle: Sequence[str], width: float, height: float) -> Figure:

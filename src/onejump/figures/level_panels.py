@@ -15,7 +15,15 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from onejump.figures.curves import Curve
-from onejump.figures.frame import Floats, about, framed, metric_label, whole_numbers
+from onejump.figures.frame import (
+    Floats,
+    about,
+    framed,
+    legend_size,
+    metric_label,
+    samples_of,
+    whole_numbers,
+)
 from onejump.figures.looks import ARBITRARY, LOOKS, QUIET, method_label
 from onejump.figures.scales import set_scale, set_share_scale
 
@@ -55,12 +63,12 @@ def level_figure(
     width = max(6.6, 4.7 * columns)
     subtitle = [
         about(table),
-        f"n = {int(table['n'].iloc[0]):,} validation samples",
+        samples_of(table),
         "shaded: ±1 standard error",
     ]
     handles = _legend_entries(max(panels.values(), key=len), envelope)
-    beside = max(1, min(len(handles), int(width / (0.75 + 0.075 * max(map(len, handles))))))
-    figure = framed(title, subtitle, width, 3.6 * rows + 0.2 * -(-len(handles) // beside) + 0.4)
+    beside, below = legend_size(list(handles), width)
+    figure = framed(title, subtitle, width, 3.6 * rows + below + 0.4)
     axes = figure.subplots(rows, columns, squeeze=False)
     for spare in axes.flat[len(panels) :]:
         spare.remove()
@@ -201,7 +209,8 @@ def _beyond(ax: Axes, curves: list[Curve], sign: int, limit: float) -> str:
         return ""
     arrow = "▲ above" if sign > 0 else "▼ below"
     return f"{arrow} the axis: " + ", ".join(
-        f"{method_label(name)} to {_short(far)}" for name, far in farthest.items()
+        f"{method_label(name)} {'up' if sign > 0 else 'down'} to {_short(far)}"
+        for name, far in farthest.items()
     )
 
 

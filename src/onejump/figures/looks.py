@@ -78,12 +78,12 @@ GREY = "#8A8A8A"
 QUIET = "#555555"
 """Colour of small text and of reference lines."""
 
-_ARBITRARY_PREFIX = "arbitrary-"
+ARBITRARY_PREFIX = "arbitrary-"
 
 
 def is_arbitrary(method: str) -> bool:
     """Say whether a method is an arbitrary jump, which only the figure of alternatives draws."""
-    return method.startswith(_ARBITRARY_PREFIX)
+    return method.startswith(ARBITRARY_PREFIX)
 
 
 def look_of(method: str) -> Look:

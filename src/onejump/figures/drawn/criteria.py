@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from onejump.base.errors import OneJumpError
-from onejump.figures.frame import about, framed, metric_label, whole_numbers
+from onejump.figures.frame import about, framed, metric_label, samples_of, whole_numbers
 from onejump.figures.inputs import Inputs
 from onejump.figures.level_panels import mark_selected
 from onejump.figures.looks import GREY, QUIET
@@ -36,8 +36,8 @@ def draw(inputs: Inputs) -> Figure:
     metrics = [table["metric"].iloc[0], "surprisal"]
     subtitle = [
         about(table),
-        f"n = {int(table['n'].iloc[0]):,} validation samples, mean over all levels",
-        "an oracle saw them, the other criteria training samples only",
+        f"{samples_of(table)}, mean over all levels",
+        "an oracle chooses on these samples, the other criteria choose on training samples",
     ]
     present = _criteria_of(table)
     figure = framed("What each selection criterion chooses", subtitle, 9.4, 3.5 + 0.2 * (len(present) + 1))
@@ -93,6 +93,6 @@ def _mark(criterion: str) -> dict[str, Any]:
 def _choice_of(table: pd.DataFrame, criterion: str, name: str) -> str:
     rows = table[table["criterion"] == criterion].set_index("metric")
     jump = rows["jump"].iloc[0]
-    which = "any jump, on average" if pd.isna(jump) else f"jump {int(jump)}"
+    which = "mean over all jumps" if pd.isna(jump) else f"jump {int(jump)}"
     values = [f"{metric} {rows['value'][metric]:.3f}" for metric in (rows.index[0], "surprisal")]
     return f"{name}: {which}, {', '.join(values)}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from onejump.figures.frame import about, framed
+from onejump.figures.frame import about, framed, samples_of
 from onejump.figures.inputs import Inputs
 from onejump.figures.looks import LOOKS, QUIET, method_label, methods_of
 
@@ -28,9 +28,10 @@ def draw(inputs: Inputs) -> Figure:
     methods = methods_of(curves)
     subtitle = [
         about(curves),
-        f"n = {int(curves['n'].iloc[0]):,} validation samples",
-        "below: blocks saved (and agreement found) by thresholds that reach the target on held-out training "
-        "documents",
+        samples_of(savings),
+        "table: blocks saved, and in brackets the agreement on these samples, with the threshold that "
+        "reaches the target on held-out training documents",
+        *_notes(savings),
     ]
     low, most = min(0.8, min(targets) - 0.1), float(curves["blocks"].max())
     least = float(curves.loc[curves["agreement"] >= low, "blocks"].min())
@@ -50,7 +51,9 @@ def draw(inputs: Inputs) -> Figure:
         for target in targets:
             ax.axhline(target, color=QUIET, linewidth=0.8, linestyle=":", zorder=1.5)
         ax.set(
-            title=f"{rule} threshold", xlabel="blocks processed, mean", ylabel="agreement with the full model"
+            title=f"{rule} threshold",
+            xlabel="blocks processed, mean over samples",
+            ylabel="agreement with the full model",
         )
         ax.set_ylim(low, 1.005)
         ax.set_xlim(least - 0.02 * most, 1.01 * most)
@@ -60,6 +63,14 @@ def draw(inputs: Inputs) -> Figure:
     return figure
 
 
+def _notes(savings: pd.DataFrame) -> Iterator[str]:
+    """Say what to know about the thresholds, and of which methods."""
+    methods = methods_of(savings)
+    for note, rows in savings[savings["note"] != ""].groupby("note", sort=False):
+        concerned = methods_of(rows)
+        yield f"{'all' if concerned == methods else ', '.join(map(method_label, concerned))}: {note}"
+
+
 def _savings_table(ax: Axes, savings: pd.DataFrame, methods: Sequence[str], targets: Sequence[float]) -> None:
     """Write a line for each method and a column for each target."""
     ax.axis("off")
@@ -67,7 +78,7 @@ def _savings_table(ax: Axes, savings: pd.DataFrame, methods: Sequence[str], targ
     left = 0.42
     places = [left + (1 - left) * (i + 1) / len(targets) for i in range(len(targets))]
     for place, target in zip(places, targets, strict=True):
-        ax.text(place, -0.4, f"at {target:.0%}", ha="right", va="center", fontsize=8, fontweight="bold")
+        ax.text(place, -0.4, f"target {target:.0%}", ha="right", va="center", fontsize=8, fontweight="bold")
     found = {(row["method"], row["target"]): row for _, row in savings.iterrows()}
     for line, method in enumerate(methods):
         look = LOOKS[method]

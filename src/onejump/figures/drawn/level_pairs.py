@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from onejump.figures.frame import about, framed, whole_numbers
+from onejump.figures.frame import about, framed, samples_of, whole_numbers
 from onejump.figures.inputs import Inputs
 from onejump.figures.level_maps import point_at_level
 from onejump.figures.looks import methods_of
@@ -26,12 +26,12 @@ def draw(inputs: Inputs, *, colormap: str) -> Figure:
     methods = methods_of(table)
     subtitle = [
         about(table),
-        f"n = {int(table['n'].iloc[0]):,} validation samples",
-        "r² averaged over coordinates; red: below 0, worse than their mean",
+        samples_of(table),
+        "r²: mean over the coordinates; red: r² below 0, worse than the coordinates' means",
     ]
     selected = inputs.selected()
     if selected is not None:
-        subtitle.append(f"triangles: level {selected}, of the selected jump")
+        subtitle.append(f"triangles: level {selected}, that of the selected jump")
     figure = framed("Quality of fit from level to level", subtitle, 3.1 * len(methods) + 0.9, 3.5)
     axes = figure.subplots(1, len(methods), squeeze=False, sharex=True, sharey=True)[0]
     colours = matplotlib.colormaps[colormap].with_extremes(under="#B22222")

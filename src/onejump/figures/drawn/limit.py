@@ -43,7 +43,9 @@ def draw(inputs: Inputs, *, metrics: Sequence[str]) -> Figure:
         metric: [_share_of_limit(table, metric, method, label) for method, label in labels.items()]
         for metric in measured(inputs, table, metrics)
     }
-    return level_figure("What is kept of the limit", table, panels, limit=_LIMIT, mark=inputs.selected())
+    return level_figure(
+        "Precision as a share of the full-rank limit's", table, panels, limit=_LIMIT, mark=inputs.selected()
+    )
 
 
 def _share_of_limit(table: pd.DataFrame, metric: str, method: str, label: str) -> Curve:

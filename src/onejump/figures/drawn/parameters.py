@@ -29,12 +29,12 @@ def draw(inputs: Inputs) -> Figure:
     fewer = dict(zip(table["method"], table["reduction"].astype(float), strict=True))
     labels = labels_of(inputs, table)
     methods = list(labels)
-    # Factors are against the set that the selected jump comes from: its own is 1.
-    sets = [f"{method} set" for method in ("n-njtc", "njtc") if fewer.get(method) == 1]
-    the_set = sets[0] if sets else "set of jumps"
+    # The table compares with the kind that the selected jump comes from: its own factor is 1.
+    sets = [f"all {method} jumps" for method in ("n-njtc", "njtc") if fewer.get(method) == 1]
+    the_set = sets[0] if sets else "one jump per level"
     row, head, width = 0.32, 0.5, 8.8
     height = head + row * len(methods) + 0.5
-    subtitle = [about(table), "the bold line is the selected jump"]
+    subtitle = [about(table), "in bold: the selected jump"]
     figure = framed("Numbers kept at inference", subtitle, width, height)
     figure.set_layout_engine("none")
     top = figure.get_figheight() - (height - 0.1)  # inches taken by the header
@@ -48,7 +48,7 @@ def draw(inputs: Inputs) -> Figure:
         "method": (0.25, "left"),
         "shortcuts\nkept": (3.0, "right"),
         "numbers\nkept": (4.7, "right"),
-        f"against\nthe {the_set}": (6.1, "right"),
+        f"compared with\n{the_set}": (6.1, "right"),
     }
     for name, (x, side) in columns.items():
         cells.text(x, -0.15, name, ha=side, va="bottom", fontweight="bold")

@@ -15,7 +15,7 @@ from matplotlib.ticker import EngFormatter, NullLocator
 from matplotlib.transforms import Bbox
 
 from onejump.figures.curves import curve_of
-from onejump.figures.frame import Floats, about, framed
+from onejump.figures.frame import Floats, about, framed, samples_of
 from onejump.figures.inputs import Inputs, labels_of, measured
 from onejump.figures.looks import GREY, LOOKS
 
@@ -58,9 +58,9 @@ def draw(inputs: Inputs, *, metrics: Sequence[str]) -> Figure:
     subtitle = [
         about(table),
         f"mean over levels {table['level'].min()} to {table['level'].max()}",
-        f"n = {int(table['n'].iloc[0]):,} validation samples",
+        samples_of(table),
         "filled mark: one shortcut for all levels; open mark: one for each level",
-        "grey line: the best for at most so many numbers",
+        "grey line: the best that this many numbers, or fewer, reach",
     ]
     source = inputs.selection()["computed_from"]["method"] if inputs.has("selection") else "low-rank"
     handles = [
@@ -97,7 +97,10 @@ def _axes(ax: Axes, kinds: Mapping[str, _Point]) -> None:
     """Set a log axis of numbers, with a break before the place of 0, and an axis of values."""
     numbers = [kind.numbers for kind in kinds.values()]
     zero, most = _place_of_zero(kinds), max([1, *numbers])
-    ticks = [float(tick) for tick in 10.0 ** np.arange(np.ceil(np.log10(4 * zero)), np.log10(2 * most))]
+    powers = 10.0 ** np.arange(np.floor(np.log10(4 * zero)), np.ceil(np.log10(2 * most)) + 1)
+    ticks = _between(4 * zero, 2 * most, powers)
+    if len(ticks) < 3:
+        ticks = _between(4 * zero, 2 * most, np.outer(powers, (1, 2, 5)).ravel())
     names = [EngFormatter(sep="")(tick) for tick in ticks]
     left = 3 * zero
     if 0 in numbers:
@@ -116,8 +119,12 @@ def _axes(ax: Axes, kinds: Mapping[str, _Point]) -> None:
     ax.set_xlim(left, 2 * most)
     ax.set_xticks(ticks, names)
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xlabel("numbers kept in memory, of all levels together (log scale)")
+    ax.set_xlabel("numbers kept in memory, all levels together (log scale)")
     ax.set_ylim(0, 1.08 * max([kind.value for kind in kinds.values()], default=0) or 1)
+
+
+def _between(least: float, most: float, ticks: Floats) -> list[float]:
+    return [float(tick) for tick in ticks if least <= tick < most]
 
 
 def _points(ax: Axes, kinds: Mapping[str, _Point]) -> None:

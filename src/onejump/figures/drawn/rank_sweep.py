@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
-from onejump.figures.frame import about, framed, metric_label
+from onejump.figures.frame import about, framed, metric_label, samples_of
 from onejump.figures.inputs import Inputs, measured
 from onejump.figures.looks import LOOKS, method_label, methods_of
 
@@ -28,10 +28,10 @@ def draw(inputs: Inputs, *, metrics: Sequence[str]) -> Figure:
     subtitle = [
         about(table),
         f"mean over {table['level'].nunique()} exit levels",
-        f"n = {int(table['n'].iloc[0]):,} validation samples",
-        "beside the points: rank r",
+        samples_of(table),
+        "number at each point: its rank r",
     ]
-    figure = framed("What more ranks give", subtitle, max(6.6, 4.7 * len(shown)), 4.0)
+    figure = framed("What a higher rank gives", subtitle, max(6.6, 4.7 * len(shown)), 4.0)
     axes = figure.subplots(1, len(shown), squeeze=False)[0]
     for ax, metric in zip(axes, shown, strict=True):
         for method in methods:

@@ -24,7 +24,8 @@ def draw(inputs: Inputs) -> Figure:
     subtitle = [
         about(table),
         "training samples",
-        f"mean over the jumps of {table['level'].nunique()} levels, shaded: from the least to the most",
+        f"line: mean over the jumps of {table['level'].nunique()} levels",
+        "shaded: from the lowest jump to the highest",
     ]
     figure = framed("What the ranks are spent on", subtitle, 9.4, 3.9)
     variance, loss = figure.subplots(1, 2)
@@ -38,9 +39,9 @@ def draw(inputs: Inputs) -> Figure:
             every = max(1, len(ranks) // 8)
             ax.plot(ranks, curves.mean(0), label=method, markevery=every, **look.style())
     variance.set(ylabel="share of the last level's variance", ylim=(0, 1.03))
-    loss.set(ylabel="cross-entropy to the teacher (nats)")
+    loss.set(ylabel="cross-entropy with the full\nmodel's prediction (nats)")
     for ax in (variance, loss):
-        ax.set_xlabel("ranks kept, those that vary most first (0: mean only)")
+        ax.set_xlabel("directions kept, those of most variance first (0: the mean only)")
         whole_numbers(ax.xaxis)
     figure.legend(*variance.get_legend_handles_labels(), loc="outside lower center", ncols=len(methods))
     return figure

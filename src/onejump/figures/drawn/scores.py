@@ -41,7 +41,7 @@ def draw(inputs: Inputs, *, colormap: str) -> Figure:
     matrix = table.pivot(index="jump", columns="level", values="score")
     means, levels = matrix.to_numpy(np.float64), len(matrix.columns)
     of_jumps = means.mean(1)
-    subtitle = [about(table), f"n = {samples:,} training samples", _verdict(chosen)]
+    subtitle = [about(table), f"{samples:,} training samples", _verdict(chosen)]
     figure = framed("Every jump on every level", subtitle, 8.6, 5.6)
     heat, bars = figure.subplots(1, 2, sharey=True, width_ratios=[5, 2])
     norm: Normalize
@@ -112,7 +112,7 @@ def _log_norm(means: Floats) -> Normalize:
 
 def _verdict(chosen: dict[str, Any]) -> str:
     ranking = [(entry["jump"], entry["score"]) for entry in chosen["ranking"]]
-    text = f"selected: jump {ranking[0][0]}, score {ranking[0][1]:.4g}"
+    text = f"selected: jump {ranking[0][0]}, score {ranking[0][1]:#.4g}"
     if len(ranking) > 1:
-        text += f"; next: jump {ranking[1][0]}, score {ranking[1][1]:.4g}"
+        text += f"; next: jump {ranking[1][0]}, score {ranking[1][1]:#.4g}"
     return text

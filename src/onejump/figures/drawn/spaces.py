@@ -10,7 +10,7 @@ from onejump.figures.inputs import Inputs
 from onejump.figures.level_maps import point_at_level
 from onejump.figures.looks import methods_of
 
-_SPACES = {"shared-down": "read: columns of A", "shared-up": "written: rows of B"}
+_SPACES = {"shared-down": "spaces read (columns of A)", "shared-up": "spaces written (rows of B)"}
 
 
 def draw(inputs: Inputs, *, colormap: str) -> Figure:
@@ -30,7 +30,7 @@ def draw(inputs: Inputs, *, colormap: str) -> Figure:
     subtitle = [
         about(table),
         "1: the same space",
-        f"{' or '.join(f'{value:.2g}' for value in dict.fromkeys(chance[methods]))}: expected of random ones",
+        f"{' or '.join(f'{value:.2g}' for value in dict.fromkeys(chance[methods]))}: mean of random spaces",
     ]
     if selected:
         subtitle.append(f"triangles: the selected jump, level {selected[1]} of {selected[0]}")
@@ -42,15 +42,15 @@ def draw(inputs: Inputs, *, colormap: str) -> Figure:
             matrix = rows.pivot(index="level", columns="other", values="value").to_numpy(np.float64)
             edges = np.arange(len(matrix) + 1) - 0.5
             mesh = ax.pcolormesh(edges, edges, matrix, cmap=colormap, vmin=0, vmax=1)
-            ax.set_title(f"{method}, {title}", pad=12)
+            ax.set_title(f"{method}: {title}", pad=12)
             ax.grid(False)
             ax.set_aspect("equal")
-            ax.set(xlabel="level of a jump", ylabel="level of the other jump")
+            ax.set(xlabel="level of one jump", ylabel="level of the other jump")
             ax.label_outer()
             whole_numbers(ax.xaxis, ax.yaxis)
             if selected and method == selected[0]:
                 point_at_level(ax, selected[1], both=True)
-    label = "squared cosine of the principal angles, mean"
+    label = "mean squared cosine of the principal angles"
     figure.colorbar(mesh, ax=axes, location="right", label=label, aspect=40, shrink=0.8)
     return figure
 

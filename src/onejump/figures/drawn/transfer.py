@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from onejump.figures.curves import Curve, curve_of
-from onejump.figures.frame import about, framed
+from onejump.figures.frame import about, framed, legend_size, samples_of
 from onejump.figures.inputs import Inputs, measured
 from onejump.figures.level_panels import mark_selected, panel
 from onejump.figures.looks import LOOKS, method_label, methods_of
@@ -34,14 +34,15 @@ def draw(inputs: Inputs, *, metrics: Sequence[str]) -> Figure:
     at_home = table[(table["target"] == corpus) & (table["fitted_on"] == corpus)]
     selected = int(at_home["jump"].iloc[0])
     subtitle = [
-        f"{about(table)}: fitted and selected there, used on every corpus",
-        "lines: shortcuts of " + corpus,
-        "thin, without marks: the corpus' own shortcuts",
-        f"dotted: level {selected}, of the selected jump",
+        about(table),
+        f"lines with marks: shortcuts fitted to {corpus}",
+        "thin lines: shortcuts fitted to the panel's corpus",
+        f"dotted: level {selected}, that of the jump selected on {corpus}",
     ]
-    figure = framed(
-        "Shortcuts on other corpora", subtitle, max(6.6, 3.4 * len(targets)), 3.3 * len(shown) + 0.7
-    )
+    handles = {method_label(method): _handle(method) for method in methods}
+    width = max(6.6, 3.4 * len(targets))
+    columns, below = legend_size(list(handles), width)
+    figure = framed("Shortcuts on other corpora", subtitle, width, 3.5 * len(shown) + 0.4 + below)
     axes = figure.subplots(len(shown), len(targets), squeeze=False, sharex=True)
     for row, metric in zip(axes, shown, strict=True):
         for ax, target in zip(row, targets, strict=True):
@@ -57,15 +58,15 @@ def draw(inputs: Inputs, *, metrics: Sequence[str]) -> Figure:
             panel(ax, metric, [*curves, *own])
             mark_selected(ax, selected, curves, label=False)
             ax.set_title(
-                f"on {target}{', its own' if target == corpus else ''}\n{_choice(there, corpus, target)}"
+                f"on {target}{', where they were fitted' if target == corpus else ''}\n"
+                f"{samples_of(there, '')}\n{_choice(there, corpus, target)}"
             )
             ax.label_outer()
         # Each panel has chosen limits for its own curves: one scale that holds all of them.
         limits = np.array([ax.get_ylim() for ax in row])
         for ax in row:
             ax.set_ylim(limits[:, 0].min(), limits[:, 1].max())
-    handles = [_handle(method) for method in methods]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3 * len(targets)))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)
     return figure
 
 
@@ -75,15 +76,13 @@ def _thin(curve: Curve) -> Curve:
 
 
 def _choice(there: pd.DataFrame, corpus: str, target: str) -> str:
-    """Say which jump the target's samples choose, among the corpus' jumps and among its own."""
+    """Say which jump the target's training samples select: of the corpus' jumps, and of its own."""
     chosen = there.drop_duplicates("fitted_on").set_index("fitted_on")["jump"]
     if target == corpus:
-        return f"chooses jump {chosen[corpus]}"
-    return f"chooses jump {chosen[corpus]} of these, {chosen[target]} of its own"
+        return f"{target} selects jump {chosen[corpus]}"
+    return f"{target} selects jump {chosen[corpus]}; of its own, jump {chosen[target]}"
 
 
 def _handle(method: str) -> Line2D:
     look = LOOKS[method]
-    return Line2D(
-        [], [], color=look.colour, linestyle=look.line, marker=look.marker, label=method_label(method)
-    )
+    return Line2D([], [], color=look.colour, linestyle=look.line, marker=look.marker)
