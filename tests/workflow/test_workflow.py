@@ -96,8 +96,38 @@ def test_short_jobs_leave_the_other_cores_to_one_another(finished: Project) -> N
     assert threads(PAIR.parent.parent / "logs/model/tiny-llama.log") == 2
 
 
+MODULE = """\
+configfile: "study.yaml"
+
+module onejump:
+    snakefile: "{checkout}/workflow/Snakefile"
+    config: config
+
+use rule * from onejump as onejump_*
+"""
+
+
 def test_a_second_run_does_nothing(project: Project) -> None:
     assert "Nothing to be done" in project.snakemake("-n")
+
+
+def test_a_run_from_another_folder_or_workflow_is_the_same_run(project: Project, tmp_path: Path) -> None:
+    elsewhere = Project(tmp_path / "elsewhere")
+    elsewhere.folder.mkdir()
+    for name in ("results", "text", "tiny-llama", "study.yaml"):
+        shutil.move(project.folder / name, elsewhere.folder)
+    figure = elsewhere.folder / PAIR / "figures/scores.svg"
+    figure.unlink()
+    # Jobs import the library that lies beside the rules.
+    with (project.folder / "src/onejump/figures/drawing.py").open("a", encoding="utf-8") as module:
+        module.write("\nPath('imported.txt').write_text(__file__)\n")
+    (elsewhere.folder / "workflow").mkdir()
+    (elsewhere.folder / "workflow/Snakefile").write_text(MODULE.format(checkout=project.folder))
+    elsewhere.snakemake()
+    assert figure.is_file()
+    imported = (elsewhere.folder / "imported.txt").read_text(encoding="utf-8")
+    assert imported == str(project.folder / "src/onejump/figures/drawing.py")
+    assert "Nothing to be done" in elsewhere.snakemake("-n", "-s", str(project.folder / "Snakefile"))
 
 
 def test_a_figure_option_redraws_that_figure_only(project: Project) -> None:

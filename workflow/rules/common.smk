@@ -5,8 +5,8 @@ from onejump.models.description import read_description
 from onejump.study.kinds import FACTS
 
 # In full, as a rule that is made from a rule of another folder (`use rule`) would look for them from its own folder.
-SCRIPTS = f"{workflow.basedir}/workflow/scripts"
-ENVIRONMENT = f"{workflow.basedir}/envs/onejump.yaml"
+SCRIPTS = RULES.join("../scripts").get_path_or_uri(secret_free=True)
+ENVIRONMENT = RULES.join("../../envs/onejump.yaml").get_path_or_uri(secret_free=True)
 
 RESULTS = f"results/{STUDY.study}"
 PAIR = f"{RESULTS}/{{model}}/{{corpus}}"

@@ -28,7 +28,13 @@ def found_results():
     return [*headlines(STUDY, Path("results")), *warnings_of(STUDY, Path("results"))]
 
 
-if workflow.is_main_process and not workflow.output_settings.dryrun and not workflow.output_settings.verbose:
+# What another workflow prints, whose module this one is, is left to it.
+if (
+    workflow.is_main_process
+    and not IN_MODULE
+    and not workflow.output_settings.dryrun
+    and not workflow.output_settings.verbose
+):
     for handler in logger.handlers:
         if handler.name == "DefaultStreamHandler":
             handler.setFormatter(ProgressFormatter(handler, earlier_times(), found_results))

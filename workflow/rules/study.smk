@@ -2,38 +2,52 @@
 import os
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-LIBRARY = Path(workflow.basedir) / "src"
-# Jobs import the library of this checkout, whichever environment they run in.
-os.environ.update(PYTHONPATH=str(LIBRARY))
-sys.path.insert(0, str(LIBRARY))
+# Jobs import the library of this checkout, whichever environment they run in. Rules that Snakemake fetched from a
+# hosted repository have no checkout around them: then jobs import the installed library.
+RULES = workflow.current_basedir
+LIBRARY = os.path.normpath(f"{RULES}/../../src")
+if os.path.isdir(LIBRARY):
+    os.environ.update(PYTHONPATH=LIBRARY)
+    sys.path.insert(0, LIBRARY)
+elif find_spec("onejump") is None:
+    sys.exit("These rules came without the library that they use: pip install onejump, of the same version")
 
 from onejump.base.errors import OneJumpError, StudyError
 from onejump.base.parent import name_parent
 from onejump.study.results_owner import check_owner, write_owner
 from onejump.base.run_lock import enter_cache, enter_run
 from onejump.planning.sources import check_before_run
-from onejump.study.study import load_study
+from onejump.study.study import load_study, parse_study
 
-# The study is read here once more: Snakemake takes the last of repeated keys in silence, keeps no lines, and
-# understands what a value of --config holds as text. A study given by --configfile stands alone.
+# Another workflow that uses this one as a module gives it the study: `config: config`.
+IN_MODULE = workflow.modifier.skip_configfile
+if IN_MODULE:
+    config = dict(config)  # the other workflow does not see what is added below
+# Otherwise the study file is read here once more: Snakemake takes the last of repeated keys in silence, keeps no
+# lines, and understands what a value of --config holds as text. A study given by --configfile stands alone.
 STUDY_FILES = [os.path.relpath(file) for file in workflow.overwrite_configfiles] or ["config.yaml"]
 for file in STUDY_FILES:
     if Path(file).parts[0] in ("results", "resources"):
         sys.exit(f"{file}: given as a study; put -- before targets: snakemake --configfile STUDY -- {file}")
 try:
-    STUDY = load_study(
-        *STUDY_FILES,
-        settings=[
-            setting
-            for setting in workflow.config_settings.config_args or ()
-            if not setting.startswith("gpu_request=")
-        ],
-    )
+    if IN_MODULE:
+        STUDY = parse_study({key: value for key, value in config.items() if key != "gpu_request"})
+    else:
+        STUDY = load_study(
+            *STUDY_FILES,
+            settings=[
+                setting
+                for setting in workflow.config_settings.config_args or ()
+                if not setting.startswith("gpu_request=")
+            ],
+        )
     if workflow.is_main_process:
         check_before_run(STUDY, Path("results"))
-        check_owner(Path("results", STUDY.study), STUDY_FILES)
+        if not IN_MODULE:
+            check_owner(Path("results", STUDY.study), STUDY_FILES)
         if not workflow.output_settings.dryrun:
             if workflow.enable_cache:
                 enter_cache(Path(os.environ.get("SNAKEMAKE_OUTPUT_CACHE", "")))
@@ -44,7 +58,7 @@ except StudyError as error:
 except OneJumpError as error:
     sys.exit(str(error))
 name_parent()
-if not workflow.overwrite_configfiles:
+if not (IN_MODULE or workflow.overwrite_configfiles):
 
     configfile: "config.yaml"
 
