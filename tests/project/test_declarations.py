@@ -74,6 +74,7 @@ def test_every_kind_has_a_map_and_every_map_a_kind() -> None:
 
 
 def test_every_fitted_kind_has_a_fit_and_every_fit_a_kind() -> None:
+    pytest.importorskip(f"onejump.{FIT_MODULES}")
     fitted = {name for name, facts in FACTS.items() if facts.fitted_by is not None}
     assert fitted == set(module_names(FIT_MODULES))
 
