@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from projects import PAIR, Project, Study
 
 from onejump.cli.main import main
+from onejump.study.study import load_study
 
 FIGURES = {
     "figure_methods",
@@ -187,6 +188,9 @@ def test_distilled_kinds_are_kinds_like_any_other(project: Project) -> None:
     hidden, levels, rank = 32, 4, 3
     assert numbers["one-jump"] == 2 * hidden * rank + hidden + levels * (rank + rank**2)
     assert numbers["distilled"] == levels * numbers["ojfa-distilled"]
+    shortcuts = load_study(project.folder / "study.yaml").shortcuts
+    for kind in shortcuts.names():
+        assert numbers[kind] == shortcuts.kind(kind).numbers(hidden, levels), kind
     selection = json.loads((project.folder / PAIR / "distilled-selection.json").read_text())
     assert selection["by_metric"]["signed-squared-cosine"] == selection["jump"]
     assert selection["by_metric"]["surprisal"] in range(levels)
