@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
@@ -30,3 +31,14 @@ napoleon_numpy_docstring, napoleon_google_docstring = True, False
 napoleon_use_rtype = False
 # A prompt or a comment is not copied with a command.
 copybutton_prompt_text = "$ "
+
+
+def setup(app: Any) -> None:
+    """Write an array's type in signatures as ndarray; the docstrings have its shape and number format."""
+
+    def shorter(*arguments: Any) -> tuple[str | None, ...]:
+        signature_and_returns = arguments[-2:]
+        long = "ndarray[tuple[Any, ...], dtype[Any]]"
+        return tuple(part and part.replace(long, "ndarray") for part in signature_and_returns)
+
+    app.connect("autodoc-process-signature", shorter)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from projects import ROOT
 
+import onejump
 from onejump.study.study import study_schema
 
 
@@ -48,3 +50,9 @@ def test_the_page_of_a_study_has_every_key_and_what_it_means(page: str) -> None:
 )
 def test_the_page_of_a_study_says_types_and_defaults(page: str, line: str) -> None:
     assert line.lstrip("#") in page
+
+
+def test_the_page_of_the_api_has_every_public_name() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\.\. auto\w+:: onejump\.(\w+)$", page, re.M)
+    assert sorted(shown) == onejump.__all__
