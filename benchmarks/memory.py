@@ -151,7 +151,7 @@ def score(folder: Path, shards: list[Path]) -> None:
 
 def evaluate(method: str) -> Callable[[Path, list[Path]], None]:
     def run(folder: Path, shards: list[Path]) -> None:
-        from onejump.scoring.evaluation import evaluate_method
+        from onejump.scoring.evaluation import ArbitraryJumps, evaluate_method
 
         chosen = method in ("ojfa", "arbitrary")
         shortcuts = None if method == "identity" else folder / ("n-njtc" if chosen else method)
@@ -162,8 +162,7 @@ def evaluate(method: str) -> Callable[[Path, list[Path]], None]:
             method=method,
             shortcuts=shortcuts,
             selection=folder / "selection.json" if chosen else None,
-            arbitrary=["first", "middle", "last"],
-            random=5,
+            arbitrary=ArbitraryJumps(["first", "middle", "last"], random=5),
             precision_at=[1, 5, 10],
             model="random",
             corpus="random",
@@ -193,7 +192,8 @@ def analyse(folder: Path, shards: list[Path]) -> None:
         folder / "analysis.parquet",
         shards,
         folder / "head.safetensors",
-        {method: folder / method for method in ("n-njtc", "distilled")},
+        [folder / "n-njtc", folder / "distilled"],
+        methods=["n-njtc", "distilled"],
         model="random",
         corpus="random",
     )

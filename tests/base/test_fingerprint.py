@@ -37,6 +37,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def forget() -> None:
     module._tree.cache_clear()
     module._meaning.cache_clear()
+    module._imports.cache_clear()
 
 
 def changed(package: Path, name: str, old: str, new: str, *, of: str = "a") -> str:

@@ -25,7 +25,7 @@ from onejump.exits.confidences import Confidences
 from onejump.exits.measuring import confidences, measure_confidences
 from onejump.exits.rules import RULES, rule_of
 from onejump.exits.sweep import Sweep
-from onejump.experiments.early_exit import compare_exits
+from onejump.experiments.early_exit import ExitOptions, compare_exits
 from onejump.fitting.options import FitOptions, GradientOptions
 from onejump.fitting.shortcuts import fit_shortcuts
 from onejump.models.head import Head
@@ -165,8 +165,7 @@ def test_the_stage(study: dict[str, Any], tmp_path: Path) -> None:
         savings,
         [pair[0] for pair in pairs],
         [pair[1] for pair in pairs],
-        targets=[0.9, 0.6],
-        from_level=1,
+        options=ExitOptions(targets=[0.9, 0.6], from_level=1),
         model="m",
         corpus="c",
     )
@@ -229,7 +228,8 @@ def test_a_target_out_of_reach_is_never_exiting(tmp_path: Path) -> None:
     )
     path, savings = tmp_path / "wrong.parquet", tmp_path / "savings.parquet"
     write_table(path, table)
-    compare_exits(tmp_path / "curves.parquet", savings, [path], [path], targets=[1.0], model="m", corpus="c")
+    strict: dict[str, Any] = {"options": ExitOptions(targets=[1.0]), "model": "m", "corpus": "c"}
+    compare_exits(tmp_path / "curves.parquet", savings, [path], [path], **strict)
     saving = pd.read_parquet(savings)
     assert not saving["reached"].any()
     assert (saving["threshold"] == np.inf).all()
@@ -240,7 +240,7 @@ def test_a_target_out_of_reach_is_never_exiting(tmp_path: Path) -> None:
     write_table(tmp_path / "other.parquet", table.assign(method="right"))
     both = [path], [tmp_path / "other.parquet"]
     with pytest.raises(OneJumpError, match=r"wrong.parquet holds wrong, but .*other.parquet holds right"):
-        compare_exits(tmp_path / "curves.parquet", savings, *both, model="m", corpus="c")
+        compare_exits(tmp_path / "curves.parquet", savings, *both, **strict)
     with pytest.raises(
         OneJumpError,
         match=r"1199 rows given, 1200 expected \(one for each of 600",
@@ -269,7 +269,8 @@ def test_no_threshold_is_chosen_on_too_few_samples_or_documents(
     paths = [tmp_path / "sure.parquet"]
     write_table(paths[0], table)
     curves, savings = tmp_path / "curves.parquet", tmp_path / "savings.parquet"
-    compare_exits(curves, savings, paths, paths, rules=["fixed"], targets=[0.95, 0.5], model="m", corpus="c")
+    options = ExitOptions(rules=["fixed"], targets=[0.95, 0.5])
+    compare_exits(curves, savings, paths, paths, options=options, model="m", corpus="c")
     saving = pd.read_parquet(savings).set_index("target")
     assert saving.loc[0.95, "reached"] == reached
     assert saving.loc[0.95, "saved"] == float(reached)
@@ -297,7 +298,10 @@ def test_odds_that_rest_on_few_agreements_are_told(tmp_path: Path) -> None:
     )
     path, savings = tmp_path / "m.parquet", tmp_path / "savings.parquet"
     write_table(path, table)
-    compare_exits(tmp_path / "curves.parquet", savings, [path], [path], from_level=1, model="m", corpus="c")
+    options = ExitOptions(from_level=1)
+    compare_exits(
+        tmp_path / "curves.parquet", savings, [path], [path], options=options, model="m", corpus="c"
+    )
     notes = pd.read_parquet(savings).groupby("rule")["note"].unique().map(list)
     assert notes["fixed"] == notes["decaying"] == [""]
     assert notes["per-level"] == ["fewer than 5 held-out samples agree at level 1: its odds are a guess"]

@@ -467,8 +467,8 @@ def study(tiny_model_folder: Path, tmp_path: Path) -> dict[str, Any]:
     write_table(tmp_path / "corpus.parquet", table)
     digest = model_digest(tiny_model_folder)
     describe_as(tmp_path / "model.json", source=str(tiny_model_folder), model_digest=digest)
-    given: dict[str, Any] = {"model": tmp_path / "model.json", "corpus": tmp_path / "corpus.parquet"}
-    return given | {"seed": 3, "options": OPTIONS, "compute": COMPUTE}
+    given = {"description": tmp_path / "model.json", "sentences": tmp_path / "corpus.parquet"}
+    return {**given, "seed": 3, "options": OPTIONS, **COMPUTE}
 
 
 def test_the_stages(study: dict[str, Any], tiny_model_folder: Path, tmp_path: Path) -> None:
@@ -476,13 +476,14 @@ def test_the_stages(study: dict[str, Any], tiny_model_folder: Path, tmp_path: Pa
     for part in PARTS:
         shards = [tmp_path / f"{part}-{shard}.zarr" for shard in range(2)]
         for shard, path in enumerate(shards):
-            extract_part(path, split="training", shard=shard, shards=2, part=part, **study)
+            extract_part(path, shard=shard, shards=2, part=part, **study)
         store = ActivationStore(shards)
         assert sorted(store.of_samples("sentence").tolist()) == list(range(100, 160))
         maps[part] = tmp_path / part
         fit_part(maps[part], shards, part=part, device="cpu")
-    named: dict[str, Any] = {"model_name": "tiny", "corpus_name": "stories", "precision_at": [1, 5]}
-    evaluate_parts(tmp_path / "out.parquet", maps, step=3, samples=9, **named, **study)
+    named: dict[str, Any] = {"model": "tiny", "corpus": "stories", "precision_at": [1, 5]}
+    output = tmp_path / "out.parquet"
+    evaluate_parts(output, list(maps.values()), parts=list(maps), step=3, samples=9, **named, **study)
     table = read_table(tmp_path / "out.parquet")
     assert list(table) == ["model", "corpus", "part", "level", "metric", "value", "stderr", "n", "documents"]
     assert set(zip(table["model"], table["corpus"], strict=True)) == {("tiny", "stories")}
@@ -493,7 +494,7 @@ def test_the_stages(study: dict[str, Any], tiny_model_folder: Path, tmp_path: Pa
     assert (table["documents"] < 9).all()
 
     # The same samples as those of the stage "activations", every third sentence of the validation split.
-    chosen = read_table(study["corpus"]).iloc[60:85:3]
+    chosen = read_table(study["sentences"]).iloc[60:85:3]
     tokenizer = load_tokenizer(str(tiny_model_folder))
     prompts = make_prompts(chosen, tokenizer, seed=3)
     for prompt in prompts:
@@ -515,14 +516,14 @@ def test_the_weights_may_lie_elsewhere(
     study: dict[str, Any], tiny_model_folder: Path, tmp_path: Path
 ) -> None:
     digest = model_digest(tiny_model_folder)
-    describe_as(study["model"], source="a-name-on-the-hub", model_digest=digest)
-    split: dict[str, Any] = {"split": "training", "shard": 0, "shards": 6, "part": "attention"}
-    extract_part(tmp_path / "s.zarr", weights=tiny_model_folder, **split, **study)
+    describe_as(study["description"], source="a-name-on-the-hub", model_digest=digest)
+    shard: dict[str, Any] = {"shard": 0, "shards": 6, "part": "attention"}
+    extract_part(tmp_path / "s.zarr", weights=tiny_model_folder, **shard, **study)
     assert ActivationStore([tmp_path / "s.zarr"], complete=False).samples == 10
 
 
 def test_maps_of_another_model_are_refused(study: dict[str, Any], tmp_path: Path) -> None:
     save_shortcuts(tmp_path / "maps", random_maps(3), {}, levels=3, one=False)
-    named: dict[str, Any] = {"model_name": "tiny", "corpus_name": "stories", "precision_at": [1]}
+    named: dict[str, Any] = {"model": "tiny", "corpus": "stories", "precision_at": [1]}
     with pytest.raises(OneJumpError, match="a map for each of 4 modules was expected, 3 found"):
-        evaluate_parts(tmp_path / "out.parquet", {"attention": tmp_path / "maps"}, **named, **study)
+        evaluate_parts(tmp_path / "out.parquet", [tmp_path / "maps"], parts=["attention"], **named, **study)

@@ -25,9 +25,9 @@ from onejump.models.head import Head
 from onejump.models.loading import load_model
 from onejump.models.prompts import Prompt
 from onejump.models.transformer import Transformer
-from onejump.scoring.evaluation import evaluate, evaluate_method
+from onejump.scoring.evaluation import ArbitraryJumps, evaluate, evaluate_method
 from onejump.scoring.parameters import count_parameters
-from onejump.shortcuts.files import ShortcutFolder, save_shortcut, shortcut_path
+from onejump.shortcuts.files import ShortcutFolder, save_shortcut, save_shortcuts, shortcut_path
 from onejump.shortcuts.kinds.affine import Affine
 from onejump.shortcuts.kinds.distilled import Distilled
 from onejump.shortcuts.kinds.identity import Identity
@@ -276,27 +276,50 @@ def test_ojfa_is_the_selected_jump_at_every_level(
         "arbitrary",
         fitted["n-njtc"],
         selection=tmp_path / "selection.json",
-        arbitrary=["first", 2],
-        random=1,
+        arbitrary=ArbitraryJumps(["first", 2], random=1),
     )
     assert set(others["method"]) == {"arbitrary-first", "arbitrary-2", "arbitrary-random-1"}
     assert value(others, "arbitrary-2", 1, "kl") == value(one, "ojfa", 1, "kl")
     assert value(others, "arbitrary-first", 0, "kl") == value(own, "n-njtc", 0, "kl")
 
 
-def test_numbers_of_each_method(fitted: dict[str, Path], tmp_path: Path) -> None:
+def test_numbers_of_each_method(store: ActivationStore, fitted: dict[str, Path], tmp_path: Path) -> None:
+    fitted["distilled"] = tmp_path / "distilled"
+    normal = torch.randn(32, 32, generator=torch.Generator().manual_seed(0))
+    distilled = [Distilled(normal[:, :3], torch.zeros(3), normal[:3], normal[3], "rms", 1e-5)] * 4
+    save_shortcuts(fitted["distilled"], distilled, {}, levels=4, one=False)
+    selections = {}
+    for kind in ("n-njtc", "distilled"):
+        selections[kind] = tmp_path / f"{kind}.json"
+        origin = {"method": kind, "levels": 4}
+        select(selections[kind], jump=2, by_metric={"surprisal": 1}, computed_from=origin)
+    made = {"ojfa": "n-njtc", "ojfa-normalised": "n-njtc", "ojfa-distilled": "distilled"}
     output = tmp_path / "parameters.parquet"
-    count_parameters(output, fitted, tmp_path / "selection.json", model="m", corpus="c")
+    count_parameters(
+        output,
+        list(fitted.values()),
+        [selections[kind] for kind in made.values()],
+        methods=list(fitted),
+        selected=list(made),
+        reference="n-njtc",
+        model="m",
+        corpus="c",
+    )
     table = pd.read_parquet(output).set_index("method")
     h, r, levels = 32, 3, 4
-    low, normalised = 2 * h * r, 2 * h * r + 4 * h
+    low, normalised, trained = 2 * h * r, 2 * h * r + 4 * h, 2 * h * r + r + h
     expected = {
         "identity": (0, 0),
         "jtc": (levels, levels * h * h),
         "njtc": (levels, levels * low),
         "n-njtc": (levels, levels * normalised),
         "joint": (1, normalised),
+        "distilled": (levels, levels * trained),
         "ojfa": (1, normalised),
+        # Mean and variance of each level, gamma and beta of one.
+        "ojfa-normalised": (1, low + 2 * h + levels * 2 * h),
+        "ojfa-distilled": (1, trained),
+        "ojfa-distilled-surprisal": (1, trained),
     }
     kept = table[["shortcuts", "numbers"]].itertuples(index=True, name=None)
     assert {method: (shortcuts, numbers) for method, shortcuts, numbers in kept} == expected

@@ -235,6 +235,6 @@ def test_only_low_rank_jumps_of_every_level_compete(
 ) -> None:
     paths = make_store(levels_of_data(3, 20, H)).paths
     save_shortcut(shortcut_path(tmp_path, 0), JTC(torch.eye(H)), {})
-    with pytest.raises(OneJumpError, match="2 low-rank jumps expected, 0 found"):
+    with pytest.raises(OneJumpError, match="a low-rank jump for each of 2 levels was expected, 0 were found"):
         score_jumps(tmp_path / "scores.parquet", paths, tmp_path, model="m", corpus="c", device="cpu")
     assert not (tmp_path / "scores.parquet").exists()

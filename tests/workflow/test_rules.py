@@ -39,11 +39,7 @@ STUDY = {
     "experiments": {experiment: {} for experiment in Experiments.sections()},
 }
 # Scripts that still unpack their arguments by hand.
-NOT_YET = {
-    *("activations", "analysis", "confidences", "early_exit", "evaluate", "evaluation"),
-    *("parameters", "scores", "selection"),
-    *("sub_module_activations", "sub_module_maps", "sub_modules"),
-}
+NOT_YET = {"activations"}
 # Of wildcards that are not chosen from names.
 VALUES = {"shard": "0", "wheel": "a==1", "file": "b.gguf"}
 

@@ -47,10 +47,14 @@ rule evaluation:
         f"{SCRIPTS}/evaluation.py"
 
 
+# Methods that use one selected jump.
+SELECTED_ONES = [method for method in EVALUATED if method in SELECTED and not SELECTED[method].several]
+
+
 rule parameters:
     input:
-        selection=f"{PAIR}/selection.json",
         shortcuts=[f"{PAIR}/shortcuts/{method}" for method in FITTED],
+        selections=[f"{PAIR}/{SELECTED[method].selection}" for method in SELECTED_ONES],
     output:
         table=f"{PAIR}/parameters.parquet",
     log:
@@ -60,6 +64,8 @@ rule parameters:
         ENVIRONMENT
     params:
         methods=FITTED,
+        selected=SELECTED_ONES,
+        reference=STUDY.selection.method,
         code=code_with_kinds("scoring.parameters", FITTED),
     message:
         "Numbers kept at inference by each method of {wildcards.model} on {wildcards.corpus}"

@@ -1,8 +1,6 @@
 from onejump.base.job import job
 
-with job(snakemake):
-    from pathlib import Path
-
+with job(snakemake) as run:
     from onejump.scoring.collection import collect
 
-    collect(Path(snakemake.output[0]), [Path(table) for table in snakemake.input])
+    run(collect)

@@ -1,13 +1,6 @@
 from onejump.base.job import job
 
-with job(snakemake):
-    from pathlib import Path
-
+with job(snakemake) as run:
     from onejump.scoring.selection import select_jump
 
-    select_jump(
-        Path(snakemake.output[0]),
-        Path(snakemake.input[0]),
-        method=snakemake.params.method,
-        metric=snakemake.params.metric,
-    )
+    run(select_jump)

@@ -85,7 +85,12 @@ def _is_docstring(node: ast.AST) -> bool:
     )
 
 
-def _imports(module: str) -> Iterator[str]:
+@cache
+def _imports(module: str) -> tuple[str, ...]:
+    return tuple(_imported_by(module))
+
+
+def _imported_by(module: str) -> Iterator[str]:
     """Modules of onejump that a module imports, wherever in its code."""
     for node in ast.walk(_tree(module)):
         if isinstance(node, ast.ImportFrom):

@@ -103,14 +103,14 @@ def _columns(of_levels: Tensor) -> dict[str, NDArray[Any]]:
 
 
 def measure_confidences(
-    output: Path,
+    table: Path,
     shards: Sequence[Path],
     head: Path,
-    *,
-    method: str,
     shortcuts: Path | None,
     selection: Path | None = None,
     documents: Path | None = None,
+    *,
+    method: str,
     role: str | None = None,
     device: str = "auto",
 ) -> None:
@@ -118,17 +118,19 @@ def measure_confidences(
 
     Parameters
     ----------
-    output : Path
-        Table of `confidences`.
+    table : Path
+        To write: `confidences` of the method.
     shards : sequence of Path
         Validation shards, or the training shards whose held-out documents thresholds are chosen on.
     head : Path
         Of the model stage.
-    method, shortcuts, selection
-        As of `onejump.scoring.evaluation.evaluate_method`. On training shards, the shortcuts must not have
+    shortcuts, selection
+        As in `onejump.scoring.evaluation.evaluate_method`. On training shards, the shortcuts must not have
         been fitted to the documents for thresholds: there they would be more confident than elsewhere.
     documents : Path, optional
         Table of the stage "document roles"; without it each sentence counts as a document.
+    method : str
+        As in `onejump.scoring.evaluation.evaluate_method`.
     role : {"thresholds"}, optional
         Only samples of documents of this role; unless given, all samples.
     device : str
@@ -139,5 +141,5 @@ def measure_confidences(
     methods = methods_of(method, shortcuts, selection, levels=store.levels - 1, device=on)
     samples = None if documents is None or role is None else samples_with_role(store, documents, role)
     of_samples = documents_of_samples(store, documents)
-    table = confidences(store, Head.load(head), methods, samples=samples, documents=of_samples, device=on)
-    write_table(output, table, model_digest=model_digest)
+    found = confidences(store, Head.load(head), methods, samples=samples, documents=of_samples, device=on)
+    write_table(table, found, model_digest=model_digest)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,29 @@ _OF_A_CURVE = 200
 _LOG = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class ExitOptions:
+    """How exits are compared."""
+
+    rules: Sequence[str] = RULES
+    """Of `onejump.exits.rules`."""
+    targets: Sequence[float] = (0.95, 0.9)
+    """Agreements with the full model that thresholds are chosen for."""
+    tau: float = 4.0
+    """How fast the decaying threshold falls."""
+    length: float | None = None
+    """N of the decaying threshold, the tokens of an average sentence; None: as the held-out positions say."""
+    from_level: int = 0
+    """The first level to exit from."""
+
+
 def compare_exits(
     curves: Path,
     savings: Path,
     held_out: Sequence[Path],
     validation: Sequence[Path],
     *,
-    rules: Sequence[str] = RULES,
-    targets: Sequence[float] = (0.95, 0.9),
-    tau: float = 4.0,
-    length: float | None = None,
-    from_level: int = 0,
+    options: ExitOptions,
     model: str,
     corpus: str,
 ) -> None:
@@ -67,11 +80,7 @@ def compare_exits(
           threshold inf, and the note says so.
     held_out, validation : sequence of Path
         Tables of `onejump.exits.measuring.measure_confidences`, of the same methods in the same order.
-    rules : sequence of {"fixed", "decaying", "per-level"}
-    targets : sequence of float
-        Agreement asked for.
-    tau, length, from_level
-        As of `onejump.exits.rules.rule_of`.
+    options : ExitOptions
     model, corpus : str
         Names, for the tables.
 
@@ -88,17 +97,19 @@ def compare_exits(
             "held_out_n": len(seen.hits),
             "held_out_documents": len(np.unique(seen.documents)),
         }
-        for rule in rules:
-            scores = rule_of(rule, seen, tau=tau, length=length, from_level=from_level)
+        for rule in options.rules:
+            scores = rule_of(
+                rule, seen, tau=options.tau, length=options.length, from_level=options.from_level
+            )
             about = {"model": model, "corpus": corpus, "method": method, "rule": rule}
             on_held_out, on_validation = (Sweep(scores(found), found.hits) for found in (seen, unseen))
             thresholds = on_held_out.thresholds(_OF_A_CURVE)
             for split, sweep in (("held-out", on_held_out), ("validation", on_validation)):
                 swept.append(_curve({**about, "split": split}, sweep, thresholds))
-            for target in targets:
+            for target in options.targets:
                 refused = too_few_for(target, seen)
                 threshold = np.inf if refused else on_held_out.reaching(target)
-                note = refused or (few_agreements(seen, from_level) if rule == "per-level" else "")
+                note = refused or (few_agreements(seen, options.from_level) if rule == "per-level" else "")
                 saving = _saving(on_validation, target, threshold, documents)
                 chosen.append(about | saving | about_held_out | {"note": note})
     found = pd.DataFrame(chosen)

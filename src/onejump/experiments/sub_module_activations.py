@@ -75,36 +75,37 @@ def _refuse_beyond(part: Part, states: Tensor, storable: Storable) -> None:
 
 
 def extract_part(
-    output: Path,
+    activations: Path,
+    sentences: Path,
+    description: Path,
+    weights: Path | None = None,
     *,
-    model: Path,
-    corpus: Path,
-    split: str,
+    part: str,
     shard: int,
     shards: int,
     seed: int,
     options: dict[str, Any],
-    compute: dict[str, Any],
-    weights: Path | None = None,
-    part: str,
+    device: str,
+    device_map: str | None,
+    batch_tokens: int,
 ) -> None:
-    """The stage: extract a part's inputs and outputs for one shard of one split.
+    """The stage: extract a part's inputs and outputs for one shard of the training split.
 
     Parameters
     ----------
-    output : Path
-        The shard to write: of 2 K levels, the inputs and then the outputs of the part's modules.
-    model, corpus, split, shard, shards, seed, options, compute, weights
-        As of `onejump.models.activations.extract_shard`.
+    activations : Path
+        The shard to write. Its 2 K levels are the inputs of the part's K modules, then their outputs.
+    sentences, description, weights, shard, shards, seed, options, device, device_map, batch_tokens
+        As in `onejump.models.activations.extract_shard`.
     part : str
         One of `onejump.models.anatomy.PARTS`.
     """
     transformer, prompts = model_and_prompts(
-        shard_sentences(read_table(corpus), split, shard, shards),
-        model=model,
+        shard_sentences(read_table(sentences), "training", shard, shards),
+        model=description,
         seed=seed,
         options=options,
-        compute=compute,
+        compute={"device": device, "device_map": device_map},
         weights=weights,
     )
     check_parts(transformer)
@@ -112,13 +113,13 @@ def extract_part(
         Part(transformer, part),
         transformer,
         prompts,
-        output,
-        batch_tokens=compute["batch_tokens"],
+        activations,
+        batch_tokens=batch_tokens,
         store=options["store"],
         attributes={
-            MODEL_DIGEST: read_description(model).model_digest,
+            MODEL_DIGEST: read_description(description).model_digest,
             "part": part,
-            "split": split,
+            "split": "training",
             "shard": shard,
             "shards": shards,
         },

@@ -38,13 +38,13 @@ def fit_maps(store: ActivationStore, device: torch.device) -> Iterator[JTC]:
         yield jtc.from_moments(moments)
 
 
-def fit_part(output: Path, shards: Sequence[Path], *, part: str, device: str = "auto") -> None:
+def fit_part(folder: Path, shards: Sequence[Path], *, part: str, device: str = "auto") -> None:
     """The stage: fit the maps of a part.
 
     Parameters
     ----------
-    output : Path
-        The part's folder: `level-<k>.safetensors` is the map of its module k, counted from the first block.
+    folder : Path
+        To write: `level-<k>.safetensors` is the map of the part's module k, counted from the first block.
     shards : sequence of Path
         Training shards of the part.
     part : str
@@ -53,7 +53,7 @@ def fit_part(output: Path, shards: Sequence[Path], *, part: str, device: str = "
     store = ActivationStore(shards)
     about = {"method": "jtc", "part": part, "samples": store.samples}
     save_shortcuts(
-        output,
+        folder,
         fit_maps(store, pick_device(device)),
         about,
         levels=store.levels // 2,

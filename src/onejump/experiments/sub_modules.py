@@ -130,78 +130,85 @@ def _metrics(
 
 
 def evaluate_parts(
-    output: Path,
-    maps: Mapping[str, Path],
-    *,
-    model: Path,
-    corpus: Path,
-    seed: int,
-    options: dict[str, Any],
-    compute: dict[str, Any],
+    table: Path,
+    maps: Sequence[Path],
+    sentences: Path,
+    description: Path,
     weights: Path | None = None,
+    *,
+    parts: Sequence[str],
     precision_at: Sequence[int],
     step: int = 1,
     samples: int = 600,
-    model_name: str,
-    corpus_name: str,
+    seed: int,
+    options: dict[str, Any],
+    model: str,
+    corpus: str,
+    device: str,
+    device_map: str | None,
+    batch_tokens: int,
 ) -> None:
     """The stage: measure the model with each part replaced above a level.
 
     Parameters
     ----------
-    output : Path
-        Table with columns model, corpus, part, level, metric, value, stderr, n, documents.
-    maps : mapping of part -> folder
-        What `fit_part` wrote.
-    model, corpus, seed, options, compute, weights
-        As of `onejump.models.activations.extract_shard`.
+    table : Path
+        To write, with columns model, corpus, part, level, metric, value, stderr, n, documents, as of
+        `evaluate_part`.
+    maps : sequence of Path
+        Folders of `onejump.experiments.sub_module_maps.fit_part`, one for each part.
+    sentences : Path
+        Table of the corpus stage.
+    description, weights, seed, options, device, device_map
+        As in `onejump.models.activations.extract_shard`.
+    parts : sequence of str
+        Of `onejump.models.anatomy.PARTS`.
     precision_at : sequence of int
+        Each k of the metrics precision@k.
     step : int
-        Every how many levels to measure, from level 0 on: a level costs half a pass over the model.
+        Measure every how many levels, from level 0 on. A level costs half a pass over the model.
     samples : int
-        Validation sentences used at most, evenly spread over those that there are.
-    model_name, corpus_name : str
-        For the table.
+        Validation sentences used at most, evenly spread over all of them.
+    model, corpus : str
+        Names, for the table.
+    batch_tokens : int
+        Tokens in one forward pass, padding included.
 
     Raises
     ------
     OneJumpError
-        If there are not as many maps as the model's part has modules.
+        If a folder does not hold a map for each module of its part.
     """
-    model_digest = one_model(model, *maps.values())
-    sentences = shard_sentences(read_table(corpus), "validation", 0, 1)
+    model_digest = one_model(description, *maps)
+    of_validation = shard_sentences(read_table(sentences), "validation", 0, 1)
     transformer, prompts = model_and_prompts(
-        sentences.iloc[some_of(torch.arange(len(sentences)), samples).numpy()],
-        model=model,
+        of_validation.iloc[some_of(torch.arange(len(of_validation)), samples).numpy()],
+        model=description,
         seed=seed,
         options=options,
-        compute=compute,
+        compute={"device": device, "device_map": device_map},
         weights=weights,
     )
     check_parts(transformer)
+    documents = dict(zip(of_validation["sentence_id"], of_validation["document"], strict=True))
     tables = []
-    for name, path in maps.items():
+    for name, path in zip(parts, maps, strict=True):
         part, folder = Part(transformer, name), ShortcutFolder(path)
         if len(folder) != len(part.modules):
             raise OneJumpError(
-                f"{path}: a map for each of {len(part.modules)} modules was expected, {len(folder)} found"
+                f"{path}: a map for each of {len(part.modules)} modules was expected, {len(folder)} found: "
+                "delete the folder and run snakemake again"
             )
-        tables.append(
-            evaluate_part(
-                part,
-                [folder.load(module) for module in range(len(folder))],
-                transformer,
-                prompts,
-                range(0, transformer.levels - 1, step),
-                documents=dict(zip(sentences["sentence_id"], sentences["document"], strict=True)),
-                precision_at=precision_at,
-                batch_tokens=compute["batch_tokens"],
-            )
+        measured = evaluate_part(
+            part,
+            [folder.load(module) for module in range(len(folder))],
+            transformer,
+            prompts,
+            range(0, transformer.levels - 1, step),
+            documents=documents,
+            precision_at=precision_at,
+            batch_tokens=batch_tokens,
         )
-    write_table(
-        output,
-        pd.concat(tables, ignore_index=True),
-        model_digest=model_digest,
-        model=model_name,
-        corpus=corpus_name,
-    )
+        tables.append(measured)
+    all_parts = pd.concat(tables, ignore_index=True)
+    write_table(table, all_parts, model_digest=model_digest, model=model, corpus=corpus)

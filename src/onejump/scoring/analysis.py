@@ -1,4 +1,4 @@
-"""The stage "analysis": what the jumps of different levels share, and what their few ranks are spent on."""
+"""The stage "analysis": what the jumps of different levels share, and what their ranks are used for."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from tqdm import tqdm
 
 from onejump.base.amounts.analysis import PREDICTED
 from onejump.base.device import pick_device
-from onejump.base.errors import OneJumpError
 from onejump.base.files import write_table
 from onejump.base.identity import one_model
 from onejump.data.held_out import some_of
 from onejump.data.store import ActivationStore
 from onejump.fitting.teacher import Teacher, exit_loss, head_metric
 from onejump.models.head import Head
+from onejump.scoring.jumps import jumps_of_levels
 from onejump.shortcuts.exit_head import ExitHead
-from onejump.shortcuts.files import ShortcutFolder
 from onejump.shortcuts.kinds.distilled import Distilled
 from onejump.shortcuts.shortcut import LowRank
 
@@ -33,19 +32,19 @@ def orthonormal(columns: Tensor) -> Tensor:
 
 
 def spaces_of(jump: LowRank) -> tuple[Tensor, Tensor]:
-    """Bases (H, r) of what a jump reads of the states, A's columns, and of what it writes, B's rows.
+    """Orthonormal bases (H, r) of the space that a jump reads, A's columns, and writes, B's rows.
 
-    A distilled jump's bias, which it writes besides at all times, is no part of either.
+    The bias of a distilled jump belongs to neither.
     """
     down = jump.down.double() if isinstance(jump, Distilled) else jump.folded()[0]
     return orthonormal(down), orthonormal(jump.up.double().T)
 
 
 def shared(bases: Sequence[Tensor]) -> Tensor:
-    """How much of one another's space each pair shares.
+    """How much of its space each of several spaces shares with each other one.
 
-    The mean of the squared cosines of the principal angles: 1 for the same space, r / H expected of random
-    ones, 0 for orthogonal ones.
+    This is the mean of the squared cosines of the principal angles: 1 for the same space, 0 for orthogonal
+    spaces, and r / H on average for random ones.
 
     Parameters
     ----------
@@ -58,13 +57,13 @@ def shared(bases: Sequence[Tensor]) -> Tensor:
     """
     side_by_side = torch.cat(list(bases), 1)
     rank = bases[0].shape[1]
-    # A row of pairs at a time. The squared cosines add up to the squared norm of Q' Q.
+    # One space at a time. The squared cosines of a pair add up to the squared norm of Q' Q.
     rows = [(basis.T @ side_by_side).square().sum(0).reshape(-1, rank).sum(1) for basis in bases]
     return torch.stack(rows) / rank
 
 
 def share(directions: Tensor, metric: Tensor) -> Tensor:
-    """Part of a metric's trace that lies in each direction: v' M v / tr M, 1 / H expected of a random one.
+    """Part of a metric's trace that lies in each direction: v' M v / tr M, on average 1 / H for a random one.
 
     Parameters
     ----------
@@ -80,7 +79,7 @@ def share(directions: Tensor, metric: Tensor) -> Tensor:
 
 
 def participation(directions: Tensor) -> Tensor:
-    """On how many coordinates a direction lies, 1 / sum v^4: from 1 for a single one to H for all alike.
+    """How many coordinates a direction uses, 1 / sum v^4: from 1, a single one, to H, all of them equally.
 
     Parameters
     ----------
@@ -95,21 +94,21 @@ def participation(directions: Tensor) -> Tensor:
 
 
 class Ranks(NamedTuple):
-    """A jump's predictions along orthonormal directions, those in which they vary most first.
+    """A jump's predictions along orthonormal directions, the direction in which they vary most first.
 
-    They depend on what is predicted only, and not on how A and B are written.
+    The directions depend on the predictions only, not on how these are written as a product of A and B.
     """
 
     mean: Tensor
-    """Of the predictions, (H,)."""
+    """Mean of the predictions, (H,)."""
     directions: Tensor
-    """(H, r)."""
+    """Orthonormal columns, (H, r)."""
     coordinates: Tensor
-    """Of the predictions less their mean, (n, r)."""
+    """Coordinates of the predictions, without their mean, along the directions, (n, r)."""
 
     @classmethod
     def of(cls, jump: LowRank, states: Tensor) -> Ranks:
-        """Of the predictions from states (n, H), in float64."""
+        """From the predictions that a jump makes of states (n, H); in float64."""
         reduced, up = jump.reduce(states).double(), jump.up.double()
         centre = reduced.mean(0)
         mean = centre @ up if jump.bias is None else centre @ up + jump.bias
@@ -119,7 +118,7 @@ class Ranks(NamedTuple):
         return cls(mean, basis @ axes, along @ axes)
 
     def losses(self, head: Head, teacher: Teacher) -> Iterator[float]:
-        """Cross-entropy to the teacher with no rank but the mean, with the first one, ..., with all r."""
+        """Cross-entropy to the teacher of the mean alone, then with the first 1, ..., r directions."""
         exit_head = ExitHead(head, self.directions.T.float(), self.mean.float())
         for kept in range(self.directions.shape[1] + 1):
             coordinates = self.coordinates.float()
@@ -128,7 +127,10 @@ class Ranks(NamedTuple):
 
 
 def last_covariance(store: ActivationStore, device: torch.device | str = "cpu") -> Tensor:
-    """Covariance (H, H) of the last level's states, in float64: what a squared error is of."""
+    """Covariance (H, H) of the last level's states, in float64.
+
+    The squared error of a prediction is a part of its trace.
+    """
     total = torch.zeros(store.hidden, dtype=torch.float64, device=device)
     gram = torch.zeros(store.hidden, store.hidden, dtype=torch.float64, device=device)
     for (states,) in store.blocks([store.levels - 1]):
@@ -150,17 +152,18 @@ def analyse_jumps(
     teacher: Teacher,
     metrics: Mapping[str, Tensor],
 ) -> Iterator[Row]:
-    """What there is to say of one method's jumps, of levels 0, 1, ...
+    """The quantities of `analyse` for the jumps of one method.
 
     Parameters
     ----------
     jumps : sequence of LowRank
+        One for each level.
     store : ActivationStore
     head : Head
     teacher : Teacher
         Of all samples.
     metrics : mapping of quantity -> Tensor of shape (H, H)
-        What to give the directions' shares of.
+        The metrics of which each direction has a `share`.
     """
     downs, ups = zip(*map(spaces_of, jumps), strict=True)
     hidden, rank = ups[0].shape
@@ -185,45 +188,52 @@ def analyse_jumps(
 
 @torch.inference_mode()
 def analyse(
-    output: Path,
+    table: Path,
     shards: Sequence[Path],
     head: Path,
-    folders: Mapping[str, Path],
+    shortcuts: Sequence[Path],
     *,
+    methods: Sequence[str],
     model: str,
     corpus: str,
     device: str = "auto",
 ) -> None:
-    """The stage.
+    """The stage: analyse the jumps of low-rank methods.
 
     Parameters
     ----------
-    output : Path
-        Table with columns model, corpus, method, quantity, level, other, index, value, empty where a
-        quantity has no such number:
+    table : Path
+        To write, with columns model, corpus, method, quantity, level, other, index, value. Columns that do
+        not apply to a quantity are empty. The quantities are
 
-        - shared-down, shared-up: of the spaces that the jumps of level and other read and write (`shared`);
+        - shared-down, shared-up: how much the spaces that the jumps of level and other read, or write, share
+          (`shared`);
         - by-chance: r / H, which random spaces share;
         - error-share: part of the last level's variance that lies in a direction of the level's predictions
-          (`Ranks`), counted by index;
-        - head-share: the same part of `head_metric`, which says what the head makes of small errors;
-        - coordinates: on how many of them that direction lies (`participation`);
-        - cross-entropy: to the teacher, in nats, of predictions with the first index directions only, from 0
-          (their mean) to r.
+          (`Ranks`); index is the number of the direction;
+        - head-share: the same part of `head_metric`, which measures how much small errors change the
+          distribution behind the head;
+        - coordinates: how many coordinates that direction uses (`participation`);
+        - cross-entropy: to the teacher, in nats, of predictions with only the first index directions; 0 is
+          their mean alone.
     shards : sequence of Path
         Training shards.
     head : Path
         Of the model stage.
-    folders : mapping of method -> folder
-        Of low-rank methods with a jump per level.
+    shortcuts : sequence of Path
+        Folders of low-rank methods with a jump for each level.
+    methods : sequence of str
+        Their names.
+    model, corpus : str
+        Names, for the table.
     device : str
 
     Raises
     ------
     OneJumpError
-        If a method has other shortcuts than that.
+        If a folder does not hold a low-rank jump for each level.
     """
-    model_digest = one_model(shards[0], head, *folders.values())
+    model_digest = one_model(shards[0], head, *shortcuts)
     on = pick_device(device)
     store, behind = ActivationStore(shards), Head.load(head).to(on)
     teacher = Teacher.of(store)
@@ -232,16 +242,11 @@ def analyse(
         "head-share": head_metric(behind, teacher, torch.arange(store.samples)),
     }
     rows: list[tuple[Any, ...]] = []
-    for method, path in folders.items():
-        jumps = ShortcutFolder(path, on).low_rank()
-        if len(jumps) != store.levels - 1:
-            raise OneJumpError(
-                f"{path}: a low-rank shortcut for each of {store.levels - 1} levels was expected, "
-                f"{len(jumps)} were found"
-            )
+    for method, path in zip(methods, shortcuts, strict=True):
+        jumps = jumps_of_levels(path, store.levels - 1, on)
         rows += [
             (model, corpus, method, *row) for row in analyse_jumps(jumps, store, behind, teacher, metrics)
         ]
     columns = ["model", "corpus", "method", "quantity", "level", "other", "index", "value"]
-    numbers = dict.fromkeys(["level", "other", "index"], "Int64")  # which may be missing
-    write_table(output, pd.DataFrame(rows, columns=columns).astype(numbers), model_digest=model_digest)
+    numbers = dict.fromkeys(["level", "other", "index"], "Int64")  # the integer type that can be empty
+    write_table(table, pd.DataFrame(rows, columns=columns).astype(numbers), model_digest=model_digest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,18 @@ from onejump.scoring.predictors import Predictors
 from onejump.scoring.standard_errors import ClusteredR2, Clusters, Variation
 from onejump.scoring.top_tokens import top_tokens_of
 from onejump.shortcuts.methods import ShortcutAt, methods_of
+
+
+@dataclass(frozen=True)
+class ArbitraryJumps:
+    """Jumps to compare the selected one with."""
+
+    arbitrary: Sequence[str | int] = ()
+    """By place (first, middle, last), or by the level that they were fitted at."""
+    random: int = 0
+    """How many more to draw."""
+    seed: int = 0
+    """Of the draw."""
 
 
 @torch.inference_mode()
@@ -121,18 +134,16 @@ def _parts(
 
 
 def evaluate_method(
-    output: Path,
+    table: Path,
     shards: Sequence[Path],
     head: Path,
-    *,
-    method: str,
     shortcuts: Path | None,
     selection: Path | None = None,
-    arbitrary: Sequence[str | int] = (),
-    random: int = 0,
     documents: Path | None = None,
+    *,
+    method: str,
+    arbitrary: ArbitraryJumps = ArbitraryJumps(),
     precision_at: Sequence[int],
-    seed: int = 0,
     model: str,
     corpus: str,
     device: str = "auto",
@@ -141,28 +152,25 @@ def evaluate_method(
 
     Parameters
     ----------
-    output : Path
-        Table with columns model, corpus, method, level, metric, value, stderr, n, documents, as of
+    table : Path
+        To write, with columns model, corpus, method, level, metric, value, stderr, n, documents, as of
         `evaluate`.
     shards : sequence of Path
         Validation shards.
     head : Path
         Of the model stage.
-    method : str
-        A shortcut kind that the study fits, or a method that uses one selected jump at all levels: ojfa,
-        ojfa-normalised (with the statistics of each level's own normalisation), ojfa-distilled (with the jump
-        that held-out surprisal selects as a second method), or arbitrary (several jumps that were not
-        selected).
     shortcuts : Path or None
         Folder of the kind. For a method that uses a selected jump: folder of the kind that the jump was
         selected from. None for identity.
     selection : Path, optional
         Of the selection stage, for a method that uses a selected jump.
-    arbitrary, random, seed
-        As of `onejump.shortcuts.methods.arbitrary_jumps`, for the method arbitrary.
     documents : Path, optional
         Table of the stage "document roles", for the standard errors. Without it each sentence counts as a
         document.
+    method : str
+        As in `onejump.shortcuts.methods.methods_of`: a shortcut kind, or a method that uses selected jumps.
+    arbitrary : ArbitraryJumps
+        For the method arbitrary.
     precision_at : sequence of int
         Each k of the metrics precision@k.
     model, corpus : str
@@ -182,12 +190,12 @@ def evaluate_method(
         shortcuts,
         selection,
         levels=store.levels - 1,
-        arbitrary=arbitrary,
-        random=random,
-        seed=seed,
+        arbitrary=arbitrary.arbitrary,
+        random=arbitrary.random,
+        seed=arbitrary.seed,
         device=on,
     )
-    table = evaluate(
+    measured = evaluate(
         store,
         Head.load(head),
         methods,
@@ -195,4 +203,4 @@ def evaluate_method(
         precision_at=precision_at,
         device=on,
     )
-    write_table(output, table, model_digest=model_digest, model=model, corpus=corpus)
+    write_table(table, measured, model_digest=model_digest, model=model, corpus=corpus)

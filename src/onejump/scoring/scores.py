@@ -12,7 +12,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from onejump.base.device import pick_device
-from onejump.base.errors import OneJumpError
 from onejump.base.files import write_table
 from onejump.base.identity import one_model
 from onejump.base.scores import MSE, OF_STATES, SURPRISAL
@@ -20,9 +19,9 @@ from onejump.data.document_roles import STOPPING
 from onejump.data.held_out import samples_with_role, some_of
 from onejump.data.store import ActivationStore
 from onejump.models.head import Head
+from onejump.scoring.jumps import jumps_of_levels
 from onejump.scoring.top_tokens import top_tokens_of
 from onejump.shortcuts.exit_head import ExitHead
-from onejump.shortcuts.files import ShortcutFolder
 from onejump.shortcuts.shortcut import LowRank
 
 # Held-out samples that surprisals are averaged over: enough to tell jumps apart, as all get the same samples.
@@ -166,37 +165,46 @@ def surprisal_matrix(store: ActivationStore, head: Head, jumps: Sequence[LowRank
 
 
 def score_jumps(
-    output: Path,
+    table: Path,
     shards: Sequence[Path],
     shortcuts: Path,
+    head: Path | None = None,
+    documents: Path | None = None,
     *,
     model: str,
     corpus: str,
-    head: Path | None = None,
-    documents: Path | None = None,
     device: str = "auto",
 ) -> None:
-    """The stage's first half: the score matrices of a method's jumps on the training shards.
+    """The stage: score every jump of a kind on every level.
 
-    Of jumps that predict no state in its own length (`Shortcut.predicts_state`), there is no mse.
+    Jumps that predict no state (`Shortcut.predicts_state`) have no mse.
 
     Parameters
     ----------
-    output : Path
-        Table with columns model, corpus, metric, jump, level, score (mean over samples), n (samples).
+    table : Path
+        To write, with columns model, corpus, metric, jump, level, score (mean over samples), n (number of
+        samples).
     shards : sequence of Path
         Training shards.
     shortcuts : Path
-        Folder of a low-rank method.
-    head, documents : Path, optional
-        Of the model stage, and table of the stage "document roles": of distilled jumps, the surprisal on the
-        documents that say when to stop is a score too.
+        Folder of a kind with a low-rank jump for each level.
+    head : Path, optional
+        Of the model stage.
+    documents : Path, optional
+        Table of the stage "document roles". If head and documents are given, the surprisal on the documents
+        for stopping is a score too: distilled jumps were not trained on these documents.
+    model, corpus : str
+        Names, for the table.
+    device : str
+
+    Raises
+    ------
+    OneJumpError
+        If the folder does not hold a low-rank jump for each level.
     """
     model_digest = one_model(shards[0], head, shortcuts)
     store = ActivationStore(shards)
-    jumps = ShortcutFolder(shortcuts).low_rank()
-    if len(jumps) != store.levels - 1:
-        raise OneJumpError(f"{shortcuts}: {store.levels - 1} low-rank jumps expected, {len(jumps)} found")
+    jumps = jumps_of_levels(shortcuts, store.levels - 1)
     on = pick_device(device)
     scores = {
         metric: (of_metric, store.samples)
@@ -213,4 +221,4 @@ def score_jumps(
         for level in range(of_metric.shape[1])
     ]
     columns = ["model", "corpus", "metric", "jump", "level", "score", "n"]
-    write_table(output, pd.DataFrame(rows, columns=columns), model_digest=model_digest)
+    write_table(table, pd.DataFrame(rows, columns=columns), model_digest=model_digest)

@@ -6,10 +6,10 @@ rule sub_module_activations:
     input:
         description=f"{RESULTS}/{{model}}/model.json",
         weights=ancient(unpacked),
-        corpus=f"{RESULTS}/corpora/{{corpus}}.parquet",
+        sentences=f"{RESULTS}/corpora/{{corpus}}.parquet",
     output:
         # As large as the activations for each part, and of no use once its maps are fitted.
-        temp(directory(f"{OF_PARTS}/activations/{{part}}-{{shard}}.zarr")),
+        activations=temp(directory(f"{OF_PARTS}/activations/{{part}}-{{shard}}.zarr")),
     log:
         f"{PAIR}/logs/sub-modules/activations/{{part}}-{{shard}}.log",
     benchmark:
@@ -49,7 +49,7 @@ rule sub_module_maps:
     resources:
         **asked_of_the_site(sub_module_maps_cost_of, "sub_module_maps"),
     params:
-        code=fingerprint("experiments.sub_module_maps", "shortcuts.kinds.jtc"),
+        code=code_with_kinds("experiments.sub_module_maps", ["jtc"]),
     message:
         "Fitting linear maps to {wildcards.part}, {wildcards.model} on {wildcards.corpus}"
     script:
@@ -60,7 +60,7 @@ rule sub_modules:
     input:
         description=f"{RESULTS}/{{model}}/model.json",
         weights=ancient(unpacked),
-        corpus=f"{RESULTS}/corpora/{{corpus}}.parquet",
+        sentences=f"{RESULTS}/corpora/{{corpus}}.parquet",
         maps=[f"{OF_PARTS}/maps/{part}" for part in PARTS],
     output:
         table=f"{PAIR}/sub-modules.parquet",
@@ -80,7 +80,7 @@ rule sub_modules:
         precision_at=STUDY.evaluation.precision_at,
         options=STUDY.activations.model_dump(exclude={"shard_sentences"}),
         seed=STUDY.seed,
-        code=fingerprint("experiments.sub_modules", "shortcuts.kinds.jtc"),
+        code=code_with_kinds("experiments.sub_modules", ["jtc"]),
     message:
         "Running {wildcards.model} on {wildcards.corpus} with linear parts"
     script:
