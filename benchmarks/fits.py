@@ -14,7 +14,7 @@ import torch
 from measure import PAIR, at_least
 from torch import Tensor, nn
 
-from onejump.base.rank import rank_for
+from onejump.base.rank import PAPERS_RANK, rank_for
 from onejump.data.store import ActivationStore
 from onejump.fitting.solvers import exact as exact_solver
 
@@ -34,8 +34,8 @@ def adam_seconds(inputs: Tensor, targets: Tensor, step: float, goal: float) -> t
     scale = targets.square().mean().sqrt()
     model = nn.Sequential(
         nn.BatchNorm1d(hidden),
-        nn.Linear(hidden, rank_for(hidden), bias=False),
-        nn.Linear(rank_for(hidden), hidden, bias=False),
+        nn.Linear(hidden, rank_for(hidden, PAPERS_RANK), bias=False),
+        nn.Linear(rank_for(hidden, PAPERS_RANK), hidden, bias=False),
     )
     optimiser = torch.optim.Adam(model.parameters(), lr=step)
     taken = 0.0
@@ -55,7 +55,7 @@ def main() -> None:
     store = ActivationStore(sorted((PAIR / "activations").glob("training-*.zarr")))
     targets = torch.from_numpy(store.level(store.levels - 1))
     start = time.perf_counter()
-    jumps = list(exact_solver.fit(store, "n-njtc", rank_for(store.hidden)))
+    jumps = list(exact_solver.fit(store, "n-njtc", rank_for(store.hidden, PAPERS_RANK)))
     exact = time.perf_counter() - start
 
     def fit(level: int, step: float) -> tuple[float, bool]:

@@ -1,4 +1,4 @@
-"""The rank: whole numbers, parts of the width, and the papers' default."""
+"""The rank: whole numbers, parts of the width, and the papers' rank."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onejump.base.errors import StudyError
-from onejump.base.rank import rank_for
+from onejump.base.rank import PAPERS_RANK, rank_for
 
 
 @pytest.mark.parametrize(("hidden", "rank"), [(576, 5), (768, 7), (4096, 40), (32, 1), (100, 1)])
-def test_default_is_a_hundredth_rounded_down(hidden: int, rank: int) -> None:
-    assert rank_for(hidden) == rank_for(hidden, 0.01) == rank
+def test_the_papers_rank_is_a_hundredth_rounded_down(hidden: int, rank: int) -> None:
+    assert rank_for(hidden, PAPERS_RANK) == rank_for(hidden, 0.01) == rank
 
 
 @given(hidden=st.integers(1, 20_000), percent=st.integers(1, 99))

@@ -104,7 +104,7 @@ def test_shortcuts_without_the_held_out_documents(method: str, study: dict[str, 
 
 
 def test_the_gradient_solver_holds_nothing_out(study: dict[str, Any], tmp_path: Path) -> None:
-    options = FitOptions("gradient", None, GradientOptions(epochs=1, batch=10, learning_rate=0.1))
+    options = FitOptions("gradient", gradient=GradientOptions(epochs=1, batch=10, learning_rate=0.1))
     with pytest.raises(StudyError, match=r"n-njtc: the gradient solver given.*exact is accepted"):
         fit_shortcuts(
             tmp_path / "n-njtc",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -12,19 +13,21 @@ from snakemake.api import SnakemakeApi
 from snakemake.rules import Rule
 from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
 
-from onejump.base.by_name import module_names
+from onejump.base.by_name import module_named, module_names
 from onejump.base.selected import SELECTED
+from onejump.experiments import level_pairs
 from onejump.figures.looks import LOOKS
 from onejump.planning.sizes import Sizes
 from onejump.planning.stage_costs import evaluation_cost, fit_cost
+from onejump.shortcuts.kinds.one_jump import OneJump
+from onejump.shortcuts.shortcut import LowRank
 from onejump.study.activations import Store
 from onejump.study.drawn import Drawn
 from onejump.study.evaluation import Evaluation
 from onejump.study.experiments import Experiments
 from onejump.study.figures import Figures
-from onejump.study.kinds import FACTS, Shortcuts
+from onejump.study.kinds import FACTS, Shortcuts, kinds_where
 
-FIT_MODULES = "fitting.kinds"
 DRAWN: dict[str, type[Drawn]] = {**Figures.sections(), **Experiments.sections()}
 # In the workflow's own results: the folder of a model and corpus.
 PAIR = "results/everything/m/c"
@@ -74,9 +77,38 @@ def test_every_kind_has_a_map_and_every_map_a_kind() -> None:
 
 
 def test_every_fitted_kind_has_a_fit_and_every_fit_a_kind() -> None:
-    pytest.importorskip(f"onejump.{FIT_MODULES}")
     fitted = {name for name, facts in FACTS.items() if facts.fitted_by is not None}
-    assert fitted == set(module_names(FIT_MODULES))
+    assert fitted == set(module_names("fitting.kinds"))
+
+
+@pytest.mark.parametrize("kind", FACTS)
+def test_the_stages_take_a_kind_for_what_it_declares(kind: str) -> None:
+    """Stages do not know the study: what a kind's modules say of it once more has to be the same."""
+    facts = FACTS[kind]
+    maps = module_named("shortcuts.kinds", facts.stored_as, what="kind").KIND
+    assert maps.kind == facts.stored_as
+    assert issubclass(maps, OneJump if kind == "one-jump" else LowRank) == facts.exit_head
+    if facts.fitted_by is None:
+        return
+    fit = module_named("fitting.kinds", kind, what="kind")
+    assert fit.KIND is maps
+    assert facts.one_for_all == fit.ONE_FOR_ALL_LEVELS
+    ways = {"shortcuts": hasattr(fit, "from_moments"), "distillation": hasattr(fit, "by_distillation")}
+    assert [rule for rule, way in ways.items() if way] == [facts.fitted_by]
+
+
+def test_every_solver_has_its_module_and_every_module_a_kind() -> None:
+    solvers = {
+        solver
+        for section in Shortcuts.sections().values()
+        if "solver" in section.model_fields
+        for solver in get_args(section.model_fields["solver"].annotation)
+    }
+    assert solvers == set(module_names("fitting.solvers"))
+
+
+def test_pairs_of_levels_are_fitted_by_the_papers_kinds() -> None:
+    assert tuple(level_pairs.FITS) == kinds_where(lambda facts: facts.papers)
 
 
 @pytest.mark.parametrize("kind", FACTS)

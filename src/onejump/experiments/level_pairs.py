@@ -118,12 +118,13 @@ def _reduced_rank(
     return directions, gram.solve(cross @ directions)
 
 
-_FITS: dict[str, Callable[[SourceMoments, int], Iterator[Shortcut]]] = {
+FITS: dict[str, Callable[[SourceMoments, int], Iterator[Shortcut]]] = {
     "identity": _fit_identity,
     "jtc": _fit_jtc,
     "njtc": _fit_njtc,
     "n-njtc": _fit_n_njtc,
 }
+"""The fit of each method that can be fitted to every pair of levels."""
 
 
 def fit_to_later_levels(method: str, source: SourceMoments, rank: int) -> Iterator[Shortcut]:
@@ -138,7 +139,7 @@ def fit_to_later_levels(method: str, source: SourceMoments, rank: int) -> Iterat
     rank : int
         r of the low-rank ones.
     """
-    return _FITS[method](source, rank)
+    return FITS[method](source, rank)
 
 
 def source_groups(levels: int, hidden: int) -> Iterator[range]:
@@ -289,8 +290,8 @@ def level_pairs(
         If a method is none of these.
     """
     for method in methods:
-        if method not in _FITS:
-            raise StudyError(f"level pairs: method {method!r} given, accepted is any of {', '.join(_FITS)}")
+        if method not in FITS:
+            raise StudyError(f"level pairs: method {method!r} given, accepted is any of {', '.join(FITS)}")
     total = variation(validation, device)
     rows: list[tuple[str, int, int, float, int]] = []
     for sources in source_groups(training.levels, training.hidden):
@@ -313,7 +314,7 @@ def measure_level_pairs(
     *,
     documents: Path | None = None,
     methods: Sequence[str],
-    rank: int | float | None,
+    rank: int | float,
     model: str,
     corpus: str,
     device: str = "auto",
@@ -330,7 +331,7 @@ def measure_level_pairs(
     documents : Path, optional
         Table of the stage "document roles"; without it each sentence counts as a document.
     methods : sequence of {"identity", "jtc", "njtc", "n-njtc"}
-    rank : int, float or None
+    rank : int or float
         As of `rank_for`.
     device : str
 

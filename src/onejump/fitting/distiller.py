@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from onejump.base.amounts.distillation import CHECKS
 from onejump.base.errors import OneJumpError
+from onejump.base.rank import PAPERS_RANK
 from onejump.data.store import ActivationStore
 from onejump.fitting.batches import Batches
 from onejump.fitting.moments import Moments, Standardised, standardise
@@ -48,8 +49,8 @@ class DistillationOptions:
     """Adam's step size at the start."""
     patience: int
     """Stop after this many checks (20 per fit) without a new lowest loss on the samples for stopping."""
-    rank: float | None = None
-    """r, or below 1 the part of H that r is; None for the papers' rank. A full-rank kind does not use it."""
+    rank: float = PAPERS_RANK
+    """r, or, below 1, the part of H that r is. A full-rank kind does not use it."""
     statistics: str = "shared"
     """For one-jump: "shared", each level mixes its z, or "level", each level scales its input."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onejump.base.rank import PAPERS_RANK
+
 
 @dataclass(frozen=True)
 class GradientOptions:
@@ -23,7 +25,7 @@ class FitOptions:
 
     solver: str = "exact"
     """Name of the solver: exact or gradient."""
-    rank: float | None = None
-    """r, or below 1 the part of H that r is; None for the papers' rank. A full-rank kind does not use it."""
+    rank: float = PAPERS_RANK
+    """r, or, below 1, the part of H that r is. A full-rank kind does not use it."""
     gradient: GradientOptions | None = None
     """Options of the gradient solver, if that is the solver."""

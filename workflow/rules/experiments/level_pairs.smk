@@ -1,3 +1,6 @@
+from onejump.study.experiments import LevelPairs
+
+
 rule level_pairs:
     input:
         training=shards("training"),
@@ -16,8 +19,8 @@ rule level_pairs:
     resources:
         **asked_of_the_site(level_pairs_cost_of, "level_pairs"),
     params:
-        methods=STUDY.experiments.level_pairs.methods if STUDY.experiments.level_pairs else [],
-        rank=STUDY.experiments.level_pairs.rank if STUDY.experiments.level_pairs else None,
+        methods=(STUDY.experiments.level_pairs or LevelPairs()).methods,
+        rank=(STUDY.experiments.level_pairs or LevelPairs()).rank,
         code=fingerprint("experiments.level_pairs"),
     message:
         "Fitting every pair of levels, {wildcards.model} on {wildcards.corpus}"
