@@ -108,7 +108,7 @@ def test_every_rule_runs_again_when_the_code_of_its_stage_changes(workflow: Any)
 
 
 def test_every_script_is_that_of_a_rule(workflow: Any) -> None:
-    scripts = {Path(rule.script) for rule in workflow.rules if rule.script}
+    scripts = {Path(rule.script).resolve() for rule in workflow.rules if rule.script}
     assert scripts == set((ROOT / "workflow/scripts").glob("*.py"))
 
 

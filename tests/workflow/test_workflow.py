@@ -264,7 +264,7 @@ def test_compute_options_rerun_nothing(project: Project) -> None:
 @pytest.mark.parametrize(
     ("module", "reruns", "spares"),
     [
-        ("scoring/selection", {"scores", "selection"}, {"activations", "shortcuts", "corpus", "model"}),
+        ("scoring/selection", {"selection"}, {"activations", "shortcuts", "scores", "corpus", "model"}),
         ("data/corpus", {"corpus", "activations", "shortcuts"}, {"model"}),
         ("fitting/solvers/exact", {"shortcuts", "scores"}, {"activations", "model", "corpus"}),
         ("figures/drawing", FIGURES, {"evaluation", "evaluate", "selection", "parameters"}),
