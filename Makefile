@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SNAKEMAKE = $(BIN)/snakemake --configfile "$(STUDY)"
 
-.PHONY: run report test test-slurm bench check docs clean
+.PHONY: run report test test-pythons test-slurm bench check docs clean
 .DEFAULT_GOAL := run
 
 run: .venv/installed
@@ -20,6 +20,21 @@ report: .venv/installed
 test: .venv/installed-dev check
 	$(SNAKEMAKE) --quiet all -- results/default/smollm2-135m/model.json results/default/corpora/wikipedia-en.parquet
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# Quick checks with each other version of Python that is here, on PATH or by pyenv: every file is compiled, and a study
+# is read and checked. All tests with one of them: make clean && make test PYTHON=python3.13
+test-pythons:
+	@for version in 3.12 3.13 3.14; do \
+	  for python in python$$version "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/$$version.*/bin/python none; do \
+	    if $$python -c "" 2> /dev/null; then break; fi; done; \
+	  if [ $$python = none ]; then echo "Python $$version: not here"; continue; fi; \
+	  bin=.venv-$$version/bin; \
+	  $$python -m venv .venv-$$version && $$bin/python -m pip install --quiet $(STUDY_NEEDS) \
+	  && $$bin/python -m compileall -q src workflow/scripts tests benchmarks \
+	  && PYTHONPATH=src $$bin/python -c "from onejump.cli.main import main; main()" check studies/papers.yaml || exit 1; \
+	  echo "Python $$version: files compile, a study is checked"; done
+
+STUDY_NEEDS := $(shell grep -E "^(click|langcodes|pydantic|PyYAML)==" envs/requirements.txt)
 
 SLURM := slurmctld slurmd slurm-client munge rsync
 # A cluster of its own on this host: Debian's Slurm, installed where it is missing.
@@ -50,7 +65,7 @@ docs: .venv/installed-dev
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build
 
 clean:
-	rm -rf .venv .snakemake results resources docs/_build
+	rm -rf .venv .venv-* .snakemake results resources docs/_build
 
 .venv/installed: envs/requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
