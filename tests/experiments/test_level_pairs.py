@@ -186,10 +186,10 @@ def test_the_stage_writes_a_table(make_store: MakeStore, split: Split, tmp_path:
 
 @pytest.mark.parametrize(
     ("methods", "rank", "message"),
-    [(["jtc", "joint"], None, "'joint' given, accepted is any of identity, jtc"), (["njtc"], 61, "61 given")],
+    [(["jtc", "joint"], 3, "'joint' given, accepted is any of identity, jtc"), (["njtc"], 61, "61 given")],
 )
 def test_unknown_methods_and_ranks_are_refused(
-    methods: list[str], rank: int | None, message: str, make_store: MakeStore, split: Split, tmp_path: Path
+    methods: list[str], rank: int, message: str, make_store: MakeStore, split: Split, tmp_path: Path
 ) -> None:
     store = make_store(split.training)
     with pytest.raises(StudyError, match=message):
