@@ -40,7 +40,7 @@ OPTIONS = Activations(shard_sentences=SHARD)
 
 def write_shard(path: Path, samples: int, levels: int) -> None:
     """Random states, a chunk at a time."""
-    from onejump.data.shard_writer import ShardWriter
+    from onejump.data.shard_writer import ShardWriter, StoreOptions
 
     generator = np.random.default_rng(samples)
     scales = np.exp(generator.standard_normal(SIZES.hidden)).astype(np.float32)
@@ -51,7 +51,7 @@ def write_shard(path: Path, samples: int, levels: int) -> None:
         samples=samples,
         hidden=SIZES.hidden,
         top_k=OPTIONS.top_k,
-        **store.model_dump(),
+        options=StoreOptions(**store.model_dump()),
     ) as writer:
         for start in range(0, samples, 100):
             count = min(100, samples - start)

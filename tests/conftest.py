@@ -14,7 +14,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from projects import Project, check_out
 
-from onejump.data.shard_writer import ShardWriter
+from onejump.data.shard_writer import ShardWriter, StoreOptions
 from onejump.data.store import ActivationStore
 from onejump.models.head import Head, HeadConfig
 
@@ -98,7 +98,7 @@ def make_head() -> Callable[..., Head]:
 
 @pytest.fixture
 def make_store(tmp_path: Path) -> Callable[..., ActivationStore]:
-    """make_store(states, sizes=None, head=None, top_k=5, **options of ShardWriter): exact by default.
+    """make_store(states, sizes=None, head=None, top_k=5, attributes=None, **StoreOptions): exact by default.
 
     `states` is (levels, samples, H); `sizes` says how many samples go into each shard.
     """
@@ -111,6 +111,7 @@ def make_store(tmp_path: Path) -> Callable[..., ActivationStore]:
         head: Head | None = None,
         top_k: int = 5,
         complete: bool = True,
+        attributes: dict[str, Any] | None = None,
         **options: Any,
     ) -> ActivationStore:
         states = np.asarray(states, dtype=np.float32)
@@ -126,10 +127,9 @@ def make_store(tmp_path: Path) -> Callable[..., ActivationStore]:
                 logits = head.logits(torch.from_numpy(part[-1]))
             top_logits, top_tokens = logits.topk(top_k)
             path = tmp_path / f"store-{number}" / f"{index}.zarr"
-            chosen = {"keepbits": None, "chunk_samples": 64} | options
-            with ShardWriter(
-                path, levels=levels, samples=size, hidden=hidden, top_k=top_k, **chosen
-            ) as writer:
+            chosen = StoreOptions(**{"keepbits": None, "chunk_samples": 64} | options)
+            sizes_of_shard = {"levels": levels, "samples": size, "hidden": hidden, "top_k": top_k}
+            with ShardWriter(path, **sizes_of_shard, options=chosen, attributes=attributes) as writer:
                 writer.append(
                     part,
                     sentence=np.arange(start, start + size),

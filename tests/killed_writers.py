@@ -21,7 +21,7 @@ import torch
 from onejump.base.files import read_json, read_table, replacing, write_json, write_table
 from onejump.base.format import Format
 from onejump.base.job import job
-from onejump.data.shard_writer import ShardWriter
+from onejump.data.shard_writer import ShardWriter, StoreOptions
 from onejump.data.store import ActivationStore
 from onejump.shortcuts.files import ShortcutFolder, save_shortcuts
 from onejump.shortcuts.kinds.jtc import JTC
@@ -38,7 +38,14 @@ def write_all(folder: Path, version: int) -> None:
     save_shortcuts(folder / "jtc", jumps, {}, levels=LEVELS, one=False)
     with (
         replacing(folder / "shard.zarr") as fresh,
-        ShardWriter(fresh, levels=LEVELS, samples=SAMPLES, hidden=HIDDEN, top_k=1, chunk_samples=8) as writer,
+        ShardWriter(
+            fresh,
+            levels=LEVELS,
+            samples=SAMPLES,
+            hidden=HIDDEN,
+            top_k=1,
+            options=StoreOptions(chunk_samples=8),
+        ) as writer,
     ):
         ids, wide = np.full(SAMPLES, version), np.full((SAMPLES, 1), version)
         writer.append(

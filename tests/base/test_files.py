@@ -19,6 +19,7 @@ from onejump.base.errors import OneJumpError
 from onejump.base.files import read_json, read_table, replacing, write_json, write_table
 from onejump.base.format import Format
 from onejump.base.scratch import scratch_path
+from onejump.data.shard_writer import StoreOptions
 from onejump.data.store import ActivationStore
 from onejump.models.activations import extract
 from onejump.models.loading import load_model
@@ -201,7 +202,7 @@ def extract_much(folder: Path, output: Path) -> None:
     transformer = load_model(str(folder), device="cpu")
     generator = np.random.default_rng(0)
     prompts = [Prompt(i, generator.integers(5, 190, size=20).tolist(), np.arange(20)) for i in range(160)]
-    store = {"keepbits": None, "compressor": "none"}
+    store = StoreOptions(keepbits=None, compressor="none")
     extract(transformer, prompts, output, batch_tokens=1000, top_k=3, store=store)
 
 

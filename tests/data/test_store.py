@@ -14,7 +14,7 @@ from numcodecs import BitRound
 
 from onejump.base.errors import CorruptStoreError, OneJumpError
 from onejump.data.shard_layout import SAMPLE_ARRAYS, storable
-from onejump.data.shard_writer import ShardWriter
+from onejump.data.shard_writer import ShardWriter, StoreOptions
 from onejump.data.store import ActivationStore
 
 MakeStore = Callable[..., ActivationStore]
@@ -100,7 +100,12 @@ def test_however_rows_are_appended(
     states = np.random.default_rng(0).normal(size=(2, sum(rows), 3)).astype(np.float32)
     path = tmp_path_factory.mktemp("store") / "shard.zarr"
     with ShardWriter(
-        path, levels=2, samples=sum(rows), hidden=3, top_k=1, keepbits=None, chunk_samples=chunk
+        path,
+        levels=2,
+        samples=sum(rows),
+        hidden=3,
+        top_k=1,
+        options=StoreOptions(keepbits=None, chunk_samples=chunk),
     ) as writer:
         start = 0
         for n in rows:
@@ -207,7 +212,9 @@ def test_a_wrong_number_of_rows_is_an_error(rows: int, tmp_path: Path) -> None:
     one, wide = np.zeros(rows), np.zeros((rows, 1))
     with (
         pytest.raises(ValueError),
-        ShardWriter(tmp_path / "s.zarr", levels=2, samples=5, hidden=3, top_k=1, chunk_samples=2) as writer,
+        ShardWriter(
+            tmp_path / "s.zarr", levels=2, samples=5, hidden=3, top_k=1, options=StoreOptions(chunk_samples=2)
+        ) as writer,
     ):
         writer.append(
             np.zeros((2, rows, 3)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from torch import nn
 from onejump.base.amounts.logits import LOGITS_TOGETHER
 from onejump.base.errors import ActivationError, ModelError, OneJumpError
 from onejump.base.files import read_table, write_table
+from onejump.data.shard_writer import StoreOptions
 from onejump.data.store import ActivationStore
 from onejump.experiments.sub_module_activations import extract, extract_part
 from onejump.experiments.sub_module_maps import fit_part
 from onejump.experiments.sub_modules import evaluate_part, evaluate_parts
+from onejump.models.activations import ActivationOptions
 from onejump.models.anatomy import PARTS, find_parts
 from onejump.models.loading import load_model, load_tokenizer
 from onejump.models.parts import Part, check_parts
@@ -76,14 +79,8 @@ LLAMA_NAMES = {
     "feed-forward": ["mlp"],
     "norms": ["input_layernorm", "post_attention_layernorm"],
 }
-EXACT: dict[str, Any] = {"keepbits": None, "chunk_samples": 16}
-OPTIONS: dict[str, Any] = {
-    "positions": 1,
-    "skip_first": False,
-    "special_tokens": False,
-    "max_tokens": 512,
-    "store": EXACT,
-}
+EXACT = StoreOptions(keepbits=None, chunk_samples=16)
+OPTIONS = ActivationOptions(store=EXACT)
 COMPUTE: dict[str, Any] = {"device": "cpu", "device_map": None, "batch_tokens": 64}
 
 
@@ -282,7 +279,7 @@ def test_values_that_the_store_cannot_hold_are_refused(
     transformer.blocks[2].mlp = model.model.layers[2].mlp
     part = Part(transformer, "feed-forward")
     with pytest.raises(ActivationError, match="in the output of feed-forward of block 2 is not finite, or"):
-        extract(part, transformer, some_prompts(), tmp_path / "s.zarr", store=EXACT | {"dtype": "float16"})
+        extract(part, transformer, some_prompts(), tmp_path / "s.zarr", store=replace(EXACT, dtype="float16"))
     assert only(tmp_path) == []
 
 

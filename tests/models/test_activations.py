@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from onejump.base.amounts.logits import LOGITS_TOGETHER
 from onejump.base.errors import ActivationError, CorpusError, ModelError
 from onejump.base.files import write_table
 from onejump.data.shard_layout import SAMPLE_ARRAYS
+from onejump.data.shard_writer import StoreOptions
 from onejump.data.store import ActivationStore
-from onejump.models.activations import extract, extract_shard
+from onejump.models.activations import ActivationOptions, extract, extract_shard
 from onejump.models.head import Head, HeadConfig
 from onejump.models.loading import load_model, load_tokenizer
 from onejump.models.logit_parts import summarise_logits
@@ -31,7 +33,7 @@ from onejump.models.transformer import Transformer
 Only = Callable[[Path], list[str]]
 MaskedFolder = Callable[[str], Path]
 FAMILIES = ["bert", "roberta"]
-EXACT: dict[str, Any] = {"keepbits": None}
+EXACT = StoreOptions(keepbits=None)
 
 
 @pytest.fixture
@@ -99,9 +101,9 @@ def direct(transformer: Transformer, tokenizer: Any, sentence: str, position: in
     return states.numpy(), (out.logits[0, position], int(tokens[0, position]))
 
 
-@pytest.mark.parametrize(("store", "bound"), [({}, 2**-11), (EXACT, 0.0)])
+@pytest.mark.parametrize(("store", "bound"), [(StoreOptions(), 2**-11), (EXACT, 0.0)])
 def test_the_store_holds_what_a_plain_pass_gives(
-    store: dict[str, Any],
+    store: StoreOptions,
     bound: float,
     transformer: Transformer,
     tiny_model_folder: Path,
@@ -144,21 +146,15 @@ def test_the_same_samples_in_any_number_of_shards(
         for shard, path in enumerate(paths):
             extract_shard(
                 path,
-                model=tmp_path / "model.json",
-                corpus=tmp_path / "corpus.parquet",
+                tmp_path / "corpus.parquet",
+                tmp_path / "model.json",
                 split="training",
                 shard=shard,
                 shards=shards,
                 seed=1,
-                options={
-                    "positions": 2,
-                    "skip_first": True,
-                    "special_tokens": False,
-                    "max_tokens": 64,
-                    "top_k": 3,
-                    "store": EXACT,
-                },
-                compute={"device": "cpu", "device_map": None, "batch_tokens": 100},
+                options=ActivationOptions(positions=2, skip_first=True, max_tokens=64, top_k=3, store=EXACT),
+                device="cpu",
+                batch_tokens=100,
             )
         store = ActivationStore(paths)
         assert len(store.shard_samples) == shards
@@ -182,21 +178,16 @@ def test_bfloat16_on_a_device_map(tiny_model_folder: Path, corpus: pd.DataFrame,
         path = tmp_path / f"{dtype}-{device_map}.zarr"
         extract_shard(
             path,
-            model=tmp_path / "model.json",
-            corpus=tmp_path / "corpus.parquet",
+            tmp_path / "corpus.parquet",
+            tmp_path / "model.json",
             split="validation",
             shard=0,
             shards=1,
             seed=1,
-            options={
-                "positions": 1,
-                "skip_first": False,
-                "special_tokens": False,
-                "max_tokens": 64,
-                "top_k": 3,
-                "store": EXACT,
-            },
-            compute={"device": "cpu", "device_map": device_map, "batch_tokens": 100},
+            options=ActivationOptions(positions=1, max_tokens=64, top_k=3, store=EXACT),
+            device="cpu",
+            batch_tokens=100,
+            device_map=device_map,
             weights=tiny_model_folder,
         )
         found[dtype, device_map] = ActivationStore([path]).shard(0)
@@ -255,7 +246,13 @@ def test_activations_of_100_000_pass_the_default_store_and_no_float16(
     found = np.stack([store.level(level) for level in range(5)])
     assert (np.abs(found / expected - 1) < 1e-3).all()
     with pytest.raises(ActivationError, match=r"level 0, sentence 7, position 2 is beyond float16.*65504"):
-        extract(transformer, some_prompts(), tmp_path / "out" / "t.zarr", top_k=3, store={"dtype": "float16"})
+        extract(
+            transformer,
+            some_prompts(),
+            tmp_path / "out" / "t.zarr",
+            top_k=3,
+            store=StoreOptions(dtype="float16"),
+        )
     assert only(tmp_path / "out") == ["s.zarr"]
 
 
@@ -265,11 +262,11 @@ def test_values_that_few_mantissa_bits_would_round_to_infinity_are_refused(
     transformer = load_model(str(tiny_model_folder), device="cpu")
     with torch.no_grad():
         transformer.model.get_input_embeddings().weight[[5, 7, 9], 3] = 64_800
-    path, store = tmp_path / "s.zarr", {"dtype": "float16", "keepbits": 10}
+    path, store = tmp_path / "s.zarr", StoreOptions(dtype="float16", keepbits=10)
     extract(transformer, some_prompts(), path, top_k=3, store=store)
     assert ActivationStore([path]).level(0).max() == 64_800
     with pytest.raises(ActivationError, match=r"beyond float16 with 4 mantissa bits \(largest: 63488\)"):
-        extract(transformer, some_prompts(), path, top_k=3, store=store | {"keepbits": 4})
+        extract(transformer, some_prompts(), path, top_k=3, store=replace(store, keepbits=4))
 
 
 def test_sentences_without_a_token_to_sample(tiny_model_folder: Path) -> None:
@@ -399,21 +396,15 @@ def test_the_store_holds_what_a_plain_pass_over_each_masked_sentence_gives(
     describe_as(tmp_path / "model.json", source=str(folder), model_digest=digest, causal=False)
     extract_shard(
         tmp_path / "s.zarr",
-        model=tmp_path / "model.json",
-        corpus=tmp_path / "corpus.parquet",
+        tmp_path / "corpus.parquet",
+        tmp_path / "model.json",
         split="training",
         shard=0,
         shards=1,
         seed=1,
-        options={
-            "positions": 2,
-            "skip_first": False,
-            "special_tokens": False,
-            "max_tokens": 64,
-            "top_k": 7,
-            "store": EXACT,
-        },
-        compute={"device": "cpu", "device_map": None, "batch_tokens": 300},
+        options=ActivationOptions(positions=2, max_tokens=64, top_k=7, store=EXACT),
+        device="cpu",
+        batch_tokens=300,
     )
     found = ActivationStore([tmp_path / "s.zarr"])
     assert (found.levels, found.samples, found.hidden) == (5, 80, 32)

@@ -13,9 +13,10 @@ import torch
 from conftest import documents
 
 from onejump.base.files import read_table, write_table
+from onejump.data.shard_writer import StoreOptions
 from onejump.fitting.options import FitOptions
 from onejump.fitting.shortcuts import fit_shortcuts
-from onejump.models.activations import extract_shard
+from onejump.models.activations import ActivationOptions, extract_shard
 from onejump.models.description import read_description
 from onejump.models.head import Head
 from onejump.models.loading import describe, load_model
@@ -24,15 +25,7 @@ from onejump.scoring.scores import score_jumps
 from onejump.scoring.selection import select_jump
 from onejump.shortcuts.files import ShortcutFolder
 
-OPTIONS = {
-    "positions": 2,
-    "skip_first": False,
-    "special_tokens": False,
-    "max_tokens": 64,
-    "top_k": 12,
-    "store": {"keepbits": None, "dtype": "float32"},
-}
-COMPUTE = {"device": "cpu", "device_map": None, "batch_tokens": 200}
+OPTIONS = ActivationOptions(positions=2, max_tokens=64, top_k=12, store=StoreOptions(keepbits=None))
 # Of surprisal, relative to float32's.
 CLOSE = {"float32": 0.0, "float16": 0.02, "bfloat16": 0.1}
 
@@ -52,10 +45,15 @@ def all_stages(folder: Path, source: Path, dtype: str) -> pd.DataFrame:
     model, head = folder / "model.json", folder / "head.safetensors"
     describe(model, head, source=str(source), dtype=dtype, device="cpu")
     assert read_description(model).dtype == dtype
-    given: dict[str, Any] = {"model": model, "corpus": folder / "corpus.parquet", "seed": 0, "shard": 0}
+    given: dict[str, Any] = {
+        "description": model,
+        "sentences": folder / "corpus.parquet",
+        "seed": 0,
+        "shard": 0,
+    }
     for split in ("training", "validation"):
         where = folder / f"{split}-0.zarr"
-        extract_shard(where, split=split, shards=1, options=OPTIONS, compute=COMPUTE, **given)
+        extract_shard(where, split=split, shards=1, options=OPTIONS, device="cpu", batch_tokens=200, **given)
     training, validation = [folder / "training-0.zarr"], [folder / "validation-0.zarr"]
     fitted = folder / "n-njtc"
     fit_shortcuts(fitted, training, method="n-njtc", options=FitOptions(rank=3), seed=0, device="cpu")

@@ -13,6 +13,7 @@ import transformers as hf
 from test_transformer import GROUPED
 
 from onejump.base.errors import ModelError
+from onejump.data.shard_writer import StoreOptions
 from onejump.data.store import ActivationStore
 from onejump.experiments.sub_modules import evaluate_part
 from onejump.models.activations import extract
@@ -110,7 +111,9 @@ def test_extraction_and_parts_run_long_prompts_alone(name: str, tmp_path: Path) 
     found = []
     for batch_tokens in (1, 1000):
         path = tmp_path / f"{batch_tokens}.zarr"
-        extract(transformer, prompts, path, batch_tokens=batch_tokens, top_k=3, store={"keepbits": None})
+        extract(
+            transformer, prompts, path, batch_tokens=batch_tokens, top_k=3, store=StoreOptions(keepbits=None)
+        )
         found.append(ActivationStore([path]).shard(0))
     np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-4)
     maps = [JTC(0.1 * torch.eye(32)) for _ in range(3)]

@@ -16,6 +16,7 @@ from stage_files import select
 
 from onejump.base.amounts.logits import LOGITS_TOGETHER
 from onejump.base.errors import OneJumpError
+from onejump.data.shard_writer import StoreOptions
 from onejump.data.store import ActivationStore
 from onejump.fitting.options import FitOptions
 from onejump.fitting.shortcuts import fit_shortcuts
@@ -52,7 +53,7 @@ def store(transformer: Transformer, tmp_path_factory: pytest.TempPathFactory) ->
     path = tmp_path_factory.mktemp("evaluation") / "s.zarr"
     generator = np.random.default_rng(0)
     prompts = [Prompt(i, generator.integers(5, 200, size=9).tolist(), np.array([8])) for i in range(SAMPLES)]
-    extract(transformer, prompts, path, top_k=10, store={"keepbits": None, "chunk_samples": 64})
+    extract(transformer, prompts, path, top_k=10, store=StoreOptions(keepbits=None, chunk_samples=64))
     return ActivationStore([path])
 
 

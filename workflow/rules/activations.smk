@@ -3,9 +3,9 @@ rule activations:
         description=f"{RESULTS}/{{model}}/model.json",
         # The digest in model.json tells whether they are other ones.
         weights=ancient(unpacked),
-        corpus=f"{RESULTS}/corpora/{{corpus}}.parquet",
+        sentences=f"{RESULTS}/corpora/{{corpus}}.parquet",
     output:
-        directory(f"{PAIR}/activations/{{split}}-{{shard}}.zarr"),
+        activations=directory(f"{PAIR}/activations/{{split}}-{{shard}}.zarr"),
     log:
         f"{PAIR}/logs/activations/{{split}}-{{shard}}.log",
     benchmark:
@@ -20,8 +20,10 @@ rule activations:
     params:
         # The cache tells jobs apart by their parameters: by content, not by where it was found, as a branch on
         # the hub moves.
-        model=lambda w, input: read_description(input.description).model_digest,
-        corpus=lambda w, input: file_digest(input.corpus),
+        content=lambda w, input: [
+            read_description(input.description).model_digest,
+            file_digest(input.sentences),
+        ],
         split=lambda w: w.split,
         shard=lambda w: int(w.shard),
         options=STUDY.activations.model_dump(exclude={"shard_sentences"}),

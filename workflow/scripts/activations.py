@@ -1,20 +1,6 @@
 from onejump.base.job import job
 
-with job(snakemake):
-    from pathlib import Path
-
+with job(snakemake) as run:
     from onejump.models.activations import extract_shard
 
-    weights = snakemake.input.get("weights")
-    extract_shard(
-        Path(snakemake.output[0]),
-        model=Path(snakemake.input.description),
-        corpus=Path(snakemake.input.corpus),
-        split=snakemake.wildcards.split,
-        shard=int(snakemake.wildcards.shard),
-        shards=snakemake.params.shards,
-        seed=snakemake.params.seed,
-        options=snakemake.params.options,
-        compute=snakemake.config["compute"],
-        weights=Path(weights) if weights else None,
-    )
+    run(extract_shard)

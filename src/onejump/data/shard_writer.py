@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import zarr
@@ -23,6 +25,25 @@ from onejump.data.shard_layout import (
 )
 
 
+@dataclass(frozen=True)
+class StoreOptions:
+    """How activations lie on disk."""
+
+    dtype: Literal["float32", "float16"] = "float32"
+    """Number format."""
+    keepbits: int | None = 10
+    """Mantissa bits kept; None for all."""
+    compressor: Literal["zstd", "lz4", "none"] = "zstd"
+    """Blosc codec."""
+    compression_level: int = 1
+    """Of the codec, 0 to 9."""
+    chunk_samples: int = 512
+    """Samples in a chunk."""
+
+
+DEFAULT_STORE = StoreOptions()
+
+
 class ShardWriter:
     """Write one shard: rows go into a buffer of one chunk, and full chunks to a thread that packs them.
 
@@ -32,13 +53,8 @@ class ShardWriter:
         A folder that does not exist yet.
     levels, samples, hidden, top_k : int
         L + 1, rows to come, H, and most likely tokens kept.
-    dtype : {"float32", "float16"}
-    keepbits : int or None
-        Mantissa bits kept.
-    compressor : {"zstd", "lz4", "none"}
-    compression_level : int
-    chunk_samples : int
-    attributes : dict
+    options : StoreOptions
+    attributes : mapping
         Where the shard comes from; the keys are among `onejump.data.shard_layout.ORIGIN`. Where "shard" and
         "shards" say which of how many shards it is, `ActivationStore` reads all of them or none.
 
@@ -56,33 +72,33 @@ class ShardWriter:
         samples: int,
         hidden: int,
         top_k: int,
-        dtype: str = "float32",
-        keepbits: int | None = 10,
-        compressor: str = "zstd",
-        compression_level: int = 1,
-        chunk_samples: int = 512,
-        attributes: dict[str, Any] | None = None,
+        options: StoreOptions = DEFAULT_STORE,
+        attributes: Mapping[str, Any] | None = None,
     ) -> None:
-        self.storable = storable(dtype, keepbits)
+        self.storable = storable(options.dtype, options.keepbits)
         self._samples = samples
-        self._chunk = min(chunk_samples, samples)
+        self._chunk = min(options.chunk_samples, samples)
         stated = {**ACTIVATIONS.statement(), **(attributes or {})}
         check_keys(path, stated, (KIND, FORMAT), ORIGIN)
         group = zarr.create_group(path)
         packing = []
-        if compressor != "none":
-            width = np.dtype(dtype).itemsize
+        if options.compressor != "none":
             packing = [
-                BloscCodec(cname=compressor, clevel=compression_level, shuffle="bitshuffle", typesize=width)
+                BloscCodec(
+                    cname=options.compressor,
+                    clevel=options.compression_level,
+                    shuffle="bitshuffle",
+                    typesize=np.dtype(options.dtype).itemsize,
+                )
             ]
         self._activations: Any = group.create_array(
             "activations",
             shape=(levels, samples, hidden),
             chunks=(1, self._chunk, hidden),
-            dtype=dtype,
+            dtype=options.dtype,
             # A lost chunk reads as NaN, which the reader refuses.
             fill_value=float("nan"),
-            filters=[] if keepbits is None else [BitRound(keepbits=keepbits)],
+            filters=[] if options.keepbits is None else [BitRound(keepbits=options.keepbits)],
             compressors=[*packing, Crc32cCodec()],
         )
         self._of_samples: dict[str, Any] = {}
@@ -98,7 +114,7 @@ class ShardWriter:
             )
         group.attrs.update({**stated, "checksum": description_checksum(path, stated)})
         self._kept = {name: np.empty(array.shape, array.dtype) for name, array in self._of_samples.items()}
-        self._levels, self._hidden, self._dtype = levels, hidden, dtype
+        self._levels, self._hidden, self._dtype = levels, hidden, options.dtype
         self._buffer = self._fresh_buffer()
         self._filled = 0
         self._written = 0

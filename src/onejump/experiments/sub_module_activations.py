@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from onejump.base.errors import ActivationError
 from onejump.base.files import read_table
 from onejump.base.format import MODEL_DIGEST
 from onejump.data.shard_layout import Storable
-from onejump.models.activations import model_and_prompts, write_shard
+from onejump.data.shard_writer import DEFAULT_STORE, StoreOptions
+from onejump.models.activations import ActivationOptions, model_and_prompts, write_shard
 from onejump.models.description import read_description
 from onejump.models.parts import Part, check_parts
 from onejump.models.prompts import Prompt, shard_sentences
@@ -27,8 +28,8 @@ def extract(
     output: Path,
     *,
     batch_tokens: int = 4096,
-    store: dict[str, Any] | None = None,
-    attributes: dict[str, Any] | None = None,
+    store: StoreOptions = DEFAULT_STORE,
+    attributes: Mapping[str, Any] | None = None,
 ) -> None:
     """Run prompts through a model and write what goes into a part's K modules and what comes out of them.
 
@@ -84,7 +85,7 @@ def extract_part(
     shard: int,
     shards: int,
     seed: int,
-    options: dict[str, Any],
+    options: ActivationOptions,
     device: str,
     device_map: str | None,
     batch_tokens: int,
@@ -102,11 +103,12 @@ def extract_part(
     """
     transformer, prompts = model_and_prompts(
         shard_sentences(read_table(sentences), "training", shard, shards),
-        model=description,
-        seed=seed,
-        options=options,
-        compute={"device": device, "device_map": device_map},
+        description=description,
         weights=weights,
+        options=options,
+        seed=seed,
+        device=device,
+        device_map=device_map,
     )
     check_parts(transformer)
     extract(
@@ -115,7 +117,7 @@ def extract_part(
         prompts,
         activations,
         batch_tokens=batch_tokens,
-        store=options["store"],
+        store=options.store,
         attributes={
             MODEL_DIGEST: read_description(description).model_digest,
             "part": part,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +20,7 @@ from onejump.base.errors import OneJumpError
 from onejump.base.files import read_table, write_table
 from onejump.base.identity import one_model
 from onejump.data.held_out import some_of
-from onejump.models.activations import model_and_prompts
+from onejump.models.activations import ActivationOptions, model_and_prompts
 from onejump.models.logit_parts import samples_together
 from onejump.models.parts import Part, check_parts
 from onejump.models.prompts import Prompt, batches, pad, shard_sentences
@@ -141,7 +140,7 @@ def evaluate_parts(
     step: int = 1,
     samples: int = 600,
     seed: int,
-    options: dict[str, Any],
+    options: ActivationOptions,
     model: str,
     corpus: str,
     device: str,
@@ -183,11 +182,12 @@ def evaluate_parts(
     of_validation = shard_sentences(read_table(sentences), "validation", 0, 1)
     transformer, prompts = model_and_prompts(
         of_validation.iloc[some_of(torch.arange(len(of_validation)), samples).numpy()],
-        model=description,
-        seed=seed,
-        options=options,
-        compute={"device": device, "device_map": device_map},
+        description=description,
         weights=weights,
+        options=options,
+        seed=seed,
+        device=device,
+        device_map=device_map,
     )
     check_parts(transformer)
     documents = dict(zip(of_validation["sentence_id"], of_validation["document"], strict=True))

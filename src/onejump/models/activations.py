@@ -5,7 +5,8 @@ A masked language model runs over whole sentences, in each of them one token mas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from onejump.base.errors import ActivationError
 from onejump.base.files import read_table, replacing
 from onejump.base.format import MODEL_DIGEST
 from onejump.data.shard_layout import Array, Storable
-from onejump.data.shard_writer import ShardWriter
+from onejump.data.shard_writer import DEFAULT_STORE, ShardWriter, StoreOptions
 from onejump.models.description import read_description
 from onejump.models.loading import load_model, load_tokenizer
 from onejump.models.logit_parts import summarise_logits
@@ -30,49 +31,73 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@dataclass(frozen=True)
+class ActivationOptions:
+    """What is extracted, and how it is stored."""
+
+    positions: int = 1
+    """Token positions sampled in each sentence."""
+    special_tokens: bool = False
+    """Sample the tokenizer's special tokens too."""
+    skip_first: bool = False
+    """Never sample the first token of those that may be sampled."""
+    max_tokens: int = 512
+    """Longer sentences are cut."""
+    top_k: int = 64
+    """Most likely tokens of the final distribution kept with each sample."""
+    store: StoreOptions = DEFAULT_STORE
+    """How activations lie on disk."""
+
+
 def model_and_prompts(
     sentences: pd.DataFrame,
     *,
-    model: Path,
-    seed: int,
-    options: dict[str, Any],
-    compute: dict[str, Any],
+    description: Path,
     weights: Path | None = None,
+    options: ActivationOptions,
+    seed: int,
+    device: str = "auto",
+    device_map: str | None = None,
 ) -> tuple[Transformer, list[Prompt]]:
-    """A model that the model stage described, and the prompts that it is run over, causal or masked.
+    """Load a model that the model stage described, and make the prompts that it is run over.
 
     Parameters
     ----------
     sentences : DataFrame
-        Of the corpus stage.
-    model, seed, options, compute, weights
+        Rows of the corpus stage's table.
+    description, weights, options, seed, device, device_map
         As in `extract_shard`.
+
+    Raises
+    ------
+    ModelError
+        If the model's files have changed since the model stage.
     """
-    description = read_description(model)
+    described = read_description(description)
     origin: dict[str, Any] = {
-        "source": description.source if weights is None else str(weights),
-        "revision": description.revision,
-        "trust_remote_code": description.trust_remote_code,
+        "source": described.source if weights is None else str(weights),
+        "revision": described.revision,
+        "trust_remote_code": described.trust_remote_code,
     }
     prompts = make_prompts(
         sentences,
         load_tokenizer(**origin),
         seed=seed,
-        positions=options["positions"],
-        skip_first=options["skip_first"],
-        special_tokens=options["special_tokens"],
-        max_tokens=options["max_tokens"],
-        masked=not description.causal,
+        positions=options.positions,
+        skip_first=options.skip_first,
+        special_tokens=options.special_tokens,
+        max_tokens=options.max_tokens,
+        masked=not described.causal,
     )
     transformer = load_model(
         **origin,
-        dtype=description.dtype,
-        device=compute["device"],
-        device_map=compute["device_map"],
-        modules=description.modules,
-        allow_pickle=description.allow_pickle,
+        dtype=described.dtype,
+        device=device,
+        device_map=device_map,
+        modules=described.modules,
+        allow_pickle=described.allow_pickle,
     )
-    check_model_files(description.model_digest, origin["source"])
+    check_model_files(described.model_digest, origin["source"])
     return transformer, prompts
 
 
@@ -90,8 +115,8 @@ def extract(
     *,
     batch_tokens: int = 4096,
     top_k: int = 64,
-    store: dict[str, Any] | None = None,
-    attributes: dict[str, Any] | None = None,
+    store: StoreOptions = DEFAULT_STORE,
+    attributes: Mapping[str, Any] | None = None,
 ) -> None:
     """Run prompts through a model and write one shard.
 
@@ -106,10 +131,9 @@ def extract(
         Tokens in one forward pass, padding included.
     top_k : int
         Most likely tokens of the final distribution to keep.
-    store : dict
-        Options of `ShardWriter`.
-    attributes : dict
-        Kept with the shard.
+    store : StoreOptions
+    attributes : mapping
+        Where the shard comes from, as in `onejump.data.shard_writer.ShardWriter`.
 
     Raises
     ------
@@ -146,8 +170,8 @@ def write_shard(
     levels: int,
     batch_tokens: int,
     top_k: int,
-    store: dict[str, Any] | None,
-    attributes: dict[str, Any] | None,
+    store: StoreOptions,
+    attributes: Mapping[str, Any] | None,
 ) -> None:
     """Run prompts, batch after batch, and write what is read of their samples.
 
@@ -160,7 +184,6 @@ def write_shard(
     levels : int
         Those that are read.
     """
-    options = {"dtype": "float32", **(store or {})}
     with (
         replacing(output) as fresh,
         ShardWriter(
@@ -169,8 +192,8 @@ def write_shard(
             samples=sum(len(prompt.positions) for prompt in prompts),
             hidden=transformer.hidden,
             top_k=top_k,
+            options=store,
             attributes=attributes,
-            **options,
         ) as writer,
         tqdm(total=sum(len(prompt.tokens) for prompt in prompts), unit="token", disable=None) as progress,
     ):
@@ -216,57 +239,72 @@ def _refuse_beyond(states: Tensor, storable: Storable, sentence: Array, position
 
 
 def extract_shard(
-    output: Path,
+    activations: Path,
+    sentences: Path,
+    description: Path,
+    weights: Path | None = None,
     *,
-    model: Path,
-    corpus: Path,
     split: str,
     shard: int,
     shards: int,
+    options: ActivationOptions,
     seed: int,
-    options: dict[str, Any],
-    compute: dict[str, Any],
-    weights: Path | None = None,
+    device: str = "auto",
+    device_map: str | None = None,
+    batch_tokens: int = 4096,
 ) -> None:
-    """The stage: extract one shard of one split.
+    """The stage "activations": extract one shard of one split.
 
     Parameters
     ----------
-    output : Path
+    activations : Path
         The shard to write.
-    model : Path
-        `model.json` of the model stage.
-    corpus : Path
+    sentences : Path
         Table of the corpus stage.
+    description : Path
+        `model.json` of the model stage.
+    weights : Path, optional
+        The folder that the model is in, if the model stage loaded it from another place.
     split : {"training", "validation"}
     shard, shards : int
-        Which one of how many.
-    options : dict
-        The study's `activations`.
-    compute : dict
-        The study's `compute`.
-    weights : Path, optional
-        Where the model lies, if not where the model stage loaded it from.
+        Which shard of how many.
+    options : ActivationOptions
+    seed : int
+        Decides which positions are sampled.
+    device, device_map
+        As in `onejump.models.loading.load_model`.
+    batch_tokens : int
+        Tokens in one forward pass, padding included.
+
+    Raises
+    ------
+    ActivationError
+        If more tokens are to be kept than there are, or a value is not finite or cannot be stored.
+    CorpusError
+        If no sentence has a token to sample.
+    ModelError
+        If the model's files have changed since the model stage.
     """
-    sentences = shard_sentences(read_table(corpus), split, shard, shards)
     transformer, prompts = model_and_prompts(
-        sentences, model=model, seed=seed, options=options, compute=compute, weights=weights
+        shard_sentences(read_table(sentences), split, shard, shards),
+        description=description,
+        weights=weights,
+        options=options,
+        seed=seed,
+        device=device,
+        device_map=device_map,
     )
-    if options["top_k"] > transformer.head.vocabulary:
+    if options.top_k > transformer.head.vocabulary:
         raise ActivationError(
-            f"activations.top_k: {options['top_k']} given, 1 to V = {transformer.head.vocabulary} accepted"
+            f"activations.top_k: {options.top_k} given, 1 to V = {transformer.head.vocabulary} accepted"
         )
+    digest = read_description(description).model_digest
     extract(
         transformer,
         prompts,
-        output,
-        batch_tokens=compute["batch_tokens"],
-        top_k=options["top_k"],
-        store=options["store"],
-        attributes={
-            MODEL_DIGEST: read_description(model).model_digest,
-            "split": split,
-            "shard": shard,
-            "shards": shards,
-        },
+        activations,
+        batch_tokens=batch_tokens,
+        top_k=options.top_k,
+        store=options.store,
+        attributes={MODEL_DIGEST: digest, "split": split, "shard": shard, "shards": shards},
     )
