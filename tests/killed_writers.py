@@ -117,7 +117,8 @@ def main(folder: Path, number: int, times: int) -> None:
     log = folder / "logs" / "log"
     files = folder / "files"
     assert in_child(lambda: write_as_a_job(files, 0, None, number, log)) == 0
-    calls = int((log.parent / "calls").read_text())
+    # Some fewer than there were: waiting for a thread takes a number of calls that varies.
+    calls = int(0.9 * int((log.parent / "calls").read_text()))
     generator = np.random.default_rng(number)
     written = 0
     for version in range(1, times + 1):

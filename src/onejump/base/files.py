@@ -47,27 +47,36 @@ def replacing(path: str | Path) -> Iterator[Path]:
     scratch = scratch_path(path)
     # The yielded name keeps the suffix: writers such as matplotlib choose the format by it.
     fresh, replaced = scratch / path.name, scratch / "replaced"
-    try:
-        scratch.mkdir()
-        yield fresh
-        _finish(fresh, scratch.stat().st_mode)
-        if path.is_symlink() and fresh.is_dir():
-            path.unlink()  # a folder replaces files, but no link to a folder
-        elif path.is_dir() and not path.is_symlink():
-            os.rename(path, replaced)  # a folder cannot be replaced by rename: the old one steps aside
-        os.replace(fresh, path)
-        _flush(path.parent)
-    except Exception as error:
-        if _disk_is_full(error):
-            raise OneJumpError(
-                f"no space left on the disk that holds {path.parent} while writing {path.name}; "
-                "nothing was kept of it: free some space and run the same command again"
-            ) from error
-        raise
-    finally:
+
+    def clean_up() -> None:
         if replaced.exists() and not path.exists():
             os.rename(replaced, path)
         shutil.rmtree(scratch, ignore_errors=True)
+
+    try:
+        try:
+            scratch.mkdir()
+            yield fresh
+            _finish(fresh, scratch.stat().st_mode)
+            if path.is_symlink() and fresh.is_dir():
+                path.unlink()  # a folder replaces files, but no link to a folder
+            elif path.is_dir() and not path.is_symlink():
+                os.rename(path, replaced)  # a folder cannot be replaced by rename: the old one steps aside
+            os.replace(fresh, path)
+            _flush(path.parent)
+        except Exception as error:
+            if _disk_is_full(error):
+                raise OneJumpError(
+                    f"no space left on the disk that holds {path.parent} while writing {path.name}; "
+                    "nothing was kept of it: free some space and run the same command again"
+                ) from error
+            raise
+        finally:
+            clean_up()
+    except BaseException:
+        # A signal that ends the process can come while it cleans up.
+        clean_up()
+        raise
 
 
 def _finish(fresh: Path, permitted: int) -> None:
