@@ -19,7 +19,7 @@ from onejump.base.files import write_table
 from onejump.data.store import ActivationStore
 from onejump.exits.measuring import measure_confidences
 from onejump.experiments.criteria import compare_criteria
-from onejump.experiments.early_exit import compare_exits
+from onejump.experiments.early_exit import ExitOptions, compare_exits
 from onejump.experiments.level_pairs import measure_level_pairs
 from onejump.fitting.distillation import distil
 from onejump.fitting.options import FitOptions
@@ -92,6 +92,7 @@ def test_files_of_two_models_are_refused(study: Callable[[str, str], Path], tmp_
     measured: dict[str, Any] = {"method": "ojfa"}
     compared: dict[str, Any] = {"precision_at": [1], **NAMES}
     distilled: dict[str, Any] = {"method": "distilled", "options": {}, "seed": 0}
+    counted: dict[str, Any] = {"methods": ["n-njtc"], "selected": ["ojfa"], "reference": "n-njtc", **NAMES}
     paired: dict[str, Any] = {"methods": ["jtc"], "rank": 1, **NAMES}
     exits: dict[str, Any] = {"shortcuts": jumps, "selection": their_selection}
     refused: list[tuple[Callable[[], object], Path]] = [
@@ -100,13 +101,13 @@ def test_files_of_two_models_are_refused(study: Callable[[str, str], Path], tmp_
         (lambda: evaluate_method(out, shards, head, **exits, **evaluated), their_selection),
         (lambda: measure_confidences(out, shards, their_head, shortcuts=jumps, **measured), their_head),
         (lambda: measure_confidences(out, shards, head, **exits, **measured), their_selection),
-        (lambda: compare_exits(out, out, tables[:1], tables[1:], **NAMES), tables[1]),
+        (lambda: compare_exits(out, out, tables[:1], tables[1:], options=ExitOptions(), **NAMES), tables[1]),
         (lambda: score_jumps(out, shards, their_jumps, **NAMES), their_jumps),
-        (lambda: analyse(out, shards, their_head, {"n-njtc": jumps}, **NAMES), their_head),
-        (lambda: analyse(out, shards, head, {"n-njtc": their_jumps}, **NAMES), their_jumps),
+        (lambda: analyse(out, shards, their_head, [jumps], methods=["n-njtc"], **NAMES), their_head),
+        (lambda: analyse(out, shards, head, [their_jumps], methods=["n-njtc"], **NAMES), their_jumps),
         (lambda: compare_criteria(out, shards, head, jumps, their_selection, **compared), their_selection),
         (lambda: compare_criteria(out, shards, their_head, jumps, selection, **compared), their_head),
-        (lambda: count_parameters(out, {"n-njtc": their_jumps}, selection, **NAMES), their_jumps),
+        (lambda: count_parameters(out, [their_jumps], [selection], **counted), their_jumps),
         (lambda: collect(out, tables), tables[1]),
         (lambda: distil(out, shards, their_head, documents, **distilled), their_head),
         (
