@@ -27,6 +27,7 @@ for experiment in STUDY.experiments.sections():
     include: f"workflow/rules/experiments/{experiment.replace('-', '_')}.smk"
 
 
+include: "workflow/rules/notes.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/progress.smk"
 
@@ -34,7 +35,7 @@ include: "workflow/rules/progress.smk"
 rule all:
     default_target: True
     input:
-        pairs(*sorted(TABLES)),
+        pairs(*sorted(TABLES), "notes.txt"),
         pairs(*(name for figure in DRAWN for name in figure_files(figure).values())),
     localrule: True
 

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from stage_files import describe_as, select
 
-from onejump.base.files import write_table
+from onejump.base.files import write_json, write_table
+from onejump.data.corpus import SUMMARY
 from onejump.fitting.few_samples import few_samples
-from onejump.scoring.notes import notes_of
+from onejump.scoring.notes import notes_of, write_notes
 
 REGRESSIONS = ("jtc", "njtc", "n-njtc", "residual")
 
@@ -38,3 +39,19 @@ def test_notes_of_a_pair_come_from_its_tables(tmp_path: Path) -> None:
     write_table(pair / "early-exit" / "savings.parquet", pd.DataFrame(savings))
     notes = list(notes_of(pair, REGRESSIONS))
     assert notes == ["early exit of jtc, ojfa: too few", "early exit of ojfa: a guess"]
+    split = {"sentences": 60, "documents": 15, "largest_share": 0.1}
+    write_json(tmp_path / "corpus.json", {"validation": split}, SUMMARY)
+    written = tmp_path / "notes.txt"
+    for path, said in ((pair / "early-exit" / "savings.parquet", notes), (None, [])):
+        write_notes(
+            written,
+            summary=tmp_path / "corpus.json",
+            description=tmp_path / "model.json",
+            selection=pair / "selection.json",
+            evaluation=pair / "evaluation.parquet",
+            savings=path,
+            regressions=REGRESSIONS,
+        )
+        first, *others = written.read_text(encoding="utf-8").splitlines()
+        assert first.startswith("validation: 60 sentences of 15 documents: under 30 documents")
+        assert others == said

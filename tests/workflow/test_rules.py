@@ -122,6 +122,7 @@ def test_seconds_of_work_on_small_tables_are_no_job_of_a_cluster(workflow: Any) 
             "document_roles",
             "evaluation",
             "parameters",
+            "notes",
             "early_exit",
             "transfer",
             "rank_sweep",

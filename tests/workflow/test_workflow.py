@@ -139,7 +139,7 @@ def test_a_figure_option_redraws_that_figure_only(project: Project) -> None:
 def test_the_selection_metric_reruns_selection_and_what_follows(project: Project) -> None:
     project.study |= {"selection": {"metric": "mse"}}
     assert set(project.planned()) == {
-        *("selection", "evaluate", "evaluation", "parameters", "all", "total"),
+        *("selection", "evaluate", "evaluation", "parameters", "notes", "all", "total"),
         *FIGURES,
     }
     assert project.planned()["evaluate"] == 2  # ojfa and the arbitrary choices
@@ -152,7 +152,7 @@ def test_a_solver_reruns_that_methods_fits_and_what_follows(project: Project) ->
     planned = project.planned()
     assert planned["shortcuts"] == 1
     assert planned["evaluate"] == 1
-    follows = {"evaluation", "parameters", *FIGURES - {"figure_scores"}}
+    follows = {"evaluation", "parameters", "notes", *FIGURES - {"figure_scores"}}
     assert set(planned) == {"shortcuts", "evaluate", "all", "total", *follows}
 
 
@@ -386,6 +386,7 @@ def test_what_a_study_reads_is_looked_at_before_anything_runs(project: Project) 
 
 
 def test_the_report_holds_every_figure(project: Project) -> None:
+    (project.folder / PAIR / "notes.txt").write_text("jtc: fitted to few samples\n", encoding="utf-8")
     project.snakemake("--report", "report.html")
     page = (project.folder / "report.html").read_text(encoding="utf-8")
     for figure in ("methods", "selected", "alternatives", "scores", "parameters"):
@@ -398,6 +399,8 @@ def test_the_report_holds_every_figure(project: Project) -> None:
     )
     then = (
         "Every shortcut of the study, mean over all levels",
+        "What to know about these numbers",
+        "jtc: fitted to few samples",
         "What the workflow did",
         "More figures: tiny",
     )

@@ -9,7 +9,7 @@ from typing import Any
 from onejump.base.errors import OneJumpError
 from onejump.base.files import read_json, read_table
 from onejump.base.format import SELECTION
-from onejump.study.kinds import kinds_where
+from onejump.study.kinds import REGRESSIONS
 from onejump.study.study import Study
 
 _METRICS = ("precision@1", "surprisal", "kl", "r2")
@@ -76,8 +76,6 @@ def warnings_of(study: Study, results: Path) -> Iterator[str]:
     from onejump.data.corpus import SUMMARY, warnings_of_splits
     from onejump.scoring.notes import notes_of
 
-    regressions = kinds_where(lambda facts: facts.fitted_by == "shortcuts" and not facts.one_for_all)
-
     for corpus in study.corpora:
         described = results / study.study / "corpora" / f"{corpus}.json"
         if described.is_file():
@@ -85,7 +83,7 @@ def warnings_of(study: Study, results: Path) -> Iterator[str]:
                 f"warning: {corpus}, {line}" for line in warnings_of_splits(read_json(described, SUMMARY))
             )
     for model, corpus, pair in _pairs(study, results):
-        yield from (f"warning: {model} on {corpus}, {note}" for note in notes_of(pair, regressions))
+        yield from (f"warning: {model} on {corpus}, {note}" for note in notes_of(pair, REGRESSIONS))
 
 
 def _pairs(study: Study, results: Path) -> Iterator[tuple[str, str, Path]]:

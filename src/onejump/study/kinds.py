@@ -293,3 +293,7 @@ FACTS: dict[str, Facts] = {name: kind.facts for name, kind in Shortcuts.sections
 def kinds_where(true: Callable[[Facts], object]) -> tuple[str, ...]:
     """Names of the kinds whose facts fulfil a condition."""
     return tuple(name for name, facts in FACTS.items() if true(facts))
+
+
+REGRESSIONS = kinds_where(lambda facts: facts.fitted_by == "shortcuts" and not facts.one_for_all)
+"""Kinds that are fitted to each level alone, by a regression on all H coordinates."""
