@@ -1,8 +1,8 @@
 """The stage "criteria": what each selection criterion chooses, and what the choice costs.
 
-The jumps of the kind that the study selects from are each used at all levels, on validation samples. An
-oracle that saw these would keep the best; what a criterion loses is its distance to that, and what it is
-worth its distance to a jump drawn at random.
+Each jump of the kind that the study selects from is used at all levels, on validation samples. An oracle that
+sees the validation samples keeps the best jump. A criterion loses its distance to the oracle, and gains its
+distance to a jump drawn at random.
 """
 
 from __future__ import annotations
@@ -21,36 +21,37 @@ from onejump.base.identity import one_model
 from onejump.data.held_out import documents_of_samples
 from onejump.data.store import ActivationStore
 from onejump.models.head import Head
+from onejump.scoring.jumps import jumps_of_levels
 from onejump.scoring.metrics import top_metrics
 from onejump.scoring.scores import logits_of_jumps
 from onejump.scoring.standard_errors import Clusters
 from onejump.scoring.top_tokens import top_tokens_of
-from onejump.shortcuts.files import ShortcutFolder
 from onejump.shortcuts.shortcut import LowRank
 
 RANDOM = "random"
-"""A jump drawn at random, on average over all draws."""
+"""Name of the criterion that draws a jump at random: the average over all jumps."""
 
 
 @torch.inference_mode()
 def metrics_of_jumps(
     store: ActivationStore, head: Head, jumps: Sequence[LowRank], precision_at: Sequence[int]
 ) -> dict[str, Tensor]:
-    """Metrics of every jump on every sample, mean over all levels.
+    """Metrics of every jump on every sample, averaged over all levels.
 
     Parameters
     ----------
     store : ActivationStore
         Validation samples.
     head : Head
-        Where it lies, this is computed.
+        Its device is used.
     jumps : sequence of LowRank
     precision_at : sequence of int
+        Each k of the metrics precision@k.
 
     Returns
     -------
     dict of metric -> Tensor of shape (M, samples), float64
-        As of `onejump.scoring.metrics.top_metrics`.
+        The metrics of `onejump.scoring.metrics.top_metrics`.
     """
     top_tokens = top_tokens_of(store, max(precision_at)).to(head.gain.device)
     names = [*(f"precision@{k}" for k in precision_at), "surprisal"]
@@ -62,9 +63,19 @@ def metrics_of_jumps(
 
 
 def choices(by_metric: Mapping[str, int], means: Mapping[str, Tensor]) -> Iterator[tuple[str, int]]:
-    """What every criterion chooses on training samples, and oracles on the validation ones themselves.
+    """The jump that each criterion chooses on training samples, and each oracle on validation samples.
 
-    Oracles look at the first precision, or at surprisal.
+    There are two oracles: one goes by the first precision, the other by surprisal.
+
+    Parameters
+    ----------
+    by_metric : mapping of criterion -> jump
+    means : mapping of metric -> Tensor of shape (M,)
+        On validation samples, the precisions first.
+
+    Yields
+    ------
+    criterion, jump
     """
     yield from by_metric.items()
     precision, surprisal = next(iter(means.values())), means["surprisal"]
@@ -85,14 +96,14 @@ def compare_criteria(
     corpus: str,
     device: str = "auto",
 ) -> None:
-    """The stage.
+    """The stage: compare what selection criteria choose.
 
     Parameters
     ----------
     table : Path
         To write, with columns model, corpus, criterion, jump, metric, value (mean over levels and samples),
-        stderr, n, documents. Rows of the criterion "jump" are of every jump; those of "random" have no jump,
-        and as stderr the standard deviation between jumps.
+        stderr, n, documents. The criterion "jump" has a row for every jump. The criterion "random" has no
+        jump, and its stderr is the standard deviation between jumps.
     shards : sequence of Path
         Validation shards.
     head : Path
@@ -105,15 +116,21 @@ def compare_criteria(
         Table of the stage "document roles", for the standard errors (`onejump.scoring.standard_errors`).
         Unless given, each sentence counts as a document.
     precision_at : sequence of int
+        Each k of the metrics precision@k.
+    model, corpus : str
+        Names, for the table.
+    device : str
 
     Raises
     ------
     OneJumpError
-        If the store keeps fewer most likely tokens than a precision looks at.
+        If the folder does not hold a low-rank jump for each level, or the activations keep fewer than
+        max(precision_at) most likely tokens of each sample.
     """
     model_digest = one_model(shards[0], head, shortcuts, selection)
     on = pick_device(device)
-    store, jumps = ActivationStore(shards), ShortcutFolder(shortcuts).low_rank()
+    store = ActivationStore(shards)
+    jumps = jumps_of_levels(shortcuts, store.levels - 1)
     clusters = Clusters(documents_of_samples(store, documents))
     found = metrics_of_jumps(store, Head.load(head).to(on), jumps, precision_at)
     means = {metric: values.mean(1) for metric, values in found.items()}

@@ -39,7 +39,7 @@ class SourceMoments:
     Parameters
     ----------
     targets : int
-        T, how many levels come later.
+        T, the number of later levels.
     hidden : int
         H.
     device : torch.device
@@ -51,7 +51,7 @@ class SourceMoments:
 
         self.count = 0
         self.sums = zeros(1 + targets, hidden)
-        """Of the source's states, and of each target's."""
+        """Sums of the source's states, and of each target's."""
         self.gram = zeros(hidden, hidden)
         """G = X'X."""
         self.cross = zeros(targets, hidden, hidden)
@@ -98,7 +98,7 @@ def _fit_n_njtc(source: SourceMoments, rank: int) -> Iterator[NNJTC]:
     gram = None
     for moments in source.pairs():
         standardised = standardise(moments)
-        # That of the inputs is the same for every target.
+        # The Gram matrix of the inputs is the same for every target.
         gram = gram or Factorised(standardised.gram)
         mean = moments.count**0.5 * standardised.target_mean
         directions, down = _reduced_rank(gram, standardised.cross, rank, mean)
@@ -130,25 +130,27 @@ FITS: dict[str, Callable[[SourceMoments, int], Iterator[Shortcut]]] = {
 def fit_to_later_levels(method: str, source: SourceMoments, rank: int) -> Iterator[Shortcut]:
     """Fit a method from a source to every later level, each at its global optimum.
 
-    One factorisation of G serves all of them.
+    One factorisation of G serves all targets.
 
     Parameters
     ----------
     method : {"identity", "jtc", "njtc", "n-njtc"}
     source : SourceMoments
     rank : int
-        r of the low-rank ones.
+        r of the low-rank methods.
     """
     return FITS[method](source, rank)
 
 
 def source_groups(levels: int, hidden: int) -> Iterator[range]:
-    """Sources 0 to L - 1 in as many groups as the memory for moments asks for.
+    """Sources 0 to L - 1, in groups whose moments fit into memory together.
 
     Parameters
     ----------
-    levels, hidden : int
-        L + 1 and H.
+    levels : int
+        L + 1.
+    hidden : int
+        H.
     """
     start = size = 0
     for source in range(levels - 1):
@@ -184,7 +186,7 @@ def fit_sources(
     gathered = gather_sources(store, sources, device)
     jumps = {}
     for source in sources:
-        # What it was fitted from goes as the shortcuts come.
+        # Taken off the list, so that its memory is free for the next source's shortcuts.
         moments = gathered.pop(0)
         for method in methods:
             jumps[method, source] = list(fit_to_later_levels(method, moments, rank))
@@ -198,7 +200,7 @@ def variation(store: ActivationStore, device: torch.device) -> Tensor:
     total = torch.zeros_like(mean)
     for block in _states(store, range(store.levels), device):
         added = len(block[0])
-        # Block by block, so that no large mean is squared, and a constant coordinate comes out as 0.
+        # Block by block: no large mean is squared, and a constant coordinate gives exactly 0.
         for level, states in enumerate(block):
             deviations = states.double()
             of_block = deviations.mean(0)
@@ -215,16 +217,15 @@ def squared_errors(
 ) -> dict[tuple[str, int], Tensor]:
     """Squared errors of predictions, summed over samples: (T, H) for each method and source, in float64.
 
-    The predictions are made, in float32 as the shortcuts are used. Moments of the validation samples would
-    give their errors too, but in twice the time: float64 is needed there, where errors are small differences
-    of large numbers.
+    The predictions are made in float32, as in use. Moments of the validation samples would give the errors
+    too, but in twice the time: as small differences of large numbers they would need float64.
 
     Parameters
     ----------
     store : ActivationStore
         Validation samples.
     jumps : mapping of (method, source) -> sequence of Shortcut
-        One to each later level.
+        One for each later level.
     device : torch.device
     """
     errors = {
@@ -246,7 +247,7 @@ def average_r2(errors: Tensor, total: Tensor) -> Tensor:
     Parameters
     ----------
     errors, total : Tensor of shape (T, H)
-        Squared errors, and squared deviations from the mean. Of a constant coordinate, r2 is 1 if it is
+        Squared errors, and squared deviations from the mean. The r2 of a constant coordinate is 1 if it is
         predicted exactly, else 0.
 
     Returns
@@ -264,30 +265,31 @@ def level_pairs(
     rank: int,
     device: torch.device,
 ) -> pd.DataFrame:
-    """Fit methods from every level to every later one, and measure them on other samples.
+    """Fit methods from every level to every later level, and measure them on other samples.
 
-    Sources are taken in groups, as many as fit 256 MiB of moments, (L - source + 1) H^2 numbers each: L
-    groups at most. For each group its own and all later levels are read once of the training samples and once
-    of the validation samples; of these, all levels are read once more.
+    Sources are taken in groups whose moments, (L - source + 1) H^2 numbers for a source, fit into 256 MiB
+    together; a group has at least one source. For each group, the levels from its first source on are read
+    once from the training samples and once from the validation samples. All levels of the validation samples
+    are read once more.
 
     Parameters
     ----------
     training, validation : ActivationStore
     methods : sequence of {"identity", "jtc", "njtc", "n-njtc"}
     rank : int
-        r of the low-rank ones.
+        r of the low-rank methods.
     device : torch.device
 
     Returns
     -------
     DataFrame
-        Columns method, source, target, r2, n (validation samples). There are no standard errors: they would
-        need sums for every document at every pair of levels.
+        Columns method, source, target, r2, n (number of validation samples). There are no standard errors:
+        they would need sums over each document at every pair of levels.
 
     Raises
     ------
     StudyError
-        If a method is none of these.
+        If a method cannot be fitted to pairs of levels.
     """
     for method in methods:
         if method not in FITS:
@@ -319,26 +321,28 @@ def measure_level_pairs(
     corpus: str,
     device: str = "auto",
 ) -> None:
-    """The stage.
+    """The stage: fit and measure every pair of levels.
 
     Parameters
     ----------
     table : Path
-        To write, with columns model, corpus, method, source, target, r2, n (validation samples), documents
-        (how many these are from).
+        To write, with columns model, corpus, method, source, target, r2, n (number of validation samples),
+        documents (number of documents that they come from).
     training, validation : sequence of Path
         Shards.
     documents : Path, optional
         Table of the stage "document roles"; without it each sentence counts as a document.
     methods : sequence of {"identity", "jtc", "njtc", "n-njtc"}
     rank : int or float
-        As of `rank_for`.
+        As in `onejump.base.rank.rank_for`.
+    model, corpus : str
+        Names, for the table.
     device : str
 
     Raises
     ------
     StudyError
-        If a method is none of these, or the rank is over H.
+        If a method cannot be fitted to pairs of levels, or the rank is over H.
     """
     model_digest = one_model(training[0], validation[0])
     fitted_to, measured_on = ActivationStore(training), ActivationStore(validation)

@@ -1,4 +1,4 @@
-"""The stage "rank-sweep": what a kind gives at each rank, put together."""
+"""The stage "rank-sweep": the evaluations of methods at each rank, in one table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def collect_ranks(
     ranks: Sequence[str],
     methods: Sequence[str],
 ) -> None:
-    """Put together evaluations, and count what each kind keeps.
+    """The stage: put the evaluations together, and count the numbers that each method keeps.
 
     Parameters
     ----------
@@ -32,10 +32,10 @@ def collect_ranks(
         To write, with columns model, corpus, method, level, metric, value, stderr, n, documents, rank,
         numbers.
     evaluations : sequence of Path
-        Tables of `onejump.scoring.evaluation.evaluate_method`: those of all methods at the first rank, then
-        at the next one.
+        Tables of `onejump.scoring.evaluation.evaluate_method`: of all methods at the first rank, then of all
+        methods at the next rank, and so on.
     shortcuts : sequence of Path
-        The folder of each of these evaluations: for ojfa, that of the kind that it is selected from.
+        The folder of shortcuts of each evaluation: for ojfa, that of the kind that it is selected from.
     selections : sequence of Path
         Of the selection stage, one for each rank; none if ojfa is not among the methods.
     ranks : sequence of str

@@ -1,4 +1,4 @@
-"""The stage "transfer": shortcuts of one corpus on the others, put together."""
+"""The stage "transfer": how well the shortcuts of one corpus serve on other corpora, in one table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from onejump.data.sides import normalised
 _LOG = logging.getLogger(__name__)
 
 FromTo = tuple[str, str]
-"""The corpus that shortcuts were fitted and selected on, and the one that they are used on."""
+"""The corpus that shortcuts were fitted and selected on, and the corpus that they are used on, the target."""
 
 
 def collect_transfer(
@@ -31,26 +31,28 @@ def collect_transfer(
     corpora: Sequence[str],
     corpus: str,
 ) -> None:
-    """Put together what one corpus' shortcuts do on every corpus, and what that corpus' own do.
+    """The stage: compare shortcuts from other corpora with the target's own, for all pairs with one corpus.
+
+    In each pair, one corpus is that of the table: shortcuts are fitted on it, or used on it.
 
     Parameters
     ----------
     table : Path
-        To write, with columns model, corpus (that this is about), fitted_on, target, method, level, metric,
-        value, stderr, n, documents, jump (which of the jumps of fitted_on the target's training samples
-        choose), seen (validation sentences of the target that are training sentences of fitted_on:
-        `count_seen`).
+        To write, with columns model, corpus, fitted_on, target, method, level, metric, value, stderr, n,
+        documents, jump (the jump of fitted_on that the training samples of the target select), seen (how many
+        validation sentences of the target are training sentences of fitted_on: `count_seen`).
     evaluations : sequence of Path
-        Tables of `onejump.scoring.evaluation.evaluate_method`, of validation samples of the target: those of
-        all methods for the first pair, then for the next one.
+        Tables of `onejump.scoring.evaluation.evaluate_method` on validation samples of the target: of all
+        methods for the first pair, then of all methods for the next pair, and so on.
     selections : sequence of Path
-        Of `onejump.scoring.selection.select_jump`, by training samples of the target: one for each pair.
+        Of `onejump.scoring.selection.select_jump` on training samples of the target, one for each pair.
     sentences : sequence of Path
-        Tables of the corpus stage: one for each corpus.
+        Tables of the corpus stage, one for each of the corpora.
     pairs : sequence of (fitted on, target)
     methods, corpora : sequence of str
+        Names.
     corpus : str
-        That this is about.
+        The corpus that all pairs have in common, for the table.
     """
     model_digest = one_model(*evaluations, *selections)
     jumps = {pair: read_json(path, SELECTION)["jump"] for pair, path in zip(pairs, selections, strict=True)}

@@ -21,7 +21,6 @@ from onejump.fitting.teacher import Teacher, exit_loss, head_metric
 from onejump.models.head import Head
 from onejump.scoring.jumps import jumps_of_levels
 from onejump.shortcuts.exit_head import ExitHead
-from onejump.shortcuts.kinds.distilled import Distilled
 from onejump.shortcuts.shortcut import LowRank
 
 
@@ -34,10 +33,9 @@ def orthonormal(columns: Tensor) -> Tensor:
 def spaces_of(jump: LowRank) -> tuple[Tensor, Tensor]:
     """Orthonormal bases (H, r) of the space that a jump reads, A's columns, and writes, B's rows.
 
-    The bias of a distilled jump belongs to neither.
+    A bias belongs to neither.
     """
-    down = jump.down.double() if isinstance(jump, Distilled) else jump.folded()[0]
-    return orthonormal(down), orthonormal(jump.up.double().T)
+    return orthonormal(jump.input_directions()), orthonormal(jump.up.double().T)
 
 
 def shared(bases: Sequence[Tensor]) -> Tensor:

@@ -26,16 +26,16 @@ from onejump.shortcuts.shortcut import LowRank
 
 # Held-out samples that surprisals are averaged over: enough to tell jumps apart, as all get the same samples.
 _SURPRISAL_SAMPLES = 256
-# Samples of one samples x vocabulary matrix: it stays in a CPU's caches.
+# Samples whose logits are made at a time: few enough that the logits stay in a CPU's caches.
 _TOGETHER = 64
 
 
 class JumpScorer:
-    """Scores of M low-rank jumps on states, without making one prediction.
+    """Scores M low-rank jumps on states without making their predictions.
 
-    A prediction is z Q with z = h M_m + c_m (normalisation folded in) and Q of orthonormal rows, so with the
-    target y, <z Q, y> = z (Q y) and |z Q| = |z|. All z are one product of the states with the M folded
-    matrices side by side.
+    The prediction of jump m is z Q, with z = h M_m + c_m (its normalisation folded in) and orthonormal rows
+    Q. For a target y, <z Q, y> = z (Q y) and |z Q| = |z|. All z come from a single product, of the states
+    with the M folded matrices side by side.
 
     Parameters
     ----------
@@ -48,24 +48,24 @@ class JumpScorer:
         folded = [jump.folded() for jump in jumps]
         self.jumps, self.rank = len(jumps), len(folded[0][1])
         self._prepare = jumps[0].prepare
-        # Rank first, jump second, sample last: sums over the rank are then sums of whole planes.
+        # In this order (rank, jump, sample), a sum over the rank adds up whole planes.
         self._down = _planes([matrix.T for matrix, _, _ in folded]).float().to(device)
         self._offset = _planes([offset[:, None] for _, offset, _ in folded]).float().to(device)
         self._up = _planes([rows for _, _, rows in folded]).float().to(device)
 
     def targets(self, last: Tensor) -> tuple[Tensor, Tensor]:
-        """Q y of each jump, and |y|^2, for last-level states (n, H): shared by all levels."""
+        """Q y of each jump, and |y|^2, for last-level states y (n, H). They serve all levels."""
         return (self._up @ last.T).view(self.rank, self.jumps, -1), last.square().sum(-1)
 
     def scores(self, states: Tensor, targets: tuple[Tensor, Tensor]) -> Tensor:
-        """Scores summed over samples.
+        """Scores, summed over samples.
 
         Parameters
         ----------
         states : Tensor of shape (n, H)
             Of one level.
         targets : tuple
-            Of the same samples.
+            Of `targets`, for the same samples.
 
         Returns
         -------
@@ -82,7 +82,7 @@ class JumpScorer:
 
 
 def _planes(of_jumps: Sequence[Tensor]) -> Tensor:
-    """(r, width) of each of M jumps -> (r M, width), the rank being the slow index."""
+    """Stack tensors (r, width) of M jumps to (r M, width); the jump is the faster index."""
     return torch.stack(list(of_jumps), 1).flatten(0, 1)
 
 
@@ -90,12 +90,18 @@ def _planes(of_jumps: Sequence[Tensor]) -> Tensor:
 def score_matrix(
     store: ActivationStore, jumps: Sequence[LowRank], device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Scores of every jump on every level, summed over samples; each activation is read once.
+    """Scores of every jump on every level, summed over samples. Each activation is read once.
+
+    Parameters
+    ----------
+    store : ActivationStore
+    jumps : sequence of M LowRank
+    device : torch.device
 
     Returns
     -------
     Tensor of shape (len(OF_STATES), M, L), float64
-        D_m of OJFA is the sum over levels of the first.
+        The first matrix, summed over levels, is D_m of OJFA.
     """
     scorer = JumpScorer(jumps, device)
     sources = store.levels - 1
@@ -114,20 +120,20 @@ def score_matrix(
 def logits_of_jumps(
     store: ActivationStore, head: Head, jumps: Sequence[LowRank], rows: Tensor
 ) -> Iterator[tuple[int, int, slice, Tensor]]:
-    """Logits behind every jump at every level, of some samples.
+    """Logits behind every jump at every level, for some samples.
 
     Parameters
     ----------
     store : ActivationStore
     head : Head
-        Where it lies, this is computed.
+        Its device is used.
     jumps : sequence of LowRank
     rows : Tensor of shape (n,), int64
-        Samples, rising.
+        Numbers of samples, rising.
 
     Yields
     ------
-    jump, level, part of the rows, logits (samples of the part, V)
+    jump, level, a part of the rows, logits (samples of the part, V)
     """
     device = head.gain.device
     exit_heads = [ExitHead.of(head, jump.to(device)) for jump in jumps]
@@ -141,13 +147,15 @@ def logits_of_jumps(
 
 
 def surprisal_matrix(store: ActivationStore, head: Head, jumps: Sequence[LowRank], rows: Tensor) -> Tensor:
-    """Surprisal of the teacher's first choice behind every jump at every level, summed over some samples.
+    """Surprisal behind every jump at every level, summed over some samples.
+
+    It is that of the most likely token of the true final distribution.
 
     Parameters
     ----------
     store : ActivationStore
     head : Head
-        Where it lies, this is computed.
+        Its device is used.
     jumps : sequence of LowRank
     rows : Tensor of shape (n,), int64
         Samples.

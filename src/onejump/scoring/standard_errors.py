@@ -1,11 +1,11 @@
-"""Standard errors that hold for samples of documents: those of one document are alike, not independent.
+"""Standard errors for samples that come from documents: samples of one document are not independent.
 
-With documents g = 1..G as clusters and u_i what sample i moves an estimate by, the squared standard error is
+Documents g = 1..G are clusters. If sample i moves an estimate by u_i, the squared standard error is
 
     G / (G - 1)  sum_g (sum_{i in g} u_i)^2.
 
-For a mean over n samples u_i is (x_i - mean) / n, for r2 that of the linearised ratio (`ClusteredR2`). With
-one sample a document this is the usual standard error of a mean. With a single document there is none: NaN.
+For a mean over n samples, u_i is (x_i - mean) / n; for r2 it is that of the linearised ratio (`ClusteredR2`).
+With one sample in each document this is the usual standard error of a mean. With a single document it is NaN.
 
 Source: Cameron and Miller, "A practitioner's guide to cluster-robust inference", Journal of Human Resources
 50 (2015), section II.
@@ -20,29 +20,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Documents beyond so many share clusters, so that memory does not grow with them. Coarser clusters are right
-# too, and so many of them know a standard error to about one percent.
+# With more documents than this, several share a cluster, so that memory does not grow with their number.
+# Coarser clusters are valid too, and this many of them give a standard error to about one percent.
 _MOST = 4096
 
 
 class Clusters:
-    """Documents of samples, as clusters.
+    """The documents that samples come from, as clusters.
 
     Parameters
     ----------
     documents : array of shape (n,)
-        The document of each sample: any values that differ between documents.
+        The document of each sample, by any value that differs between documents.
 
     Attributes
     ----------
     documents : int
-        How many there are.
+        Number of documents.
     count : int
-        Clusters, at most 4,096.
+        Number of clusters, at most 4,096.
     of_samples : Tensor of shape (n,), int64
         The cluster of each sample, on the CPU.
     sizes : Tensor of shape (count,), float64
-        Samples in each.
+        Number of samples in each cluster.
     """
 
     def __init__(self, documents: NDArray[Any]) -> None:
@@ -54,15 +54,15 @@ class Clusters:
 
     @property
     def samples(self) -> int:
-        """n."""
+        """Number of samples, n."""
         return len(self.of_samples)
 
     def sums(self, *size: int) -> Tensor:
-        """Zeros for sums over the samples of each cluster: (count, *size), float64."""
+        """Zeros to `add` to: (count, *size), float64."""
         return torch.zeros(self.count, *size, dtype=torch.float64)
 
     def add(self, sums: Tensor, values: Tensor, part: slice = slice(None)) -> None:
-        """Add values of some samples to the sums of their clusters.
+        """Add the values of some samples to the sums of their clusters.
 
         Parameters
         ----------
@@ -72,11 +72,11 @@ class Clusters:
         part : slice
             Which samples; all unless given.
         """
-        # On the CPU, where the order of the additions, and so the last bit, is the same every time.
+        # On the CPU the order of the additions, and so the last bit of the sums, is the same every time.
         sums.index_add_(0, self.of_samples[part], values.double().cpu())
 
     def error(self, influence: Tensor) -> Tensor:
-        """Standard error from the influence of each cluster, (count, *size): of shape `size`."""
+        """Standard error, of shape `size`, from the influence of each cluster, (count, *size)."""
         if self.count < 2:
             return torch.full(influence.shape[1:], float("nan"), dtype=torch.float64)
         return (influence.square().sum(0) * self.count / (self.count - 1)).sqrt()
@@ -88,14 +88,14 @@ class Clusters:
         return mean, self.error(apart / self.samples)
 
     def of_values(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean over samples and its standard error, of values (n, *size) of all samples."""
+        """Mean over all samples of their values (n, *size), and its standard error."""
         sums = self.sums(*values.shape[1:])
         self.add(sums, values)
         return self.mean_and_error(sums)
 
 
 class Variation:
-    """Spread of n last-level states: what r2 is measured against.
+    """Spread of n last-level states, which r2 compares errors with.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ class Variation:
 
     @property
     def inverse_total(self) -> Tensor:
-        """1 / T, T the squared deviations of each coordinate, summed; 0 where a coordinate is constant."""
+        """1 / T, T the sum of squared deviations of each coordinate; 0 where a coordinate is constant."""
         total = self.by_cluster.sum(0)
         return torch.where(total > 0, 1 / total, 0.0)
 
@@ -126,8 +126,8 @@ class ClusteredR2:
 
     With squared errors e_ij, squared deviations d_ij, T_j = sum_i d_ij and q_j = sum_i e_ij / T_j, r2 is
     1 - mean_j q_j. Its standard error is that of the linearised ratio: sample i moves r2 by -(a_i - b_i) / H,
-    where a_i = sum_j e_ij / T_j and b_i = sum_j q_j d_ij / T_j. Both are summed over a cluster's samples; b
-    needs q, known at the end only, and the squared deviations by cluster, which all shortcuts share.
+    where a_i = sum_j e_ij / T_j and b_i = sum_j q_j d_ij / T_j. Both are summed over a cluster's samples. b
+    needs q, which is known only at the end, and the squared deviations by cluster, which serve all shortcuts.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ class ClusteredR2:
         self._clusters.add(self._relative, errors @ self._inverse, part)
 
     def result(self) -> tuple[float, float]:
-        """r2 and its standard error; of a single sample, which has no spread, neither (NaN)."""
+        """r2 and its standard error; both are NaN for a single sample, which has no spread."""
         if self._clusters.samples < 2:
             return float("nan"), float("nan")
         inverse, errors = self._inverse.cpu(), self._errors.cpu()

@@ -149,6 +149,10 @@ class LowRank(Shortcut):
         """Apply to states (..., H) what comes before the matrix of `folded`."""
         return self.taken(states)
 
+    def input_directions(self) -> Tensor:
+        """Give what a prepared state is multiplied by, without a bias: (H, r), in float64."""
+        return self.folded()[0]
+
     @abstractmethod
     def folded(self) -> tuple[Tensor, Tensor, Tensor]:
         """Write the prediction as (prepare(h) M + c) Q, with orthonormal rows Q.

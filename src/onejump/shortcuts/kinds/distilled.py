@@ -44,6 +44,10 @@ class Distilled(DistilledKind, LowRank):
         """Give norm(h) A + c."""
         return self.prepare(states) @ self.down + self.offset
 
+    def input_directions(self) -> Tensor:
+        """Give A, as the folded matrix has a column for the bias too (`LowRank.input_directions`)."""
+        return self.down.double()
+
     def folded(self) -> tuple[Tensor, Tensor, Tensor]:
         """Give A T and c T of [B; b] = T Q, and Q (`LowRank.folded`)."""
         assert self.bias is not None
