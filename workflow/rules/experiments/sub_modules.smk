@@ -38,7 +38,7 @@ rule sub_module_maps:
         ],
         description=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
-        maps=directory(f"{OF_PARTS}/maps/{{part}}"),
+        folder=directory(f"{OF_PARTS}/maps/{{part}}"),
     log:
         f"{PAIR}/logs/sub-modules/maps/{{part}}.log",
     benchmark:
