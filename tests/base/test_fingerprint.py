@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -130,3 +131,25 @@ def test_data_files_count(package: Path) -> None:
     thin = fingerprint("d", data=["look.mplstyle"])
     style.write_text("lines.linewidth: 2", encoding="utf-8")
     assert fingerprint("d", data=["look.mplstyle"]) not in (thin, fingerprint("d"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "edited"),
+    [
+        ("exits.measuring", ["experiments/early_exit", "exits/rules", "exits/sweep", "scoring/evaluation"]),
+        ("scoring.evaluation", ["scoring/collection", "scoring/parameters", "scoring/scores"]),
+        ("scoring.scores", ["scoring/selection", "scoring/evaluation", "scoring/analysis"]),
+        ("experiments.sub_module_activations", ["experiments/sub_module_maps", "experiments/sub_modules"]),
+        ("experiments.sub_module_maps", ["experiments/sub_module_activations", "experiments/sub_modules"]),
+    ],
+)
+def test_what_uses_the_tables_of_a_stage_does_not_rerun_it(
+    stage: str, edited: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = shutil.copytree(PACKAGE, tmp_path / "copy", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(module, "_PACKAGE", copied)
+    for name in edited:
+        assert changed(copied, name, "from __future__", "X = 1\nfrom __future__", of=stage) == "same", name
+    own = stage.replace(".", "/")
+    assert changed(copied, own, "from __future__", "X = 1\nfrom __future__", of=stage) == "changed"
+    forget()
