@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from onejump.base.errors import StudyError
+from onejump.base.format import Format
 from onejump.study.results_owner import check_owner, write_owner
 
 RESULTS = Path("results/mine")
@@ -68,4 +69,15 @@ def test_an_owner_that_cannot_be_read_keeps_its_results() -> None:
     Path("mine.yaml").write_text("study: [", encoding="utf-8")
     write_study("copy.yaml", "mine")
     with pytest.raises(StudyError, match=r"mine\.yaml"):
+        check_owner(RESULTS, ["copy.yaml"])
+
+
+def test_an_owner_that_an_older_onejump_wrote_is_written_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(Format, "statement", lambda *_: {})
+        write_owner(RESULTS, ["other.yaml"])
+    check_owner(RESULTS, ["mine.yaml"])
+    write_owner(RESULTS, ["mine.yaml"])
+    write_study("copy.yaml", "mine")
+    with pytest.raises(StudyError, match=r"results of mine\.yaml"):
         check_owner(RESULTS, ["copy.yaml"])

@@ -1,7 +1,7 @@
 # What several rules share: paths, wildcards, and the functions that give a rule its inputs and params.
 from onejump.base.fingerprint import fingerprint
 from onejump.base.selected import SELECTED
-from onejump.models.description import read_description
+from onejump.models.description import known_description, read_description
 from onejump.study.kinds import FACTS
 
 # In full, as a rule that is made from a rule of another folder (`use rule`) would look for them from its own folder.

@@ -24,9 +24,10 @@ def threads_of(cost):
 
     def threads(wildcards, input):
         in_storage = workflow.storage_settings.default_storage_provider is not None
-        if in_storage or not Path(input.description).is_file():
+        known = None if in_storage else known_description(input.description)
+        if known is None:
             return MOST_THREADS
-        sizes = Sizes.of(read_description(input.description))
+        sizes = Sizes.of(known)
         return MOST_THREADS if cost(wildcards, sizes).work(DEVICES["cpu"], sizes.dtype) > SHORT else 1
 
     return threads

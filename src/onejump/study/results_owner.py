@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from onejump.base.errors import OneJumpError, StudyError
+from onejump.base.errors import MissingFileError, OneJumpError, OutdatedFileError, StudyError
 from onejump.base.files import read_json, write_json
 from onejump.base.format import Format
 from onejump.study.study import load_study
@@ -35,10 +35,8 @@ def check_owner(results: Path, files: Sequence[str]) -> None:
         Naming both study files, and what to do.
     """
     owner = results / _OWNER
-    if not owner.is_file():
-        return
-    others = read_json(owner, _FORMAT)["study_files"]
-    if others == list(files) or not _still_there(others, results.name):
+    others = _owners(results)
+    if others is None or others == list(files) or not _still_there(others, results.name):
         return
     raise StudyError(
         f"study: {results.name!r} given in {' and '.join(files)}, but {results} holds the results of "
@@ -49,8 +47,17 @@ def check_owner(results: Path, files: Sequence[str]) -> None:
 
 def write_owner(results: Path, files: Sequence[str]) -> None:
     """Write down that a results folder belongs to these study files."""
-    if not (results / _OWNER).is_file() or read_json(results / _OWNER, _FORMAT)["study_files"] != list(files):
+    if _owners(results) != list(files):
         write_json(results / _OWNER, {"study_files": list(files)}, _FORMAT)
+
+
+def _owners(results: Path) -> list[str] | None:
+    """The study files of a results folder; None if it does not say, or an older onejump wrote them down."""
+    try:
+        owners: list[str] = read_json(results / _OWNER, _FORMAT)["study_files"]
+    except (MissingFileError, OutdatedFileError):
+        return None
+    return owners
 
 
 def _still_there(files: Sequence[str], name: str) -> bool:
