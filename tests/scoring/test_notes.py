@@ -17,7 +17,8 @@ REGRESSIONS = ("jtc", "njtc", "n-njtc", "residual")
 
 
 @pytest.mark.parametrize(
-    ("samples", "said"), [(30, "reproduce their training samples"), (33, "so few say little"), (64, "")]
+    ("samples", "said"),
+    [(30, "fit to at most H samples"), (33, "too few to predict other samples; at least 64"), (64, "")],
 )
 def test_a_regression_on_few_samples_is_told(samples: int, said: str) -> None:
     note = few_samples("jtc", samples, 32)

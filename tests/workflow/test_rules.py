@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,8 +17,10 @@ import yaml
 from click.testing import CliRunner
 from projects import ROOT
 
+from onejump.base import fingerprint as fingerprint_module
 from onejump.base.binding import arguments_for
 from onejump.base.errors import OneJumpError
+from onejump.base.fingerprint import fingerprint
 from onejump.study.experiments import Experiments
 from onejump.study.figures import Figures
 from onejump.study.kinds import FACTS
@@ -103,6 +106,50 @@ def test_every_rule_runs_again_when_the_code_of_its_stage_changes(workflow: Any)
             module, _ = by_hand.stage_of(rule.script)
             for job in jobs_of(workflow, rule):
                 assert module.removeprefix("onejump.") in job.params["code"], rule.name
+
+
+def fingerprints(modules: dict[tuple[str, str], tuple[str, ...]]) -> dict[tuple[str, str], str]:
+    fingerprint_module._tree.cache_clear()
+    fingerprint_module._meaning.cache_clear()
+    return {job: fingerprint(*names) for job, names in modules.items()}
+
+
+def test_the_code_of_a_kind_counts_where_that_kind_is_used_and_nowhere_else(
+    workflow: Any, tmp_path: Path
+) -> None:
+    modules = {
+        (rule.name, job.wildcards.get("method", "")): job.params["code"]
+        for rule in workflow.rules
+        if rule.script and rule.name != "wheel"
+        for job in jobs_of(workflow, rule)
+    }
+    library = tmp_path / "onejump"
+    shutil.copytree(ROOT / "src/onejump", library, ignore=shutil.ignore_patterns("__pycache__"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fingerprint_module, "_PACKAGE", library)
+        before = fingerprints(modules)
+        for package in ("shortcuts/kinds", "fitting/kinds", "fitting/solvers"):
+            (library / package / "quantum.py").write_text("KIND = None\n")
+        assert fingerprints(modules) == before
+
+        def changed_by(module: str) -> set[tuple[str, str]]:
+            file = library / f"{module}.py"
+            text = file.read_text(encoding="utf-8")
+            file.write_text(f"{text}\nADDED = 1\n", encoding="utf-8")
+            changed = {job for job, code in fingerprints(modules).items() if code != before[job]}
+            file.write_text(text, encoding="utf-8")
+            return changed
+
+        of_affine = {(rule, "affine") for rule in ("distillation", "rank_distillation")}
+        assert changed_by("fitting/kinds/affine") == of_affine
+        loading = ("evaluate", "transfer_evaluate", "rank_evaluate", "confidences", "held_out_confidences")
+        of_affine |= {(rule, "affine") for rule in loading} | {("parameters", "")}
+        assert changed_by("shortcuts/kinds/affine") == of_affine
+        # A joint fit and a residual are made of n-njtc.
+        fitting = ("shortcuts", "calibration_shortcuts", "rank_shortcuts")
+        of_n_njtc = {(rule, kind) for rule in fitting for kind in ("n-njtc", "joint", "residual")}
+        assert changed_by("fitting/kinds/n_njtc") == of_n_njtc | {("level_pairs", "")}
+        assert changed_by("fitting/solvers/gradient") == set(), "the study has no such fit"
 
 
 def test_every_script_is_that_of_a_rule(workflow: Any) -> None:

@@ -266,7 +266,7 @@ def test_compute_options_rerun_nothing(project: Project) -> None:
     [
         ("scoring/selection", {"selection"}, {"activations", "shortcuts", "scores", "corpus", "model"}),
         ("data/corpus", {"corpus", "activations", "shortcuts"}, {"model"}),
-        ("fitting/solvers/exact", {"shortcuts", "scores"}, {"activations", "model", "corpus"}),
+        ("fitting/kinds/jtc", {"shortcuts", "evaluate"}, {"scores", "selection", "activations", "model"}),
         ("figures/drawing", FIGURES, {"evaluation", "evaluate", "selection", "parameters"}),
         ("figures/drawn/scores", {"figure_scores"}, FIGURES - {"figure_scores"}),
     ],

@@ -1,25 +1,26 @@
-"""When a regression has too few samples to say anything of others."""
+"""Whether a regression has enough samples to predict others."""
 
 from __future__ import annotations
 
-# Training samples for each coordinate of a state.
 _A_COORDINATE = 2
+"""Training samples that a regression should have for each coordinate of a state."""
 
 
 def few_samples(methods: str, samples: int, hidden: int) -> str:
-    """What to know of a regression of H coordinates on few samples, or an empty text.
+    """Write a note on a regression of H coordinates that has few samples; an empty text if it has enough.
 
     Parameters
     ----------
     methods : str
-        Named in the text.
+        Names of the methods, for the text.
     samples, hidden : int
         Training samples, and H.
     """
     if samples >= _A_COORDINATE * hidden:
         return ""
-    exactly = "reproduce their training samples whatever these are, and " if samples <= hidden else ""
+    exactly = " (a fit to at most H samples reproduces them, whatever they are)" if samples <= hidden else ""
     return (
-        f"{methods}: fitted to {samples} samples of H = {hidden} coordinates: so few {exactly}say little "
-        f"about others; at least {_A_COORDINATE * hidden} samples (training sentences x positions) are better"
+        f"{methods}: fitted to {samples} samples of H = {hidden} coordinates, too few to predict other "
+        f"samples{exactly}; at least {_A_COORDINATE * hidden} samples (training sentences x positions) are "
+        "better"
     )

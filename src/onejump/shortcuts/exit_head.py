@@ -1,6 +1,7 @@
-"""The exit head: the model's head behind a low-rank shortcut, V r multiplications instead of V H.
+"""The exit head: the model's head behind a low-rank shortcut, with V r multiplications instead of V H.
 
-A masked language model's head has a transform that is not linear: r H instead of H H then, but V H.
+The head of a masked language model has a transform that is not linear. There, only the transform gets cheaper
+(r H instead of H H); the unembedding still costs V H.
 """
 
 from __future__ import annotations
@@ -15,23 +16,24 @@ from onejump.base.identity import same_model
 from onejump.models.head import Head, normalised
 from onejump.shortcuts.shortcut import LowRank
 
-_PARTS = 64  # of the vocabulary, at most
+_PARTS = 64
+"""Most parts that a vocabulary is divided into."""
 
 
 class Top(NamedTuple):
-    """Most likely tokens of n states, best first."""
+    """The k most likely tokens of n states, best first."""
 
     probabilities: Tensor
-    """(n, k)."""
+    """Probabilities of the tokens, (n, k)."""
     tokens: Tensor
-    """(n, k), int64."""
+    """Tokens, (n, k), int64."""
 
 
 def by_vocabulary(matrix: Tensor) -> Tensor:
-    """A matrix (n, V) as parts (p, n, V / p) of the vocabulary.
+    """Divide a matrix (n, V) into p parts of the vocabulary, (p, n, V / p).
 
-    A product of a few rows with all of the vocabulary is faster as p small ones, which a CPU's threads share
-    out evenly and read in order.
+    A product of a few rows with the whole vocabulary is faster as p small products: the threads of a CPU
+    share these evenly, and each reads its memory in order.
     """
     rows, vocabulary = matrix.shape
     parts = max(parts for parts in range(1, _PARTS + 1) if vocabulary % parts == 0)
@@ -39,7 +41,7 @@ def by_vocabulary(matrix: Tensor) -> Tensor:
 
 
 class _Projected(torch.autograd.Function):
-    """rows W_U', (r, V), in the order of multiplications that reads W_U at the speed of the memory."""
+    """Multiply rows (r, H) with W_U', in the order that reads W_U as fast as the memory allows."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Tensor) -> Tensor:
@@ -55,17 +57,17 @@ class _Projected(torch.autograd.Function):
 
 
 class ExitHead:
-    """The head for states z B + b, from z alone.
+    """The head for states z B + b, computed from z alone.
 
-    With the norm's gain g, W_U diag(g) (z B) / rms = (z P') / rms, where P = W_U diag(g) B' (V x r) is made
-    once and rms^2 = z (B B') z' / H + eps. A bias b is one more row of B, whose coordinate is always one. A
-    LayerNorm first centres the rows of B; its own bias adds W_U norm_bias to all logits. Shortcuts with one B
-    for all levels have one exit head for all levels.
+    With the gain g of the norm, W_U diag(g) (z B) / rms = (z P') / rms. P = W_U diag(g) B' (V x r) is
+    computed once, and rms^2 = z (B B') z' / H + eps. A bias b counts as one more row of B, whose coordinate
+    is always one. For a LayerNorm, the rows of B are centred first, and its bias adds W_U norm_bias to all
+    logits. A shortcut with one B for all levels has one exit head for all levels.
 
-    Behind a transform T(h) = activation(h D' + c) the states are z (B D') + (b D' + c) when they come to its
-    activation. No product with B goes through that: the coordinates are then those of the normalised
-    transformed states themselves, and a sample costs r E + V E multiplications, V E of them as without a
-    shortcut. If the head has a norm before its transform, z / rms stands for z.
+    A head with a transform T(h) = activation(h D' + c) gets z (B D') + (b D' + c) in front of the activation.
+    A product with B cannot be taken through the activation, so the coordinates are those of the normalised
+    transformed states. A sample costs r E + V E multiplications, E being the transform's width. If the head
+    has a norm in front of its transform, z / rms takes the place of z.
 
     Parameters
     ----------
@@ -77,10 +79,10 @@ class ExitHead:
 
     Attributes
     ----------
-    projection : Tensor of shape (r, V), or (r + 1, V) with a bias; behind a transform (E, V)
-        P', times the head's scale; behind a transform W_U'.
+    projection : Tensor of shape (r, V), or (r + 1, V) with a bias; (E, V) with a transform
+        P', times the head's scale; W_U' with a transform.
     offset : Tensor of shape (V,) or None
-        What all logits have besides.
+        A constant that is added to the logits of every state; None if it is zero.
     """
 
     def __init__(self, head: Head, basis: Tensor, bias: Tensor | None = None) -> None:
@@ -90,13 +92,13 @@ class ExitHead:
         self.has_bias = bias is not None
         self._first_norm = head.first_norm
         if self._first_norm is not None:
-            # The norm is taken of z alone: a bias is a coordinate of z that is always one.
+            # The norm needs the coordinates of the whole state: a bias is one more of them, always one.
             kind, self._eps = self._first_norm
             basis = basis if bias is None else torch.cat([basis, bias[None]])
             basis = basis - basis.mean(1, keepdim=True) if kind == "layer" else basis
             bias = None
             self._quadratic = basis @ basis.T / head.hidden
-        # What comes to a transform's activation: z times the first, plus the second.
+        # What a transform's activation gets: z times the first, plus the second.
         self._to_activation: tuple[Tensor, Tensor | None] | None = None
         dense, shift = head.dense_weight, head.dense_bias
         if dense is None:
@@ -119,17 +121,17 @@ class ExitHead:
         return cls(head, jump.up, jump.bias)
 
     def coordinates(self, reduced: Tensor) -> Tensor:
-        """Coordinates of the normalised states in the rows of `projection`: z / rms, and 1 / rms for b.
+        """Give the coordinates of the normalised states in the rows of `projection`: z / rms, 1 / rms for b.
 
         Parameters
         ----------
         reduced : Tensor of shape (..., r)
-            z, of any precision.
+            z, in any precision.
 
         Returns
         -------
-        Tensor of shape (..., r), or (..., r + 1) with a bias; behind a transform (..., E), times the norm's
-        gain and the head's scale
+        Tensor of shape (..., r), or (..., r + 1) with a bias
+            With a transform, (..., E), multiplied by the norm's gain and the head's scale.
         """
         reduced = reduced.to(self.projection.dtype)
         if self._first_norm is not None:
@@ -143,14 +145,14 @@ class ExitHead:
         return normalised(transformed, self.head.config.norm, self.head.config.eps) * self._gain
 
     def logits(self, reduced: Tensor) -> Tensor:
-        """Logits (..., V) of reduced states z (..., r)."""
+        """Give the logits (..., V) of reduced states z (..., r)."""
         logits = self.coordinates(reduced) @ self.projection
         if self.offset is not None:
             logits += self.offset
         return self.head.cap(logits)
 
     def top(self, reduced: Tensor, k: int = 1) -> Top:
-        """The k most likely tokens and their probabilities: what a decision to exit needs."""
+        """Find the k most likely tokens and their probabilities, which a decision to exit needs."""
         logits = self.logits(reduced)
         best, tokens = logits.max(-1, keepdim=True) if k == 1 else logits.topk(k)
         return Top((best - logits.logsumexp(-1, keepdim=True)).exp(), tokens)
