@@ -99,7 +99,6 @@ def assign_documents(
             )
     table["role"] = table["document"].map(roles).where(table["split"] == "training", VALIDATION)
     table["document"] = table["document"].factorize()[0].astype("int32")
-    for split, of_split in table.groupby("split", sort=False):
-        count = of_split["document"].nunique()
-        _LOG.info("%s: %d sentences of %d documents", split, len(of_split), count)
+    for name, of_role in table.groupby("role", sort=False):
+        _LOG.info("%s: %d sentences of %d documents", name, len(of_role), of_role["document"].nunique())
     write_table(documents, table)

@@ -32,16 +32,16 @@ class Place(NamedTuple):
     side: str
     """training or validation."""
     order: bytes
-    """Texts of one seed have an order by these."""
+    """Texts are drawn in the order of these bytes."""
     digest: bytes
-    """Texts that differ in white space, case and invisible characters only have the same."""
+    """Equal for texts that differ only in white space, case and invisible characters."""
 
 
 class Drawn(NamedTuple):
     """A sentence that was drawn."""
 
     turn: int
-    """Before it, so many sentences of its document were drawn."""
+    """How many sentences of its document are drawn before it."""
     document_order: bytes
     document: str
     """The document's id."""
@@ -60,7 +60,7 @@ def place(text: str, kind: str, seed: int) -> Place:
     ----------
     text : str
     kind : {"document", "sentence"}
-        A document of one sentence has not the side of that sentence.
+        What the text is. The same text as a document and as a sentence can be on different sides.
     seed : int
     """
     content = f"{kind} {seed}\n".encode() + normalised(text).encode(errors="surrogatepass")
@@ -97,7 +97,7 @@ class _Draw:
         self._last = first[-1][1] if first else None
 
     def candidates(self) -> dict[bytes, Drawn]:
-        """By their digests, somewhat more than are wanted."""
+        """The first sentences by their digest, somewhat more than are wanted."""
         self._keep_first()
         return self._found
 

@@ -19,8 +19,6 @@ from onejump.models.seen import Way, calls
 # How the classes of masked language models are called, which see all of a sentence.
 MASKED = "ForMaskedLM"
 
-# How configurations call the soft cap of the logits.
-
 PARTS = ("attention", "feed-forward", "norms")
 
 _PART_NAMES = {
