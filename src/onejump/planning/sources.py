@@ -1,4 +1,4 @@
-"""What a study reads, looked at before anything runs: its text, its models' files, their sizes."""
+"""Checks of what a study reads before anything runs: its text, the files of its models, their sizes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from onejump.study.sources import Corpus, Model
 from onejump.study.study import Study
 from onejump.study.values import HUB_NAME
 
-# Under which names configurations of transformers state L and H.
+# Names that configurations of transformers give to L and H.
 _BLOCKS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
 _LARGEST_CONFIGURATION = 10_000_000  # bytes
 
 
 def wheel_path(source: Model | Corpus) -> Path:
-    """Where a file of a wheel lies once it is fetched."""
+    """Give the path of a file of a wheel once it is fetched."""
     return Path("resources", source.wheel or "", source.file or "")
 
 
@@ -39,7 +39,7 @@ def check_before_run(study: Study, results: Path) -> None:
     Raises
     ------
     OneJumpError
-        One line a mistake: in what the study reads, in ranks and levels, or where its results go.
+        A line for each mistake in what the study reads, in ranks and levels, or in where its results go.
     """
     for folder in (results, results / study.study, Path("resources")):
         if folder.exists() and not folder.is_dir():
@@ -49,15 +49,15 @@ def check_before_run(study: Study, results: Path) -> None:
 
 
 def check_sources(study: Study) -> None:
-    """Make sure that what a study reads is there, as far as that shows without loading it.
+    """Make sure that what a study reads is there, as far as this can be seen without loading it.
 
-    Ranks and levels are held against the sizes that a model's files state. What is still to be downloaded is
-    left to the job that does so.
+    Ranks and levels are checked against the sizes that a model's files state. What has to be downloaded
+    first is checked by the job that downloads it.
 
     Raises
     ------
     StudyError
-        One line a mistake: the key, the value given and what is accepted.
+        A line for each mistake: the key, the value given and what is accepted.
     """
     mistakes = []
     for name, corpus in study.corpora.items():
@@ -75,7 +75,7 @@ def check_sources(study: Study) -> None:
 
 
 def check_known_sizes(study: Study, results: Path) -> None:
-    """Hold ranks and levels against the sizes of models that an earlier run has described.
+    """Check ranks and levels against the sizes of models that an earlier run has described.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def check_known_sizes(study: Study, results: Path) -> None:
     Raises
     ------
     OneJumpError
-        If a rank is over H, or a level is no early-exit level of a model.
+        If a rank is over H, or a model cannot exit from a level.
     """
     for name in study.models:
         if known := known_description(results / study.study / name / "model.json"):
@@ -126,12 +126,12 @@ def _corpus_mistakes(corpus: Corpus) -> Iterator[str]:
 
 
 def _sizes(model: Model) -> tuple[int, int] | None:
-    """L and H as the model's files state them; None where they cannot be known yet.
+    """Read L and H from the model's files; None if they cannot be known yet.
 
     Raises
     ------
     ModelError
-        If the files are not those of a model. Its message begins with the key.
+        If the files are not those of a model. The message begins with the key.
     """
     if model.hub is not None:
         if Path(model.hub).exists():

@@ -1,4 +1,4 @@
-"""What a study file holds, before its keys are known: its paths, and values that no key can take."""
+"""What is done with a study file before its keys are checked: its paths, and values that no key can have."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import Any
 from onejump.study.file import Content, KeyPath
 from onejump.study.messages import place_of, shown, shown_key
 
-# Keys that hold a path of this machine, by the sections whose members have them.
+# Keys that hold a path of this machine: the group of sections, and the keys in each section.
 _PATHS = (("models", ("folder", "gguf")), ("corpora", ("path", "dataset")))
 
 
 def from_the_working_folder(content: Content, folder: Path) -> Content:
-    """Make the paths of a study file, which are relative to its folder, relative to the working folder.
+    """Make the paths in a study file relative to the working folder, not to the file's own.
 
-    Below the working folder they stay relative, so that a whole checkout can move without a rerun.
+    Paths outside the working folder become absolute. Those below it stay relative, so that a whole
+    checkout can move without a rerun.
     """
     here = os.path.relpath(folder)
     if here == ".":
@@ -46,7 +47,7 @@ def from_the_working_folder(content: Content, folder: Path) -> Content:
 
 
 def unusable_values(value: Any, path: KeyPath, places: Mapping[KeyPath, str]) -> Iterator[str]:
-    """Lines for what no key of a study can hold: control characters, and a list that repeats itself."""
+    """Write a line for each value that no key can have: control characters, a list that repeats a member."""
     start = place_of(path, places) + ".".join(map(shown_key, path))
     if isinstance(value, Mapping):
         for key, member in value.items():
@@ -66,5 +67,5 @@ def unusable_values(value: Any, path: KeyPath, places: Mapping[KeyPath, str]) ->
 
 
 def _is_plain(text: str) -> bool:
-    # Cc: control characters; Cs: halves of surrogate pairs, which no file name or text can hold.
+    # Cc: control characters. Cs: halves of surrogate pairs, which neither file names nor text can hold.
     return not any(unicodedata.category(character) in ("Cc", "Cs") for character in text)

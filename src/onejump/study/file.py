@@ -12,7 +12,7 @@ import yaml
 
 from onejump.base.errors import StudyError
 
-# Bounds of what a study may be: far over any real one, far under what would hang a program that checks it.
+# Largest study file: far larger than any real one, and small enough to be checked at once.
 _LARGEST_FILE = 1_000_000  # bytes
 _MOST_VALUES = 50_000  # an alias (*name) counts as all that it stands for
 _DEEPEST = 20
@@ -25,7 +25,7 @@ class Content(NamedTuple):
 
     values: dict[str, Any]
     places: dict[KeyPath, str]
-    """Of every key and list item, by its path, words such as "config.yaml, line 12"."""
+    """Where each key and list item was read, such as "config.yaml, line 12", by its path."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -35,7 +35,7 @@ class _Loader(yaml.SafeLoader):
         super().__init__(text)
         self._depth = 0
         self._values = 0
-        self._sizes: dict[int, int] = {}  # of anchored nodes, by identity; none of one that is still open
+        self._sizes: dict[int, int] = {}  # values in each complete node, by its identity
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
@@ -82,7 +82,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-# YAML 1.1 takes 1e-3 as text, for want of a point; everyone else takes it as a number.
+# YAML 1.1 reads 1e-3 as text, as it has no point. Here it is a number.
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
@@ -99,8 +99,8 @@ def read_study_file(path: str | Path) -> Content:
     Raises
     ------
     StudyError
-        If the file is not there, is no such file, is no YAML, gives a key twice, is too large (also by its
-        aliases) or does not hold a mapping. The message names the line where there is one.
+        If there is no such file, it is not YAML, gives a key twice, is too large (its aliases written out),
+        or does not hold a mapping. The message names the line if there is one.
     """
     values, places = _read(_text_of(Path(path)), str(path))
     if not isinstance(values, dict):
@@ -162,7 +162,7 @@ def _lines(node: Any, path: KeyPath) -> Iterator[tuple[KeyPath, int]]:
 
 
 def read_setting(argument: str) -> Content:
-    """Read a value given on the command line, KEY=VALUE, where VALUE is YAML.
+    """Read a value given on the command line as KEY=VALUE, where VALUE is YAML.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ def read_setting(argument: str) -> Content:
     Raises
     ------
     StudyError
-        If it is not of that form.
+        If the argument has another form.
     """
     key, equals, value = argument.partition("=")
     path = tuple(key.split("."))
@@ -186,7 +186,7 @@ def read_setting(argument: str) -> Content:
 
 
 def merge(contents: Sequence[Content]) -> Content:
-    """Put contents together: where several have a key, mappings are merged, of other values the last wins."""
+    """Put contents together. If several have a key, mappings are merged; else the last value wins."""
     values: dict[str, Any] = {}
     places: dict[KeyPath, str] = {}
     for content in contents:

@@ -45,7 +45,7 @@ class Kind(Section):
     facts: ClassVar[Facts]
 
     def numbers(self, hidden: int, levels: int) -> int:
-        """Numbers that are kept for a model of L levels and width H."""
+        """Count the numbers that are kept for a model with L levels and width H."""
         raise NotImplementedError
 
 
@@ -275,14 +275,14 @@ class Shortcuts(Switches):
     affine: Affine | None = None
 
     def kind(self, name: str) -> Kind:
-        """The section of a kind that is switched on, with the options of the solver in use."""
+        """Give the section of a kind that is switched on, with the options of its solver."""
         kind: Kind = getattr(self, name.replace("-", "_"))
         if isinstance(kind, EitherSolver) and kind.solver == "gradient" and kind.gradient is None:
             return kind.model_copy(update={"gradient": Gradient()})
         return kind
 
     def options(self, name: str) -> dict[str, Any]:
-        """Options of a kind that is switched on, as plain values."""
+        """Give the options of a kind that is switched on, as plain values."""
         return self.kind(name).model_dump()
 
 
@@ -291,7 +291,7 @@ FACTS: dict[str, Facts] = {name: kind.facts for name, kind in Shortcuts.sections
 
 
 def kinds_where(true: Callable[[Facts], object]) -> tuple[str, ...]:
-    """Names of the kinds whose facts fulfil a condition."""
+    """Name the kinds whose facts fulfil a condition."""
     return tuple(name for name, facts in FACTS.items() if true(facts))
 
 

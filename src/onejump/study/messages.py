@@ -1,4 +1,4 @@
-"""Mistakes in a study, as pydantic finds them, told in one plain line each: key, value, what is accepted."""
+"""Messages for mistakes in a study: a plain line each, with the key, the value and what is accepted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from onejump.study.file import KeyPath
 
-# More mistakes than these are counted, not told.
+# Most mistakes that are told; the others are counted.
 _MOST_TOLD = 20
 _RULE = "rule"
 
@@ -32,13 +32,13 @@ _PLAIN = {
 
 
 def rule(message: str, key: str = "") -> PydanticCustomError:
-    """An error whose message is a sentence of its own, told behind the section's key and `key`."""
+    """Make an error for a validator to raise: `message` is told behind the keys of the section and `key`."""
     # pydantic takes {...} in a message for the name of a value.
     return PydanticCustomError(_RULE, "{sentence}", {"sentence": message, "key": key})
 
 
 def shown(value: Any) -> str:
-    """A value as it goes into a message: short, whatever it is."""
+    """Write a value for a message: short, whatever it is."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = 80
     short.maxlevel = 2
@@ -51,23 +51,23 @@ def told(
     places: Mapping[KeyPath, str],
     accepted_keys: Callable[[KeyPath], list[str]],
 ) -> list[str]:
-    """One line for each mistake.
+    """Write a line for each mistake.
 
     Parameters
     ----------
     config : mapping
         The study as it was given.
     errors : sequence of ErrorDetails
-        What pydantic says of it.
+        What pydantic found.
     places : mapping
-        Where keys were read, such as "config.yaml, line 12"; may be empty.
+        Where each key was read, such as "config.yaml, line 12"; may be empty.
     accepted_keys : callable
         Gives the keys that the section at a path accepts.
 
     Returns
     -------
     list of str
-        At most a screenful; the last one then counts the others.
+        At most a screenful; if there are more mistakes, the last line says how many.
     """
     accepted: dict[str, list[str]] = {}
     for count, error in enumerate(errors):
@@ -88,19 +88,19 @@ def told(
         else:
             given = error["input"]
             value = "" if isinstance(given, Mapping | BaseModel) else f"{shown(given)} given, "
-            # The members of a union each complain: one line says all that would do.
+            # Each member of a union gives an error: one line names all that is accepted.
             accepted.setdefault(f"{start}: {value}accepted is ", []).append(_plain(error))
     return [line + ", or ".join(dict.fromkeys(messages)) for line, messages in accepted.items()]
 
 
 def shown_key(step: str | int) -> str:
-    """A key as it goes into a message: as it is, unless it is long or not printable."""
+    """Write a key for a message: as it is, unless it is long or not printable."""
     key = str(step)
     return key if len(key) <= 80 and key.isprintable() else shown(key)
 
 
 def place_of(path: KeyPath, places: Mapping[KeyPath, str]) -> str:
-    """Where a key stands, or else the nearest section around it, with a colon; empty if that is not known."""
+    """Say where a key stands, or the nearest section around it, with a colon; empty if nothing is known."""
     for length in range(len(path), 0, -1):
         if path[:length] in places:
             return f"{places[path[:length]]}: "
@@ -120,7 +120,7 @@ def _near(path: KeyPath, accepted: list[str]) -> str:
 
 
 def _real_path(config: Any, location: KeyPath) -> KeyPath:
-    """Drop pydantic's own marks (of union members, of mapping keys) from an error's location."""
+    """Drop what pydantic adds to an error's location: names of union members, marks of mapping keys."""
     path: list[str | int] = []
     here = config
     for depth, step in enumerate(location):

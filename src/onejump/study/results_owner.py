@@ -1,4 +1,4 @@
-"""Whose results a folder holds: a copy of a study that kept its name must not overwrite them."""
+"""Which study a results folder belongs to: a copy of a study with the same name must not overwrite it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from onejump.base.files import read_json, write_json
 from onejump.base.format import Format
 from onejump.study.study import load_study
 
-# In results/<study>/: the study files that the results belong to.
+# The file in results/<study>/ that names the study files that the results belong to.
 _OWNER = "study.json"
 _FORMAT = Format("owner", 1, ("study_files",))
 

@@ -1,4 +1,4 @@
-"""The study: one configuration file, validated before any job is planned.
+"""The study: one configuration file, which is checked before any job is planned.
 
 Every field's docstring is its documentation: `onejump schema` turns the sections into the JSON schema that
 `workflow/schemas/study.schema.json` keeps for editors.
@@ -57,7 +57,7 @@ class Study(Section):
         if self.selection.method not in methods:
             possible = [method for method in SELECTABLE if method in methods]
             accepted = (
-                f"accepted is what can be selected from, of the study's own shortcuts: {', '.join(possible)}"
+                f"accepted is a kind of the study whose jumps can be selected: {', '.join(possible)}"
                 if possible
                 else f"but the study has none to select from: switch shortcuts.{self.selection.method} on"
             )
@@ -81,7 +81,9 @@ class Study(Section):
                 raise rule(f"it needs {section.needs}: switch shortcuts.{section.needs} on", path)
             if ANALYSIS.items() <= section.tables.items() and not self.analysed():
                 analysed = ", ".join(kinds_where(lambda facts: facts.analysed))
-                raise rule(f"it needs jumps to look at: switch on one of shortcuts {analysed}", path)
+                raise rule(
+                    f"it needs a kind whose jumps it can analyse: switch on one of shortcuts {analysed}", path
+                )
         measured = {f"precision@{k}" for k in self.evaluation.precision_at} | {"surprisal", "r2", "kl"}
         for path, section in self.drawn().items():
             for metric in getattr(section, "metrics", ()):
@@ -105,7 +107,7 @@ class Study(Section):
         return self
 
     def _check_r2_is_measured(self, path: str, section: Section) -> None:
-        """Distilled kinds have no r2: a figure of r2 needs a kind that has."""
+        """Refuse r2 where only distilled kinds are drawn, which have no r2."""
         if "r2" not in getattr(section, "metrics", ()):
             return
         drawn = {"experiments/transfer": self.transferred(), "experiments/rank-sweep": self.swept()}.get(
@@ -113,13 +115,13 @@ class Study(Section):
         )
         if all(self._is_distilled(method) for method in drawn):
             raise rule(
-                f"{section.said('metrics', 'r2')}, but the methods drawn are {', '.join(drawn)}: distilled "
-                "kinds predict no state that r2 could compare; accepted are the other metrics",
+                f"{section.said('metrics', 'r2')}, but the methods drawn are {', '.join(drawn)}: "
+                "distilled kinds predict no state, so they have no r2: accepted are the other metrics",
                 f"{path}/metrics",
             )
 
     def drawn(self) -> dict[str, Drawn]:
-        """Figures and experiments that are on, by the path of each in the study."""
+        """Give the figures and experiments that are switched on, by the path of each in the study."""
         return {
             f"{group}/{name}": getattr(switches, name.replace("-", "_"))
             for group, switches in (("figures", self.figures), ("experiments", self.experiments))
@@ -139,30 +141,30 @@ class Study(Section):
                         f"{path}/methods",
                     )
         if self.experiments.transfer is not None and len(self.corpora) < 2:
-            raise rule("it needs another corpus to go to: add one to corpora", "experiments/transfer")
+            raise rule("it needs another corpus to evaluate on: add one to corpora", "experiments/transfer")
         if self.experiments.early_exit is not None:
             self._check_thresholds()
         return self
 
     def _check_thresholds(self) -> None:
-        """Thresholds need samples that no shortcut was fitted to."""
+        """Refuse a solver that cannot leave out the documents for thresholds."""
         for method in {self.fitted_as(exiting) for exiting in self.exiting()}:
             kind = self.shortcuts.kind(method)
             if isinstance(kind, EitherSolver) and kind.solver == "gradient":
                 raise rule(
-                    f"shortcuts.{method}.solver: 'gradient' given, but it refits without the held-out "
-                    "documents, by the exact solver only",
+                    f"shortcuts.{method}.solver: 'gradient' given, but early exit fits this kind again "
+                    "without the documents for thresholds, which only the solver exact can do",
                     "experiments/early-exit",
                 )
 
     def needed_roles(self) -> tuple[str, ...]:
-        """Which held-out documents the study makes use of."""
+        """Name the held-out documents that the study uses: stopping, thresholds."""
         distilled = any(map(self._is_distilled, self.shortcuts.names()))
         roles = {"stopping": distilled, "thresholds": self.experiments.early_exit is not None}
         return tuple(role for role, wanted in roles.items() if wanted)
 
     def evaluated(self) -> tuple[str, ...]:
-        """Methods that are evaluated, each by a job: the kinds, and what is selected from their jumps."""
+        """Name the methods that are evaluated, each by a job: the kinds, and what is selected from them."""
         asked = {"ojfa-normalised": self.evaluation.normalised}
         selected = [
             name
@@ -174,42 +176,42 @@ class Study(Section):
         return (*self.shortcuts.names(), *selected)
 
     def exiting(self) -> tuple[str, ...]:
-        """What exits by its confidence."""
+        """Name the methods that exit early."""
         options = self.experiments.early_exit
         if options is None:
             return ()
         return tuple(options.methods or (method for method in self.evaluated() if _facts(method).exits))
 
     def transferred(self) -> tuple[str, ...]:
-        """What is evaluated on other corpora."""
+        """Name the methods that are evaluated on other corpora."""
         options = self.experiments.transfer
         if options is None:
             return ()
         return tuple(options.methods or (method for method in self.evaluated() if method != "arbitrary"))
 
     def swept(self) -> tuple[str, ...]:
-        """What is fitted and evaluated at every rank of the sweep."""
+        """Name the methods that are fitted and evaluated at every rank of the sweep."""
         options = self.experiments.rank_sweep
         if options is None:
             return ()
         return tuple(options.methods or (method for method in self.evaluated() if _facts(method).swept))
 
     def is_fitted_at(self, method: str, rank: float) -> bool:
-        """Whether the pipeline itself fits a method at a rank of the sweep, as it is written."""
+        """Tell whether the pipeline itself fits a method at this rank of the sweep, written the same way."""
         kind = self.shortcuts.kind(self.fitted_as(method))
         return isinstance(kind, OfRank) and kind.rank == rank
 
     def distilled_metric(self) -> str:
-        """The score that selects a distilled jump: these jumps predict no state, so they have no mse."""
+        """Name the score that selects a distilled jump. Such jumps predict no state, so they have no mse."""
         metric = self.selection.metric
         return SIGNED_SQUARED_COSINE if metric == MSE else metric
 
     def analysed(self) -> tuple[str, ...]:
-        """Kinds whose jumps are compared between levels."""
+        """Name the kinds whose jumps the figures spaces and ranks compare."""
         return tuple(name for name in self.shortcuts.names() if FACTS[name].analysed)
 
     def fitted_as(self, method: str) -> str:
-        """The kind whose shortcuts an evaluated method uses."""
+        """Name the kind whose shortcuts an evaluated method uses."""
         if method not in SELECTED:
             return method
         return SELECTED[method].kind or self.selection.method
@@ -218,19 +220,19 @@ class Study(Section):
         return FACTS[self.fitted_as(method)].fitted_by == "distillation"
 
     def check_dimensions(self, model: str, *, blocks: int, hidden: int) -> None:
-        """Check ranks and levels against the size of a model, once that is known.
+        """Check ranks and levels against the size of a model.
 
         Raises
         ------
         StudyError
-            If a rank is over H, or a level is no early-exit level of the model.
+            If a rank is over H, or the model cannot exit from a level.
         """
         mistakes = self.dimension_mistakes(model, blocks=blocks, hidden=hidden)
         if mistakes:
             raise StudyError("\n".join(mistakes))
 
     def dimension_mistakes(self, model: str, *, blocks: int, hidden: int) -> list[str]:
-        """A line for each rank over H, and for each level that is no early-exit level of the model."""
+        """Write a line for each rank over H, and for each level that the model cannot exit from."""
         ranks: list[tuple[str, Any]] = [
             (f"shortcuts.{name}.rank", kind.rank)
             for name in self.shortcuts.names()
@@ -261,19 +263,19 @@ def _facts(method: str) -> Facts | Selected:
 
 
 def parse_study(config: Mapping[str, Any], places: Mapping[KeyPath, str] | None = None) -> Study:
-    """Check a configuration and give back the study.
+    """Check a configuration and make a study of it.
 
     Parameters
     ----------
     config : mapping
         What a study file holds.
     places : mapping, optional
-        Where its keys were read, by their paths, for the messages: "config.yaml, line 12".
+        Where each key was read, such as "config.yaml, line 12", by the key's path. Messages name it.
 
     Raises
     ------
     StudyError
-        One line a mistake: where it stands, the key, the value given and what is accepted.
+        A line for each mistake: where it stands, the key, the value given and what is accepted.
     """
     places = places or {}
     mistakes = list(unusable_values(config, (), places))
@@ -291,16 +293,16 @@ def load_study(*paths: str | Path, settings: Sequence[str] = ()) -> Study:
     Parameters
     ----------
     *paths : path
-        The file. Of several, each adds to those before it, and its values win. Paths of text and models in
-        a study are relative to the file that they stand in.
+        The file. If there are several, a later file adds to the earlier ones, and its values win. Paths of
+        text and models are relative to the file that they stand in.
     settings : sequence of str
-        Values that win over the files', each KEY=VALUE such as ``seed=3``, ``selection.metric=mse`` or
-        ``selection={metric: mse}``.
+        Values that win over those of the files, each as KEY=VALUE, such as ``seed=3``,
+        ``selection.metric=mse`` or ``selection={metric: mse}``.
 
     Raises
     ------
     StudyError
-        If a file is missing, is no YAML mapping, or does not describe a study.
+        If a file is missing, is not a YAML mapping, or does not describe a study.
     """
     contents = [from_the_working_folder(read_study_file(path), Path(path).parent) for path in paths]
     content = merge([*contents, *map(read_setting, settings)])
@@ -313,7 +315,7 @@ def _schema() -> dict[str, Any]:
 
 
 def _accepted_keys(path: KeyPath) -> list[str]:
-    """Keys of the section at a path."""
+    """Name the keys that the section at a path accepts."""
     schema = _schema()
     definitions = schema["$defs"]
     here = schema
@@ -326,5 +328,5 @@ def _accepted_keys(path: KeyPath) -> list[str]:
 
 
 def study_schema() -> dict[str, Any]:
-    """JSON schema of a study file."""
+    """Give the JSON schema of a study file."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_schema()}

@@ -1,4 +1,4 @@
-"""What a study is made of: values of one form each, sections of keys, and switches."""
+"""What a study is made of: values with a form of their own, sections of keys, and switches."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from onejump.base.language import EXPECTED, is_language
 from onejump.base.rank import PAPERS_RANK
 from onejump.study.messages import rule, shown
 
-# What may stand in a path, so that a name is its own folder.
+# A name becomes the name of a folder.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-# What the workflow itself writes beside the models' folders, and beside the corpora's in a model's folder.
+# Names that the workflow itself uses beside the folders of models and corpora.
 _RESERVED = ("corpora", "report.html", "logs", "benchmarks", "weights", "model.json", "head.safetensors")
 
 
@@ -45,7 +45,7 @@ def _path_name(value: str) -> str:
 
 
 def of_form(pattern: str, words: str) -> AfterValidator:
-    """A check that a text is of a form; `words` say which one."""
+    """Make a check that a text has a form; `words` describe the form in the message."""
 
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
@@ -56,7 +56,7 @@ def of_form(pattern: str, words: str) -> AfterValidator:
 
 
 def _path_in_wheel(value: str) -> str:
-    # It becomes a part of the path where the file is kept, and Snakemake takes {...} for a wildcard.
+    # It becomes part of the path where the file is kept, and Snakemake takes {...} for a wildcard.
     if any(step in ("", ".", "..") for step in value.split("/")) or re.search(r"[\\{}]", value):
         raise ValueError(
             "a path inside the wheel, such as package/data/model.gguf, without '..', '\\\\' and braces"
@@ -85,7 +85,7 @@ def _colormap(value: str) -> str:
     return value
 
 
-# Of models, corpora and studies.
+# The name of a model, a corpus or a study.
 Name = Annotated[str, AfterValidator(_path_name)]
 _PRECISION = r"precision@[1-9]\d*"
 Colormap = Annotated[str, AfterValidator(_colormap)]
@@ -115,7 +115,7 @@ def _rank(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
 
 
 Rank = Annotated[PositiveInt | Annotated[float, Field(gt=0, lt=1)], WrapValidator(_rank)]
-# Of one shortcut kind, where null stands for the papers' rank.
+# The rank of a shortcut kind: null stands for the papers' rank.
 KindsRank = Annotated[
     Rank,
     BeforeValidator(
@@ -125,7 +125,7 @@ KindsRank = Annotated[
 
 
 def one_of(names: Sequence[str]) -> tuple[AfterValidator, WithJsonSchema]:
-    """A text that is one of some names, for `Annotated[str, *one_of(names)]`."""
+    """Make a check that a text is one of some names, for `Annotated[str, *one_of(names)]`."""
     *first, last = map(repr, names)
     words = f"{', '.join(first)} or {last}" if first else last
 
@@ -145,29 +145,29 @@ class Section(BaseModel):
     )
 
     def said(self, key: str, member: Any = None) -> str:
-        """Words for a value, or a member of it, in a message: nobody gave what is only the default."""
+        """Say for a message whether a value, or a member of it, was given or is the default."""
         value = shown(getattr(self, key) if member is None else member)
         return f"{value} given" if key in self.model_fields_set else f"the default has {value}"
 
 
 def _empty_is_default(value: Any) -> Any:
-    """A section whose keys are all left out, or commented out, is null in YAML."""
+    """Take null for an empty section: YAML reads a section so if all its keys are commented out."""
     return {} if value is None else value
 
 
-# Of a section that may be left empty.
+# A section that may be left empty.
 Empty = BeforeValidator(_empty_is_default)
 
 
 def exactly_one(section: BaseModel, keys: tuple[str, ...]) -> None:
-    """Make sure that a section has one of some keys."""
+    """Make sure that a section has exactly one of some keys."""
     given = [key for key in keys if getattr(section, key) is not None]
     if len(given) != 1:
         raise ValueError(f"exactly one of {', '.join(keys)} (given: {', '.join(given) or 'none'})")
 
 
 def refuse_without_effect(section: BaseModel, keys: Sequence[str], why: str) -> None:
-    """Refuse keys that were given though nothing uses them; `why` ends the sentence."""
+    """Refuse keys that were given but have no effect; `why` ends the sentence of the message."""
     for key in keys:
         if key in section.model_fields_set and getattr(section, key) is not None:
             value = getattr(section, key)
@@ -176,7 +176,7 @@ def refuse_without_effect(section: BaseModel, keys: Sequence[str], why: str) -> 
 
 
 def _switch(value: Any) -> Any:
-    """A switch that is named is on: with its defaults where it says nothing (null in YAML, or true)."""
+    """Read a switch: a member that is named is on, with its defaults for null or true; false is off."""
     if value is None or value is True:
         return {}
     return None if value is False else value
@@ -191,9 +191,9 @@ def _with_switches(schema: dict[str, Any], switches: type[Switches]) -> None:
 
 
 class Switches(Section):
-    """What a study may leave out: each member has its options, or is None where it is switched off.
+    """Members that a study switches on or off: each is a section, or None if it is switched off.
 
-    In a study, a member that is named is on, with its defaults if nothing follows; false switches it off.
+    In a study, a member that is named is on, with its defaults if it has no keys; false switches it off.
     """
 
     model_config = ConfigDict(json_schema_extra=_with_switches)
@@ -205,18 +205,18 @@ class Switches(Section):
 
     @classmethod
     def sections(cls) -> dict[str, type[Any]]:
-        """The section class of each member by its name, whether it is switched on or not."""
+        """Give the section class of each member by its name, whether it is switched on or not."""
         return {
             name.replace("_", "-"): next(part for part in get_args(field.annotation) if part is not NoneType)
             for name, field in cls.model_fields.items()
         }
 
     def names(self) -> tuple[str, ...]:
-        """Names of the members that are switched on."""
+        """Name the members that are switched on."""
         return tuple(name for name in self.sections() if self._member(name) is not None)
 
     def options(self, name: str) -> dict[str, Any]:
-        """Options of a member that is switched on, as plain values."""
+        """Give the options of a member that is switched on, as plain values."""
         options: dict[str, Any] = self._member(name).model_dump()
         return options
 
