@@ -237,7 +237,9 @@ def test_ranks_of_experiments_are_held_against_the_model() -> None:
 
 def test_thresholds_need_shortcuts_that_were_not_fitted_to_the_documents() -> None:
     gradient = changed("shortcuts/n-njtc", {"solver": "gradient"}) | {"experiments": {"early-exit": {}}}
-    with pytest.raises(StudyError, match=r"shortcuts\.n-njtc\.solver: 'gradient' given, but it refits"):
+    with pytest.raises(
+        StudyError, match=r"shortcuts\.n-njtc\.solver: 'gradient' given, but early exit fits this kind again"
+    ):
         parse_study(gradient)
     distilled = changed("shortcuts/one-jump", {}) | {"experiments": {"early-exit": {}}}
     assert parse_study(distilled).exiting() == ("jtc", "n-njtc", "one-jump", "ojfa")

@@ -57,7 +57,7 @@ class Study(Section):
         if self.selection.method not in methods:
             possible = [method for method in SELECTABLE if method in methods]
             accepted = (
-                f"accepted is a kind of the study whose jumps can be selected: {', '.join(possible)}"
+                f"accepted is what can be selected from, of the study's own shortcuts: {', '.join(possible)}"
                 if possible
                 else f"but the study has none to select from: switch shortcuts.{self.selection.method} on"
             )
