@@ -1,4 +1,4 @@
-"""What a GPU computes, held against the CPU, and what it takes: both in one run of about ten minutes.
+"""Compare what a GPU computes with the CPU, and measure its time, in one run of about ten minutes.
 
 First, a model of SmolLM2-135M's shapes in float32 goes through every stage that uses a GPU, on the CPU and on
 the GPU, and the two have to agree. Then the GPU's stages are timed at Llama-2-7B's shapes in bfloat16. All

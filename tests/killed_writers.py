@@ -1,7 +1,7 @@
 """Writers that end at random moments: a program of its own, as its children must not inherit threads.
 
 `killed_writers.py FOLDER SIGNAL TIMES` forks a child that writes every kind of file anew and sends itself the
-signal at a random one of the calls that this takes; so many times. Nothing waits for a clock.
+signal at a random one of the calls that this takes. It does so TIMES times. Nothing waits for a clock.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def test_calibration_is_a_logistic_regression_at_each_level() -> None:
 
         optimum = scipy.optimize.minimize(loss, [0.0, 1.0], tol=1e-10).x
         np.testing.assert_allclose([constant, slope], optimum, atol=1e-4)
-        # The prior counts little among so many.
+        # The prior counts little among many samples.
         plain = LogisticRegression(C=np.inf).fit(x[:, None], y)
         np.testing.assert_allclose([constant, slope], [plain.intercept_[0], plain.coef_[0, 0]], atol=0.02)
         odds = calibration.odds(found.probabilities)[:, level]

@@ -56,3 +56,38 @@ def test_the_page_of_the_api_has_every_public_name() -> None:
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     shown = re.findall(r"^\.\. auto\w+:: onejump\.(\w+)$", page, re.M)
     assert sorted(shown) == onejump.__all__
+
+
+RIDDLES = {
+    r"\bso (many|few)\b(?! that)": "say the number or name it",
+    r"\blatter ones?\b": "name the thing",
+    r"\b(it|which|what) (\w+ )?(is|are) of[.,;:)]": "say how the two things belong together",
+    r"\bNone for nothing\b": "None if it is zero",
+    r"\blesser\b": "lower",
+    r"\blikewise\b": "in the same way",
+    r"\bAs of `": "See `",
+    r"\b(have|has) besides\b": "say what is added",
+    r"\b(held|hold|holds) (\w+ ){0,3}against\b": "compare with",
+}
+"""Phrases that readers had to read twice, and what to write in their place."""
+
+
+def test_riddles_that_were_found_once_do_not_come_back() -> None:
+    kinds = ("README.md", "config/*.md", "docs/*.md", "*.yaml", "studies/*.yaml", "workflow/**/*.rst")
+    code = (
+        "Snakefile",
+        "workflow/**/*.smk",
+        "workflow/**/*.py",
+        "src/**/*.py",
+        "benchmarks/*.py",
+        "docs/*.py",
+    )
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()!r}: {instead}"
+        for pattern in (*kinds, *code)
+        for path in sorted(ROOT.glob(pattern))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        for riddle, instead in RIDDLES.items()
+        if re.search(riddle, line, re.IGNORECASE)
+    ]
+    assert not found, "\n".join(found)

@@ -96,7 +96,7 @@ def code_of_fit(stage):
 
 
 def sampled_corpus(wildcards):
-    """The corpus whose samples a job reads: of a transfer the target, whatever its shortcuts are of."""
+    """The corpus whose samples a job reads. For a transfer it is the target, wherever its shortcuts were fitted."""
     return wildcards.get("target", wildcards.corpus)
 
 
@@ -117,7 +117,7 @@ def shards(split):
 
 
 def transfers(wildcards):
-    """(fitted on, target) of all that is held against each other for one corpus."""
+    """Pairs (fitted on, target) of corpora that are compared for one corpus."""
     corpus = wildcards.corpus
     others = [other for other in STUDY.corpora if other != corpus]
     return [(corpus, corpus)] + [(source, other) for other in others for source in (corpus, other)]

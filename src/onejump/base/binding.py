@@ -90,7 +90,7 @@ def converted(value: Any, hint: Any, name: str) -> Any:
     value : object
         A path, a list of them, a wildcard, or what a study says.
     hint : type
-        Anything that pydantic understands. A mapping becomes a dataclass, with its fields converted likewise.
+        Anything that pydantic understands. A mapping becomes a dataclass, whose fields are converted too.
     name : str
         For the message.
 

@@ -16,8 +16,8 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-# The owner may run on another machine, or in another container. After so many seconds without a change nobody
-# writes there.
+# The owner may run on another machine, or in another container. After this many seconds without a change,
+# nobody writes there.
 _ABANDONED = 24 * 3600
 
 _OWNER = re.compile(r"\.(?P<place>[0-9a-f]{8})-(?P<process>\d{1,9})-(?P<started>\d+)-[0-9a-f]{8}\.part$")

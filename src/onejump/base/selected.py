@@ -14,7 +14,7 @@ class Selected:
     kind: str | None = None
     """Shortcut kind that the jump is one of; None: the kind that the selection file names."""
     several: bool = False
-    """Several jumps, each held against the chosen one, instead of the chosen one itself."""
+    """Several jumps that the chosen one is compared with, instead of the chosen one itself."""
     normalised: bool = False
     """Takes each level's own normalisation statistics."""
     evaluated_with: str | None = None

@@ -77,7 +77,7 @@ def assign_documents(
     sentences : Path
         Table of the corpus stage.
     stopping, thresholds, seed
-        As of `draw_roles`.
+        See `draw_roles`.
     needed_roles : sequence of {"stopping", "thresholds"}
         Roles that the study makes use of.
 

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from onejump.base.errors import CorruptStoreError
 from onejump.base.format import FORMAT, KIND, MODEL_DIGEST, Format, check_keys
 
-# BitRound beyond the zarr v3 core specification is this store's documented choice, no news to its users.
+# This store uses BitRound on purpose, and documents it; its users need no warning.
 warnings.filterwarnings("ignore", message="Numcodecs codecs are not in the Zarr version 3 specification")
 
 Array = NDArray[Any]
@@ -63,7 +63,7 @@ class Storable(NamedTuple):
 
 
 def storable(dtype: str, keepbits: int | None) -> Storable:
-    """What can be stored; BitRound rounds all beyond the largest number of so few bits up, to infinity."""
+    """What can be stored. BitRound rounds a value beyond the largest number with its bits up to infinity."""
     numbers = np.finfo(dtype)
     if keepbits is None or keepbits >= numbers.nmant:
         return Storable(dtype, float(numbers.max))

@@ -110,7 +110,7 @@ class ActivationStore:
             yield states
 
     def parts(self, level: int, size: int, kept: Array | None = None) -> Iterator[tuple[slice, Array]]:
-        """Go through the samples of one level, at most so many at a time.
+        """Go through the samples of one level, at most `size` at a time.
 
         Parameters
         ----------

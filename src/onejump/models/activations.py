@@ -102,7 +102,8 @@ def model_and_prompts(
 
 
 Read = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Tokens, rows, positions as of `pad` -> float32 states to keep (levels, n, H), the last level's (n, H)."""
+"""Tokens, rows and positions, as `pad` gives them -> float32 states to keep (levels, n, H), and the last
+level's states (n, H)."""
 
 Refuse = Callable[[Tensor, Storable, Array, Array], None]
 """States (levels, n, H), what can be stored, sentences and positions (n,); raises if they do not fit."""
@@ -178,7 +179,7 @@ def write_shard(
     Parameters
     ----------
     output, transformer, prompts, batch_tokens, top_k, store, attributes
-        As of `extract`.
+        See `extract`.
     read : Read
     refuse : Refuse
     levels : int

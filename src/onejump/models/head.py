@@ -186,7 +186,7 @@ class Head(nn.Module):
     forward = logits
 
     def offset(self) -> Tensor | None:
-        """What all states' logits have besides, scale (W_U norm_bias + b), (V,); None for nothing."""
+        """A constant (V,) that is added to all logits, scale (W_U norm_bias + b); None if it is zero."""
         if self.logit_bias is None and not bool(self.norm_bias.any()):
             return None
         kept = self._offset

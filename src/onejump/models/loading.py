@@ -55,7 +55,7 @@ def load_model(
     device, device_map : str
         One device, or how to spread the model over several.
     modules : mapping of {"blocks", "norm", "head"} -> str, optional
-        As of `Transformer`.
+        See `Transformer`.
     allow_pickle : bool
         Whether weights may be pickled (pytorch_model.bin). Even then only tensors are read from them.
 
@@ -92,7 +92,7 @@ def load_model(
 
 
 def _auto_model(source: str, config: Any) -> Any:
-    """The class that loads what a configuration is of."""
+    """The class of transformers that loads models with this configuration."""
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
     masked = any(name.endswith(MASKED) for name in config.architectures or ())
@@ -180,7 +180,7 @@ def sizes_from_configuration(
     Parameters
     ----------
     source, revision, trust_remote_code, modules
-        As of `load_model`.
+        See `load_model`.
 
     Raises
     ------
@@ -285,7 +285,7 @@ def describe(
     weights : Path, optional
         Folder that a GGUF file was unpacked to, in place of `source`.
     revision, dtype, trust_remote_code, device, device_map, modules, allow_pickle
-        As of `load_model`.
+        See `load_model`.
 
     Raises
     ------

@@ -26,7 +26,7 @@ class Logits(NamedTuple):
     """Factor on the unembedding's output; `scale` is the product of both."""
     softcap: float | None
     offset: Tensor | None
-    """(V,), float32, added behind the unembedding and its own bias; None for nothing."""
+    """(V,), float32, added after the unembedding and its own bias; None if it is zero."""
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ CHECKS = 20
 HELD_OUT = 4096
 """Most held-out samples of a fit, counted over all its levels."""
 HELD_OUT_OF_A_LEVEL = 64
-"""Held-out samples that each level has at least, if there are so many."""
+"""Held-out samples that each level has at least, if there are enough."""
 
 
 def held_out_of_a_level(levels: int) -> int:

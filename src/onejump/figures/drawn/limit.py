@@ -14,7 +14,7 @@ from onejump.figures.inputs import Inputs, labels_of, measured
 from onejump.figures.level_panels import level_figure
 
 _LIMIT = "affine"
-"""The method that the others are held against: of full rank, and trained for what is measured."""
+"""The method that the others are compared with: it has full rank and is trained for what is measured."""
 
 
 def draw(inputs: Inputs, *, metrics: Sequence[str]) -> Figure:
