@@ -134,7 +134,9 @@ class Transformer:
         return torch.stack([level.to(levels[0].device) for level in levels])
 
     def run(self, tokens: Tensor) -> None:
-        """Run the model, but for its head, over sequences (n, length), padded on the right with `padding`.
+        """Run all of the model except its head over sequences (n, length), padded on the right.
+
+        `padding` is the token that pads them.
 
         Raises
         ------
