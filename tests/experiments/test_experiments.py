@@ -24,7 +24,7 @@ FIGURES = [f"{PAIR}/figures/{name}.svg" for name in ("prediction", *EXPERIMENTS)
 
 def load_shortcut_metadata(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
-        return json.loads(file.metadata()["shortcut"])
+        return json.loads(file.metadata()["shortcut"])["about"]
 
 
 @pytest.fixture(scope="module")
