@@ -132,7 +132,7 @@ class Part:
             not_seen.discard(module)
 
         with self._watched(see):
-            self._transformer.run(_probe_tokens(self._transformer))
+            self._transformer.run(self._transformer.probe())
         if not_seen:
             raise ModelError(f"{self.where(min(not_seen))} was found, but the model runs without it")
         return behind
@@ -146,10 +146,6 @@ def _mapped(states_map: nn.Module, returned: tuple[None, ...] | None) -> Callabl
         return mapped if returned is None else (mapped, *returned)
 
     return forward
-
-
-def _probe_tokens(transformer: Transformer) -> Tensor:
-    return torch.arange(1, 9, device=transformer.device)[None] % transformer.head.vocabulary
 
 
 class _Zero(nn.Module):
@@ -171,7 +167,7 @@ def check_parts(transformer: Transformer) -> None:
     """
     if not transformer.causal:
         raise ModelError(f"{type(transformer.model).__name__}: for its parts a causal model was expected")
-    run = ResumablePass(transformer, _probe_tokens(transformer), [0])
+    run = ResumablePass(transformer, transformer.probe(), [0])
     zero = _Zero()
     attention, feed_forward = (Part(transformer, name) for name in ("attention", "feed-forward"))
     again = run.finish(0, run.states[0])

@@ -24,7 +24,7 @@ from transformers import DynamicCache
 from onejump.base.errors import ModelError
 from onejump.models.norms import TOLERANCE
 from onejump.models.seen import given_to, state_of
-from onejump.models.transformer import Transformer
+from onejump.models.transformer import RUN_ERRORS, Transformer, distance
 
 # More than rounding makes of a model's logits, in units of their spread, in any precision.
 _MOST_ROUNDING = 0.3
@@ -95,6 +95,7 @@ class PartialPasses:
         self._passing = _Passing()
         self._views: dict[tuple[int, int], nn.Module] = {}
         self._takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
+        self._probe = transformer.probe().to(transformer.device)
         self._returned = self._look()
         self._check()
 
@@ -176,17 +177,13 @@ class PartialPasses:
         hook = block.register_forward_hook(lambda _, __, returned: found.append(returned))
         try:
             with torch.inference_mode():
-                self.model(self._probe(), past_key_values=self.cache(), use_cache=True)
-        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+                self.model(self._probe, past_key_values=self.cache(), use_cache=True)
+        except RUN_ERRORS as error:
             raise self._refusal(error) from error
         finally:
             hook.remove()
         state_of(found[0], block)
         return found[0]
-
-    def _probe(self) -> Tensor:
-        device = self.transformer.device
-        return torch.arange(3, 12, device=device)[None] % self.transformer.head.vocabulary
 
     def _refusal(self, error: Exception) -> ModelError:
         reason = " ".join(str(error).split())[:200]
@@ -195,7 +192,7 @@ class PartialPasses:
     @torch.inference_mode()
     def _check(self) -> None:
         """Hold tokens that leave at different levels and are caught up with against a run of all blocks."""
-        tokens, blocks = self._probe(), len(self.transformer.blocks)
+        tokens, blocks = self._probe, len(self.transformer.blocks)
         positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         whole = self.model(tokens, use_cache=False).logits
         middle = max(1, blocks // 2)
@@ -211,17 +208,17 @@ class PartialPasses:
                 logits.append(part(middle, blocks, slice(3, 6), torch.cat(pending, 1)))
             logits.append(part(0, blocks, slice(sum(some.shape[1] for some in logits), None)))
             own = self._token_by_token(tokens)
-        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+        except RUN_ERRORS as error:
             raise self._refusal(error) from error
         # Passes of few tokens round otherwise than one of many, in the model's own decoding too.
-        rounding = _distance(own, whole)
+        rounding = distance(own, whole)
         tolerance = max(TOLERANCE[self.model.dtype], 3 * rounding)
         if not rounding <= _MOST_ROUNDING:
             raise ModelError(
                 f"{self._name}: it does not run in parts: with a key/value cache of transformers it does not "
                 f"give the logits that it gives without (off by {rounding:.3g} of their spread)"
             )
-        off = _distance(torch.cat(logits, 1), whole)
+        off = distance(torch.cat(logits, 1), whole)
         if not off <= tolerance:
             raise ModelError(
                 f"{self._name}: run in parts it does not give its own logits (off by {off:.3g} of their "
@@ -236,11 +233,6 @@ class PartialPasses:
             token = tokens[:, index : index + 1]
             logits.append(self.model(token, past_key_values=cache, use_cache=True).logits)
         return torch.cat(logits, 1)
-
-
-def _distance(logits: Tensor, reference: Tensor) -> float:
-    """Largest difference of logits in units of their spread."""
-    return float((logits - reference).abs().max() / reference.std().clamp_min(1e-12))
 
 
 def _way_to(model: nn.Module, blocks: nn.ModuleList) -> list[str]:

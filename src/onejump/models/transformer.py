@@ -25,6 +25,9 @@ from onejump.models.norms import TOLERANCE
 from onejump.models.rope import forget_lengths, original_context
 from onejump.models.seen import given_to, state_of
 
+RUN_ERRORS = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError)
+"""What a model's own code raises when it is run in a way that it does not know."""
+
 
 class Transformer:
     """A language model, causal or masked, whose residual stream can be read at every level.
@@ -163,15 +166,15 @@ class Transformer:
         """One short run, to see what it does."""
         try:
             with torch.inference_mode():
-                return self._run(self.model, self._probe())
-        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+                return self._run(self.model, self.probe())
+        except RUN_ERRORS as error:
             reason = " ".join(str(error).split())[:300]
             raise ModelError(
                 f"{type(self.model).__name__}: the model does not run on a short sequence of tokens: {reason}"
             ) from error
 
-    def _probe(self) -> Tensor:
-        """A sequence (1, 8) without padding."""
+    def probe(self) -> Tensor:
+        """Give a short sequence (1, 8) of tokens without padding, to see what the model does with it."""
         tokens = torch.arange(1, 10)
         vocabulary: int = self.model.get_input_embeddings().weight.shape[0]
         return tokens[tokens != self.padding][None, :8] % vocabulary
@@ -226,11 +229,11 @@ class Transformer:
         """
         name = type(self.model).__name__
         tolerance = TOLERANCE[self.model.dtype]
-        tokens = self._probe()
+        tokens = self.probe()
         ours = self._logits(tokens)
         theirs = self._run(self.model, tokens).logits[0]
         self._expect_finite(theirs, "a logit")
-        off = _distance(ours, theirs.to(ours))
+        off = distance(ours, theirs.to(ours))
         if not off <= tolerance:
             raise ModelError(
                 f"{name}: the final norm and unembedding applied to the last block's "
@@ -242,14 +245,14 @@ class Transformer:
         if self.causal:
             # Of equal length: a prefix alone goes through products of other sizes, which round differently.
             others = tokens.masked_fill(behind, int(tokens[0, 0]))
-            off = _distance(self._logits(others)[:kept], ours[:kept])
+            off = distance(self._logits(others)[:kept], ours[:kept])
             broken = (
                 "a causal model was expected, or one whose configuration names an architecture "
                 f"...{MASKED}, but the state of a token depends on the tokens behind it"
             )
         else:
             padded = tokens.masked_fill(behind, self.padding)
-            off = _distance(self._logits(padded)[:kept], self._logits(tokens[:, :kept]))
+            off = distance(self._logits(padded)[:kept], self._logits(tokens[:, :kept]))
             broken = f"the state of a token depends on padding (token {self.padding}) behind its sentence"
             if self.model.dtype != torch.float32:
                 tolerance *= 3  # lengths differ: all that padding does, and rounding besides
@@ -309,5 +312,6 @@ class Transformer:
                 )
 
 
-def _distance(logits: Tensor, reference: Tensor) -> float:
+def distance(logits: Tensor, reference: Tensor) -> float:
+    """Measure the largest difference of logits, in units of the spread of the reference."""
     return float((logits - reference).abs().max() / reference.std().clamp_min(1e-12))
