@@ -1,12 +1,18 @@
-"""Confidences drawn at random, and exits from them, simulated sample by sample."""
+"""Jumps and confidences drawn at random, and exits from them, simulated sample by sample."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
 from onejump.exits.confidences import Confidences
+from onejump.shortcuts.kinds.distilled import Distilled
+from onejump.shortcuts.kinds.identity import Identity
+from onejump.shortcuts.kinds.jtc import JTC
+from onejump.shortcuts.kinds.n_njtc import NNJTC
+from onejump.shortcuts.shortcut import Shortcut
 
 
 def simulate(
@@ -34,6 +40,32 @@ def some_confidences(seed: int, samples: int = 40, levels: int = 5, coarse: bool
         p = (p * 8).round() / 8
     positions = generator.integers(0, 30, samples).astype(np.int32)
     return Confidences(p, generator.random(p.shape) < right, positions, np.arange(samples))
+
+
+def some_shortcuts(kind: str, hidden: int, levels: int) -> list[Shortcut]:
+    """Random jumps of a kind, one for each level."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    def one() -> Shortcut:
+        if kind == "identity":
+            return Identity()
+        if kind == "jtc":
+            return JTC(torch.eye(hidden) + 0.1 * normal(hidden, hidden))
+        if kind == "n-njtc":
+            return NNJTC(
+                normal(hidden, 3),
+                normal(3, hidden),
+                normal(hidden),
+                normal(hidden),
+                normal(hidden),
+                normal(hidden).square() + 0.1,
+            )
+        return Distilled(normal(hidden, 3), normal(3), normal(3, hidden), normal(hidden), "rms", 1e-5)
+
+    return [one() for _ in range(levels)]
 
 
 def strictest_first(found: Confidences, target: float, from_level: int = 0) -> float:

@@ -8,42 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from simulated_exits import some_shortcuts
 
 from onejump.base.amounts.logits import LOGITS_TOGETHER
 from onejump.data.store import ActivationStore
 from onejump.exits.measuring import confidences
 from onejump.models.head import Head
 from onejump.scoring.evaluation import evaluate
-from onejump.shortcuts.kinds.distilled import Distilled
-from onejump.shortcuts.kinds.identity import Identity
-from onejump.shortcuts.kinds.jtc import JTC
-from onejump.shortcuts.kinds.n_njtc import NNJTC
-from onejump.shortcuts.shortcut import Shortcut
 
 MakeStore = Callable[..., ActivationStore]
 MakeHead = Callable[..., Head]
 Data = Callable[..., np.ndarray]
 H, V, LEVELS, SAMPLES = 8, 40, 4, 150
-
-
-def some_shortcuts(kind: str) -> list[Shortcut]:
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    def one() -> Shortcut:
-        if kind == "identity":
-            return Identity()
-        if kind == "jtc":
-            return JTC(torch.eye(H) + 0.1 * normal(H, H))
-        if kind == "n-njtc":
-            return NNJTC(
-                normal(H, 3), normal(3, H), normal(H), normal(H), normal(H), normal(H).square() + 0.1
-            )
-        return Distilled(normal(H, 3), normal(3), normal(3, H), normal(H), "rms", 1e-5)
-
-    return [one() for _ in range(LEVELS)]
 
 
 def softmax_by_hand(head: Head, states: torch.Tensor) -> np.ndarray:
@@ -68,7 +44,7 @@ def test_confidences_are_those_of_the_head(
     monkeypatch.setitem(LOGITS_TOGETHER, "cpu", part)
     head = make_head(H, V, norm, bias=True, softcap=5.0)
     store = make_store(levels_of_data(LEVELS + 1, SAMPLES, H), sizes=[80, 70], head=head)
-    shortcuts = some_shortcuts(kind)
+    shortcuts = some_shortcuts(kind, H, LEVELS)
     chosen = torch.from_numpy(np.random.default_rng(0).random(SAMPLES) < 0.4)
     for samples in (None, chosen):
         table = confidences(store, head, {"m": shortcuts.__getitem__}, samples=samples)
@@ -95,7 +71,7 @@ def test_hits_are_precision_at_1_of_the_evaluation(
 ) -> None:
     head = make_head(H, V)
     store = make_store(levels_of_data(LEVELS + 1, SAMPLES, H), head=head)
-    methods = {kind: some_shortcuts(kind).__getitem__ for kind in ("identity", "jtc", "distilled")}
+    methods = {kind: some_shortcuts(kind, H, LEVELS).__getitem__ for kind in ("identity", "jtc", "distilled")}
     table = confidences(store, head, methods)
     measured = evaluate(store, head, methods, precision_at=(1,))
     measured = measured[measured["metric"] == "precision@1"].set_index(["method", "level"])["value"]

@@ -12,7 +12,7 @@ import pytest
 import scipy.optimize
 import scipy.stats
 import torch
-from simulated_exits import simulate, some_confidences, strictest_first
+from simulated_exits import simulate, some_confidences, some_shortcuts, strictest_first
 from sklearn.linear_model import LinearRegression
 from stage_files import select
 
@@ -30,36 +30,11 @@ from onejump.fitting.options import FitOptions, GradientOptions
 from onejump.fitting.shortcuts import fit_shortcuts
 from onejump.models.head import Head
 from onejump.shortcuts.files import load_shortcut, save_shortcuts
-from onejump.shortcuts.kinds.distilled import Distilled
-from onejump.shortcuts.kinds.identity import Identity
-from onejump.shortcuts.kinds.jtc import JTC
-from onejump.shortcuts.kinds.n_njtc import NNJTC
-from onejump.shortcuts.shortcut import Shortcut
 
 MakeStore = Callable[..., ActivationStore]
 MakeHead = Callable[..., Head]
 Data = Callable[..., np.ndarray]
 H, V, LEVELS, SAMPLES = 8, 40, 4, 150
-
-
-def some_shortcuts(kind: str) -> list[Shortcut]:
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    def one() -> Shortcut:
-        if kind == "identity":
-            return Identity()
-        if kind == "jtc":
-            return JTC(torch.eye(H) + 0.1 * normal(H, H))
-        if kind == "n-njtc":
-            return NNJTC(
-                normal(H, 3), normal(3, H), normal(H), normal(H), normal(H), normal(H).square() + 0.1
-            )
-        return Distilled(normal(H, 3), normal(3), normal(3, H), normal(H), "rms", 1e-5)
-
-    return [one() for _ in range(LEVELS)]
 
 
 @pytest.fixture
@@ -130,9 +105,9 @@ def measured(study: dict[str, Any], tmp_path: Path, method: str, **options: Any)
 def test_the_stage(study: dict[str, Any], tmp_path: Path) -> None:
     save_shortcuts(
         tmp_path / "distilled",
-        some_shortcuts("distilled"),
+        some_shortcuts("distilled", H, LEVELS),
         {},
-        levels=len(some_shortcuts("distilled")),
+        levels=len(some_shortcuts("distilled", H, LEVELS)),
         one=False,
     )
     select(tmp_path / "selection.json", jump=2, by_metric={"surprisal": 0})
@@ -154,7 +129,7 @@ def test_the_stage(study: dict[str, Any], tmp_path: Path) -> None:
     # The selected jump at every level.
     one = pd.read_parquet(pairs[1][1])
     expected = confidences(
-        study["validation"], study["head"], {"m": lambda _: some_shortcuts("distilled")[2]}
+        study["validation"], study["head"], {"m": lambda _: some_shortcuts("distilled", H, LEVELS)[2]}
     )["probability"]
     found = one[one["method"] == "ojfa-distilled"]["probability"]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
