@@ -11,9 +11,11 @@ import pytest
 import torch
 from families import VOCABULARY, families
 from torch import Tensor
+from transformers import DynamicCache
 
 from onejump.base.errors import ModelError
 from onejump.models.passes import PartialPasses
+from onejump.models.row_cache import Place
 from onejump.models.transformer import Transformer
 
 FAMILIES = (
@@ -52,8 +54,7 @@ def exits_and_catches_up(passes: PartialPasses, tokens: Tensor, levels: list[int
             of = [token for token in range(newest + 1) if reached[token] == at]
             to = min([exit_level, *(level for level in reached[: newest + 1] if level > at)])
             began = torch.cat([states[token] for token in of], 1) if at else None
-            ends = torch.tensor([of])
-            found = passes.run(at, to, tokens[:, of], ends, cache, states=began)
+            found = passes.run(at, to, tokens[:, of], Place(of[0]), cache, states=began)
             for index, token in enumerate(of):
                 (logits if to == blocks else states)[token] = found[:, index : index + 1]
                 reached[token] = to
@@ -70,34 +71,92 @@ def test_tokens_that_left_at_any_level_end_as_in_a_run_of_all_blocks(name: str) 
     for _ in range(3):
         tokens = torch.tensor([[drawn.randrange(3, VOCABULARY) for _ in range(LENGTH)]])
         levels = [drawn.randint(1, blocks) for _ in range(LENGTH)]
-        cache, plain = parts.cache(), parts.cache()
+        cache, plain = parts.cache(), DynamicCache(config=parts.model.config)
         logits = exits_and_catches_up(parts, tokens, levels, cache)
         whole = parts.model(tokens, past_key_values=plain, use_cache=True).logits
         torch.testing.assert_close(logits, whole, rtol=1e-3, atol=1e-3 * float(whole.std()))
         for ours, theirs in zip(cache.layers, plain.layers, strict=True):
-            assert ours.get_seq_length() == theirs.get_seq_length() == LENGTH
-            kept = min(ours.keys.shape[-2], theirs.keys.shape[-2])
-            torch.testing.assert_close(
-                ours.keys[..., -kept:, :], theirs.keys[..., -kept:, :], rtol=1e-3, atol=1e-4
-            )
-            torch.testing.assert_close(
-                ours.values[..., -kept:, :], theirs.values[..., -kept:, :], rtol=1e-3, atol=1e-4
-            )
+            # A block with a window keeps the last keys only; a row of ours keeps all.
+            kept = theirs.keys.shape[-2]
+            for mine, own in ((ours.keys, theirs.keys), (ours.values, theirs.values)):
+                torch.testing.assert_close(mine[:, :, LENGTH - kept : LENGTH], own, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.inference_mode()
+def test_rows_of_different_lengths_give_what_each_gives_alone(name: str) -> None:
+    parts = passes(name)
+    assert parts.rows_differ == (name != "BloomForCausalLM")
+    if not parts.rows_differ:
+        return
+    drawn = torch.Generator().manual_seed(3)
+    lengths = [LENGTH, 9, LENGTH - 5]
+    tokens = torch.randint(3, VOCABULARY, (3, LENGTH), generator=drawn)
+    blocks, cache = parts.blocks, parts.cache(3, 4)
+    columns = torch.arange(LENGTH).expand(3, -1)
+    place = Place(0, columns=columns, positions=columns, length=LENGTH)
+    middle = parts.run(0, 1, tokens, place, cache)
+    logits = parts.run(1, blocks, tokens, place, cache, states=middle)
+    for row, length in enumerate(lengths):
+        alone = parts.model(tokens[row : row + 1, :length]).logits[0]
+        torch.testing.assert_close(logits[row, :length], alone, rtol=1e-3, atol=1e-4)
+    # Some rows go on alone, each behind its own last token, over columns that padding was written to.
+    more = torch.randint(3, VOCABULARY, (2, 2), generator=drawn)
+    behind = torch.tensor([[9, 10], [LENGTH - 5, LENGTH - 4]])
+    place = Place(0, columns=behind, positions=behind, length=LENGTH, rows=torch.tensor([1, 2]))
+    logits = parts.run(0, blocks, more, place, cache)
+    for index, row in enumerate((1, 2)):
+        sequence = torch.cat([tokens[row, : lengths[row]], more[index]])[None]
+        whole = parts.model(sequence).logits[0, -2:]
+        torch.testing.assert_close(logits[index], whole, rtol=1e-3, atol=1e-3 * float(whole.std()))
 
 
 @torch.inference_mode()
-def test_rows_that_are_padded_on_the_left_give_what_each_gives_alone() -> None:
-    parts = passes("LlamaForCausalLM")
-    one, other = torch.arange(5, 15)[None], torch.arange(20, 26)[None]
-    padded = torch.cat([one, torch.nn.functional.pad(other, (4, 0))])
-    mask = torch.ones(2, 10, dtype=torch.long)
-    mask[1, :4] = 0
-    positions = (mask.cumsum(1) - 1).clamp_min(0)
-    cache = parts.cache()
-    middle = parts.run(0, 2, padded, positions, cache, mask=mask)
-    logits = parts.run(2, 3, padded, positions, cache, states=middle, mask=mask)
-    torch.testing.assert_close(logits[:1], parts.model(one).logits, rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(logits[1:, 4:], parts.model(other).logits, rtol=1e-3, atol=1e-5)
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "BloomForCausalLM"])
+def test_siblings_do_not_see_each_other(name: str) -> None:
+    parts = passes(name)
+    tokens = torch.arange(5, 15)[None]
+    cache, blocks = parts.cache(), parts.blocks
+    parts.run(0, blocks, tokens, Place(0), cache)
+    # Two candidates for position 10, and a child of the second at position 11.
+    candidates = torch.tensor([[40, 50, 60]])
+    positions = torch.tensor([[10, 10, 11]])
+    visible = torch.ones(1, 3, 13, dtype=torch.bool)
+    visible[0, :, 10:] = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 1, 1]], dtype=torch.bool)
+    key_positions = torch.cat([torch.arange(10), positions[0]])[None]
+    place = Place(
+        10,
+        columns=torch.tensor([[10, 11, 12]]),
+        positions=positions,
+        key_positions=key_positions,
+        visible=visible,
+        length=13,
+    )
+    logits = parts.run(0, blocks, candidates, place, cache)
+    for index, branch in enumerate(([40], [50], [50, 60])):
+        alone = parts.model(torch.cat([tokens, torch.tensor([branch])], 1)).logits[0, -1]
+        torch.testing.assert_close(logits[0, index], alone, rtol=1e-3, atol=1e-4)
+    # The second branch is kept: its tokens move to the columns of their positions.
+    rows = torch.zeros(2, dtype=torch.long)
+    cache.move(rows, torch.tensor([11, 12]), torch.tensor([10, 11]))
+    logits = parts.run(0, blocks, torch.tensor([[70]]), Place(12), cache)
+    sequence = torch.cat([tokens, torch.tensor([[50, 60, 70]])], 1)
+    torch.testing.assert_close(logits[0, -1], parts.model(sequence).logits[0, -1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.inference_mode()
+def test_a_pass_for_keys_only_keeps_those_of_the_states_given(name: str) -> None:
+    parts = passes(name)
+    tokens, blocks = torch.arange(5, 12)[None], parts.blocks
+    cache, expected = parts.cache(), parts.cache()
+    states = parts.run(0, 1, tokens, Place(0), cache)
+    assert torch.equal(parts.run(1, blocks, tokens, Place(0), cache, states=states, keys_only=True), states)
+    for level in range(1, blocks):
+        parts.run(level, level + 1, tokens, Place(0), expected, states=states)
+    for ours, theirs in zip(cache.layers[1:], expected.layers[1:], strict=True):
+        assert torch.equal(ours.keys[:, :, :7], theirs.keys[:, :, :7])
+        assert torch.equal(ours.values[:, :, :7], theirs.values[:, :, :7])
 
 
 @torch.inference_mode()
@@ -105,7 +164,7 @@ def test_the_model_itself_stays_as_it_was() -> None:
     parts = passes("GPT2LMHeadModel")
     tokens = torch.arange(5, 12)[None]
     before = parts.model(tokens).logits
-    parts.run(0, 1, tokens, torch.arange(7)[None], parts.cache())
+    parts.run(0, 1, tokens, Place(0), parts.cache())
     assert torch.equal(parts.model(tokens).logits, before)
     assert [type(block) for block in parts.model.transformer.h] == [type(parts.transformer.blocks[0])] * 3
 
@@ -115,19 +174,18 @@ def test_a_model_that_is_brought_to_another_precision_runs_in_it() -> None:
     torch.manual_seed(2)
     family = next(family for family in families() if family.model == "LlamaForCausalLM")
     parts = PartialPasses(Transformer(family.build()))
-    tokens, positions = torch.arange(5, 12)[None], torch.arange(7)[None]
-    parts.run(0, 2, tokens, positions, parts.cache())
+    tokens = torch.arange(5, 12)[None]
+    parts.run(0, 2, tokens, Place(0), parts.cache())
     parts.model.to(torch.float64)
     cache = parts.cache()
-    states = parts.run(0, 2, tokens, positions, cache)
+    states = parts.run(0, 2, tokens, Place(0), cache)
     assert states.dtype == torch.float64
-    logits = parts.run(2, 3, tokens, positions, cache, states=states)
+    logits = parts.run(2, 3, tokens, Place(0), cache, states=states)
     torch.testing.assert_close(logits, parts.model(tokens).logits)
 
 
 def test_threads_that_share_a_model_do_not_disturb_each_other() -> None:
     parts = passes("GPT2LMHeadModel")
-    positions = torch.arange(9)[None]
     found: dict[int, Tensor] = {}
 
     def run(start: int) -> None:
@@ -135,8 +193,8 @@ def test_threads_that_share_a_model_do_not_disturb_each_other() -> None:
         with torch.inference_mode():
             for _ in range(20):
                 cache = parts.cache()
-                states = parts.run(0, 1, tokens, positions, cache)
-                found[start] = parts.run(1, 3, tokens, positions, cache, states=states)
+                states = parts.run(0, 1, tokens, Place(0), cache)
+                found[start] = parts.run(1, 3, tokens, Place(0), cache, states=states)
 
     threads = [threading.Thread(target=run, args=(start,)) for start in (5, 30, 60)]
     for thread in threads:
