@@ -21,6 +21,10 @@ class ModelError(OneJumpError):
     """The model cannot be seen as embedding -> blocks -> final norm -> head."""
 
 
+class GateError(OneJumpError):
+    """A gate cannot be: there is no such kind, or a level or a threshold of it is impossible."""
+
+
 class ActivationError(OneJumpError):
     """An activation is not finite, or not representable in the store."""
 
