@@ -6,7 +6,7 @@ The head of a masked language model has a transform that is not linear. There, o
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,19 +14,8 @@ from torch.nn import functional
 
 from onejump.base.identity import same_model
 from onejump.models.head import Head, normalised
+from onejump.models.most_likely import Top, most_likely, parts_of
 from onejump.shortcuts.shortcut import LowRank
-
-_PARTS = 64
-"""Most parts that a vocabulary is divided into."""
-
-
-class Top(NamedTuple):
-    """The k most likely tokens of n states, best first."""
-
-    probabilities: Tensor
-    """Probabilities of the tokens, (n, k)."""
-    tokens: Tensor
-    """Tokens, (n, k), int64."""
 
 
 def by_vocabulary(matrix: Tensor) -> Tensor:
@@ -36,8 +25,7 @@ def by_vocabulary(matrix: Tensor) -> Tensor:
     share these evenly, and each reads its memory in order.
     """
     rows, vocabulary = matrix.shape
-    parts = max(parts for parts in range(1, _PARTS + 1) if vocabulary % parts == 0)
-    return matrix.view(rows, parts, -1).transpose(0, 1)
+    return matrix.view(rows, parts_of(vocabulary), -1).transpose(0, 1)
 
 
 class _Projected(torch.autograd.Function):
@@ -153,6 +141,4 @@ class ExitHead:
 
     def top(self, reduced: Tensor, k: int = 1) -> Top:
         """Find the k most likely tokens and their probabilities, which a decision to exit needs."""
-        logits = self.logits(reduced)
-        best, tokens = logits.max(-1, keepdim=True) if k == 1 else logits.topk(k)
-        return Top((best - logits.logsumexp(-1, keepdim=True)).exp(), tokens)
+        return most_likely(self.logits(reduced), k, overwrite=True)

@@ -1,0 +1,69 @@
+"""The most likely tokens of logits and their probabilities, found fast: every check for exit needs them."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_PARTS = 64
+"""Most parts that a vocabulary is divided into."""
+
+
+class Top(NamedTuple):
+    """The k most likely tokens of n states, best first."""
+
+    probabilities: Tensor
+    """Probabilities of the tokens, (n, k)."""
+    tokens: Tensor
+    """Tokens, (n, k), int64."""
+
+
+@functools.cache
+def parts_of(vocabulary: int) -> int:
+    """Give the number of equal parts that a vocabulary is divided into, 1 where it has no small divisor."""
+    return max(parts for parts in range(1, _PARTS + 1) if vocabulary % parts == 0)
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """Find the most likely token; the first one where several are.
+
+    On a CPU the place of a maximum takes seven times as long to find as the maximum itself, so its place is
+    looked for in one part of the vocabulary only.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (..., V)
+
+    Returns
+    -------
+    Tensor of shape (..., 1), int64
+    """
+    vocabulary = logits.shape[-1]
+    parts = parts_of(vocabulary)
+    if logits.device.type != "cpu" or parts == 1:
+        return logits.argmax(-1, keepdim=True)
+    by_part = logits.reshape(*logits.shape[:-1], parts, -1)
+    part = by_part.amax(-1).argmax(-1, keepdim=True)
+    inside: Tensor = by_part.take_along_dim(part[..., None], -2)[..., 0, :].argmax(-1, keepdim=True)
+    return part * (vocabulary // parts) + inside
+
+
+def most_likely(logits: Tensor, k: int = 1, *, overwrite: bool = False) -> Top:
+    """Find the k most likely tokens and their probabilities.
+
+    torch's softmax is one pass of vector instructions. Its `logsumexp` makes the exponentials by themselves,
+    which takes three times as long, and thirty times where many of them are smaller than a float can be.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (..., V)
+    k : int
+    overwrite : bool
+        Put the probabilities in the place of the logits, which saves as much memory.
+    """
+    tokens = likeliest(logits) if k == 1 else logits.topk(k).indices
+    place = logits if overwrite and not logits.requires_grad else None
+    return Top(torch.softmax(logits, -1, out=place).gather(-1, tokens), tokens)
