@@ -1,0 +1,312 @@
+"""The decode loop: exit, pending, catch up, and verify.
+
+A token that exits leaves its state pending at its level, and the token that it predicted (the draft) is run
+next. When a token does not exit, or the chain of drafts is long enough, all pending states go through the
+blocks above them in one pass. That pass makes the key/value cache exact, and its logits tell what the full
+model would have said at each place.
+
+| mode | what becomes of drafts |
+|---|---|
+| verified | kept up to the first one that the full model would not have said; the full model's token follows |
+| trusted | kept whatever the full model says; how often it agrees is counted |
+| copied | kept, and the full model is not asked: the exited state goes through the key and value projections of the blocks above (CALM, arXiv 2207.07061) |
+
+Verified greedy decoding gives the full model's own tokens; verified sampling follows its distribution
+(`onejump.runtime.sampling`).
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from onejump.exits.gates import Gate
+from onejump.models.passes import PartialPasses
+from onejump.runtime.cost_model import Policy, Round, RoundSeen
+from onejump.runtime.predictor import ExitPredictor
+from onejump.runtime.record import Generated
+from onejump.runtime.rows import Passes, Pending, Row
+from onejump.runtime.sampling import draw, judge
+from onejump.runtime.settings import Settings
+
+MODES = ("verified", "trusted", "copied")
+
+
+class Exits(NamedTuple):
+    """What makes tokens exit."""
+
+    predictor: ExitPredictor
+    gate: Gate
+    policy: Policy
+    mode: str
+    wide: bool = False
+    """Whether an exit may propose several candidates."""
+
+
+class Decoding:
+    """One generation.
+
+    Parameters
+    ----------
+    passes : PartialPasses
+    prompts : sequence of list of int
+        One for each row, without padding.
+    settings : Settings
+    exits : Exits, optional
+        Without them every token goes through all blocks.
+    generators : sequence of torch.Generator
+        One for each row, on the CPU; only used where tokens are drawn.
+    streamer : object, optional
+    """
+
+    def __init__(
+        self,
+        passes: PartialPasses,
+        prompts: Sequence[list[int]],
+        settings: Settings,
+        exits: Exits | None,
+        generators: Sequence[torch.Generator],
+        streamer: Any = None,
+    ) -> None:
+        self._settings, self._exits, self._generators = settings, exits, generators
+        self._streamer = streamer
+        self._rows = [Row(index, list(prompt)) for index, prompt in enumerate(prompts)]
+        self.record = Generated(torch.empty(0), [], [], passes.blocks)
+        # Columns beyond a model's positions do no harm: only tokens that are run have a position.
+        longest = max(map(len, prompts))
+        self._run = Passes(passes, len(prompts), longest + min(settings.new_tokens, 256), self.record)
+
+    @torch.inference_mode()
+    def run(self) -> Generated:
+        """Generate, and give the record, without its sequences."""
+        began = time.perf_counter()
+        try:
+            for row, logits in zip(self._rows, self._run.prompts(self._rows), strict=True):
+                processed = self._settings.processed(logits[None], [row.tokens])[0]
+                token = self._pick(row, processed, int(processed.argmax()))
+                self._commit(row, [token], [self._run.levels])
+            self.record.prompt_seconds = time.perf_counter() - began
+            while alive := [row for row in self._rows if not row.ended]:
+                if (
+                    self._settings.seconds is not None
+                    and time.perf_counter() - began > self._settings.seconds
+                ):
+                    break
+                self._round(alive)
+        except KeyboardInterrupt:
+            self.record.interrupted = True
+        record = self.record
+        record.seconds = time.perf_counter() - began
+        record.new_tokens = [row.tokens[row.prompt :] for row in self._rows]
+        record.exit_levels = [row.levels for row in self._rows]
+        record.decoded = sum(max(row.new - 1, 0) for row in self._rows)
+        record.plain_flops = sum(
+            self._run.costs.token(position)
+            for row in self._rows
+            for position in range(row.prompt, len(row.tokens) - 1)
+        )
+        return record
+
+    def _round(self, rows: list[Row]) -> None:
+        began = time.perf_counter()
+        for row in rows:
+            row.begin()
+        plan = Round(0) if self._exits is None else self._exits.policy.next_round()
+        before = sum(row.new for row in rows)
+        if self._exits is not None and self._exits.mode == "copied":
+            self._exit_once(rows, plan)
+            return
+        seen = _Seen()
+        if self._exits is not None and plan.drafts > 0:
+            self._draft(rows, plan)
+        for row, logits in self._run.raise_to(rows, self._run.levels):
+            self._settle(row, logits, seen)
+        self.record.accepted += seen.accepted
+        self.record.compared += len(seen.agreed)
+        self.record.agreed += sum(seen.agreed)
+        if self._exits is not None:
+            committed = sum(row.new for row in rows) - before
+            seconds = time.perf_counter() - began
+            self._exits.policy.learn(
+                RoundSeen(
+                    plan=plan,
+                    drafted=seen.drafted,
+                    accepted=seen.accepted,
+                    committed=committed,
+                    exit_levels=tuple(seen.levels),
+                    agreed=tuple(seen.agreed),
+                    seconds=seconds,
+                )
+            )
+
+    def _draft(self, rows: list[Row], plan: Round) -> None:
+        """Let tokens exit, each in the place that the one before it predicted."""
+        going = rows
+        for number in range(plan.drafts):
+            # A chain of n drafts gives n + 1 tokens.
+            going = [row for row in going if row.new + number + 2 <= self._settings.new_tokens]
+            wide = self._exits is not None and self._exits.wide and number == plan.drafts - 1
+            exited = self._exit(going, plan, plan.width if wide else 1)
+            going = []
+            for row in exited:
+                last = row.chain[-1]
+                if row.candidates or last.draft is None:
+                    continue
+                ends = self._settings.ends([*row.context(last), last.draft], self._run.device)
+                if not ends:
+                    row.chain.append(Pending(last.draft, last.position + 1, last.column + 1))
+                    going.append(row)
+
+    def _exit(self, rows: list[Row], plan: Round, width: int = 1) -> list[Row]:
+        """Run the newest tokens up to the levels that are checked; give the rows where they exit."""
+        assert self._exits is not None
+        predictor, gate = self._exits.predictor, self._exits.gate
+        exited: list[Row] = []
+        for level in gate.levels if plan.levels is None else plan.levels:
+            if not rows:
+                break
+            self._run.raise_to(rows, level)
+            newest = [row.chain[-1] for row in rows]
+            states = torch.stack([one.state for one in newest if one.state is not None])
+            logits = predictor.logits(level, states)
+            self.record.flops += 2 * predictor.multiplications(level) * len(rows)
+            earlier = torch.stack([torch.stack(one.guesses) for one in newest]) if newest[0].guesses else None
+            if earlier is None:
+                earlier = torch.empty((len(rows), 0), dtype=torch.long, device=logits.device)
+            leave = gate.exits(level, logits, earlier).tolist()
+            best = logits.argmax(-1)
+            stay = []
+            for index, row in enumerate(rows):
+                newest[index].guesses.append(best[index])
+                if leave[index]:
+                    self._propose(row, logits[index], width)
+                    exited.append(row)
+                else:
+                    stay.append(row)
+            rows = stay
+        return exited
+
+    def _propose(self, row: Row, logits: Tensor, width: int) -> None:
+        """Choose the draft, or the candidates, that an exit predicts."""
+        last = row.chain[-1]
+        last.exit_level = last.level
+        self.record.drafted += 1
+        processed = self._settings.processed(logits[None], self._contexts(row, [last]))[0]
+        if self._settings.sample:
+            last.proposal = processed.softmax(-1)
+            last.draft = draw(last.proposal, self._generators[row.index])
+        elif width == 1:
+            last.draft = int(processed.argmax())
+        else:
+            best = processed.topk(min(width, len(processed))).indices.tolist()
+            last.draft = best[0]
+            row.candidates = [
+                Pending(token, last.position + 1, last.column + 1 + index) for index, token in enumerate(best)
+            ]
+
+    def _settle(self, row: Row, logits: Tensor, seen: _Seen) -> None:
+        """Hold drafts against the full model's logits (n, V) of the chain and the candidates."""
+        pending = [*row.chain, *row.candidates]
+        processed = self._settings.processed(logits, self._contexts(row, pending))
+        best = processed.argmax(-1).tolist()
+        drafts = [one.draft for one in row.chain if one.draft is not None]
+        tokens: list[int] = []
+        levels: list[int] = []
+        at: Pending | None = row.chain[0]
+        while at is not None:
+            index = pending.index(at)
+            kept, token = self._judged(row, at, processed[index], best[index], seen)
+            following = self._following(row, at, token) if at.draft is not None else None
+            # Of several candidates, another one than the most likely one may be the full model's token.
+            kept = kept or following is not None
+            tokens.append(token)
+            levels.append(at.exit_level if kept else self._run.levels)
+            seen.accepted += kept
+            if following is not None and following.column != following.position:
+                self._move(row, following)
+            at = following
+        seen.drafted += len(drafts)
+        kept_drafts = sum(level < self._run.levels for level in levels)
+        self._commit(row, tokens, levels, drafts[kept_drafts:])
+
+    def _judged(self, row: Row, at: Pending, logits: Tensor, best: int, seen: _Seen) -> tuple[bool, int]:
+        """Whether the draft behind a token is kept, and the token that stands there in the end."""
+        if at.draft is None:
+            return False, self._pick(row, logits, best)
+        agrees = int(at.guesses[-1]) == best if self._settings.sample else at.draft == best
+        seen.levels.append(at.exit_level)
+        seen.agreed.append(agrees)
+        assert self._exits is not None
+        if self._exits.mode == "trusted":
+            return True, at.draft
+        if self._settings.sample:
+            assert at.proposal is not None
+            return judge(at.draft, at.proposal, logits.softmax(-1), self._generators[row.index])
+        return agrees, best
+
+    def _following(self, row: Row, at: Pending, token: int) -> Pending | None:
+        """The pending token that a final token continues with; None where no such token was run."""
+        index = row.chain.index(at) + 1
+        run = row.chain[index : index + 1] or row.candidates
+        return next((one for one in run if one.token == token), None)
+
+    def _move(self, row: Row, candidate: Pending) -> None:
+        """Bring the keys and values of a candidate to the column of its position."""
+        at = torch.tensor([[row.index], [candidate.column], [candidate.position]], device=self._run.device)
+        self._run.cache.move(at[0], at[1], at[2])
+
+    def _exit_once(self, rows: list[Row], plan: Round) -> None:
+        """Let each token exit or not; the blocks above an exit get keys and values of the exited state."""
+        exited = self._exit(rows, plan)
+        for level in sorted({row.chain[0].exit_level for row in exited}):
+            self._run.keys_only([row for row in exited if row.chain[0].exit_level == level], level)
+        for row in exited:
+            draft = row.chain[0].draft
+            assert draft is not None
+            self._commit(row, [draft], [row.chain[0].exit_level])
+        self.record.accepted += len(exited)
+        seen = _Seen()
+        for row, logits in self._run.raise_to([row for row in rows if row not in exited], self._run.levels):
+            self._settle(row, logits, seen)
+
+    def _pick(self, row: Row, logits: Tensor, best: int) -> int:
+        """The full model's token, from its processed logits (V,)."""
+        return draw(logits.softmax(-1), self._generators[row.index]) if self._settings.sample else best
+
+    def _contexts(self, row: Row, pending: list[Pending]) -> list[list[int]]:
+        if not self._settings.by_context:
+            return [[] for _ in pending]
+        return [row.context(one) for one in pending]
+
+    def _commit(self, row: Row, tokens: list[int], levels: list[int], refused: Sequence[int] = ()) -> None:
+        """Make tokens final, up to one that ends the text."""
+        final = 0
+        for token, level in zip(tokens, levels, strict=True):
+            row.tokens.append(token)
+            row.levels.append(level)
+            final += 1
+            row.ended = row.new >= self._settings.new_tokens or self._settings.ends(
+                row.tokens, self._run.device
+            )
+            if row.ended:
+                break
+        if self._streamer is None:
+            return
+        if hasattr(self._streamer, "exits"):
+            self._streamer.exits(row.index, tokens[:final], levels[:final], refused)
+        else:
+            for token in tokens[:final]:
+                self._streamer.put(torch.tensor([token]))
+
+
+class _Seen:
+    """What became of the drafts of a round."""
+
+    def __init__(self) -> None:
+        self.drafted = self.accepted = 0
+        self.levels: list[int] = []
+        self.agreed: list[bool] = []

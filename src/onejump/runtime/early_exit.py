@@ -1,0 +1,233 @@
+"""Generate text with a model whose tokens may exit early."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onejump.base.errors import OneJumpError
+from onejump.exits.gates import Gate
+from onejump.models.passes import PartialPasses
+from onejump.models.transformer import Transformer
+from onejump.runtime.cost_model import Fixed, Policy
+from onejump.runtime.decoding import MODES, Decoding, Exits
+from onejump.runtime.predictor import ExitPredictor, predictor_of
+from onejump.runtime.record import Generated
+from onejump.runtime.settings import settings_for
+from onejump.shortcuts.shortcut import Shortcut
+
+# Drafts in a chain of the modes that keep every exit.
+_LONG_CHAIN = 8
+
+
+class EarlyExit:
+    """A causal model whose tokens exit early, through a jump.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel or Transformer
+    jump : OneJump, Shortcut or None
+        An exported jump, or a shortcut that serves all levels. None: nothing exits.
+    gate : Gate, str or None, default "95%"
+        What decides whether a token exits: a gate, or the name of a calibrated gate of the exported jump.
+        None: nothing exits.
+    mode : {"verified", "trusted", "copied"}
+        What becomes of exits (`onejump.runtime.decoding`). verified: the output is the full model's own.
+    policy : Policy, optional
+        How far drafts go. Unless given, verified decoding measures what pays, and the other modes let up to 8
+        tokens in a row exit.
+    packed : bool or "auto"
+        Whether weights are packed once for the CPU (`onejump.runtime.packing`). auto: on a CPU.
+
+    Raises
+    ------
+    ModelError
+        If the jump does not belong to the model, or the model cannot be run in parts.
+    OneJumpError
+        If an argument is not accepted.
+
+    Examples
+    --------
+    >>> jump = OneJump.from_pretrained("path/to/export")
+    >>> exits = EarlyExit(model, jump, gate="95%")
+    >>> out = exits.generate(tokenizer("Hello", return_tensors="pt").input_ids, max_new_tokens=50)
+    >>> tokenizer.decode(out.new_tokens[0]), out.blocks
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        jump: Any,
+        *,
+        gate: Gate | str | None = "95%",
+        mode: str = "verified",
+        policy: Policy | None = None,
+        packed: bool | str = "auto",
+    ) -> None:
+        if mode not in MODES:
+            raise OneJumpError(f"mode: {mode!r} given, accepted is {', '.join(MODES)}")
+        transformer = model if isinstance(model, Transformer) else Transformer(model)
+        exported = jump is not None and not isinstance(jump, Shortcut)
+        if exported:
+            jump.check_fits(transformer)
+        self.mode, self.policy = mode, policy
+        self.gate = _gate_of(gate, jump)
+        self.predictor: ExitPredictor | None = None
+        if jump is not None:
+            shortcut = jump.shortcut if exported else jump
+            self.predictor = predictor_of(shortcut, transformer.head, len(transformer.blocks))
+            _check_levels(self.gate, self.predictor)
+        self.transformer = transformer
+        self.passes = PartialPasses(transformer)
+
+    def generate(
+        self,
+        input_ids: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        stopping_criteria: Any = None,
+        streamer: Any = None,
+        generation_config: Any = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        **arguments: Any,
+    ) -> Generated:
+        """Generate text.
+
+        Parameters
+        ----------
+        input_ids : Tensor of shape (rows, n), int64
+            Prompts, padded on either side where the attention mask is 0.
+        attention_mask : Tensor of shape (rows, n), optional
+        stopping_criteria : list of transformers.StoppingCriteria, optional
+            Each is called with one row's tokens (1, n), and None in the place of scores.
+        streamer : object, optional
+            Gets tokens as they become final (`onejump.runtime.streamer`), or a streamer of transformers.
+        generation_config : transformers.GenerationConfig, optional
+        generator : torch.Generator or a sequence of one for each row, optional
+            On the CPU. Rows draw from generators of their own: one generator given makes one for each row.
+            Unless given, torch's own seed makes them.
+        **arguments
+            max_new_tokens, max_length, min_new_tokens, min_length, do_sample, temperature, top_k, top_p,
+            min_p, typical_p, repetition_penalty, no_repeat_ngram_size, bad_words_ids, suppress_tokens,
+            eos_token_id, pad_token_id and max_time, with the meaning and the defaults of
+            `transformers.PreTrainedModel.generate`.
+
+        Returns
+        -------
+        Generated
+            `sequences` are what `model.generate` returns: the prompts as given, and the new tokens.
+
+        Raises
+        ------
+        OneJumpError
+            If a prompt is empty, or an argument is not accepted.
+        """
+        prompts = _prompts(input_ids, attention_mask)
+        settings = settings_for(
+            self.transformer.model,
+            input_ids.shape[1],
+            generation_config,
+            stopping_criteria,
+            **arguments,
+        )
+        generators = _generators(generator, len(prompts))
+        if streamer is not None:
+            if len(prompts) > 1 and not hasattr(streamer, "exits"):
+                raise OneJumpError(f"a streamer of one text was given, with {len(prompts)} prompts")
+            streamer.put(input_ids.cpu())
+        together = len(prompts) == 1 or self.passes.rows_differ
+        groups = [list(range(len(prompts)))] if together else [[row] for row in range(len(prompts))]
+        records = []
+        for rows in groups:
+            decoding = Decoding(
+                self.passes,
+                [prompts[row] for row in rows],
+                settings,
+                self._exits(sample=settings.sample),
+                [generators[row] for row in rows],
+                streamer,
+            )
+            records.append(decoding.run())
+            if records[-1].interrupted:
+                break
+        if streamer is not None:
+            streamer.end()
+        return _joined(records, input_ids, settings.padding)
+
+    def _exits(self, *, sample: bool) -> Exits | None:
+        if self.predictor is None or self.gate is None or not self.gate.levels:
+            return None
+        policy = self.policy
+        if policy is None:
+            policy = Fixed(1) if self.mode == "verified" else Fixed(_LONG_CHAIN)
+        # A wide draft needs a mask of its own, and the full model's most likely token to choose by.
+        wide = self.mode == "verified" and not sample and self.passes.rows_differ
+        return Exits(self.predictor, self.gate, policy, self.mode, wide)
+
+
+def _gate_of(gate: Gate | str | None, jump: Any) -> Gate | None:
+    if not isinstance(gate, str):
+        return gate
+    if jump is None:
+        return None
+    known: dict[str, Gate] = getattr(jump, "gates", {})
+    if gate not in known:
+        has = f"the calibrated gates {', '.join(known)}" if known else "no calibrated gate"
+        raise OneJumpError(
+            f"gate: {gate!r} given, the jump has {has}; a gate of onejump.exits.gates is accepted too"
+        )
+    return known[gate]
+
+
+def _check_levels(gate: Gate | None, predictor: ExitPredictor) -> None:
+    if gate is not None and (unknown := sorted(set(gate.levels) - set(predictor.levels))):
+        raise OneJumpError(
+            f"the gate checks level {', '.join(map(str, unknown))}, the jump predicts from level "
+            f"{predictor.levels[0]} to {predictor.levels[-1]}"
+        )
+
+
+def _prompts(input_ids: Tensor, attention_mask: Tensor | None) -> list[list[int]]:
+    if input_ids.dim() != 2:
+        raise OneJumpError(f"input_ids of shape {tuple(input_ids.shape)} given, (rows, n) is accepted")
+    if attention_mask is None:
+        attention_mask = torch.ones_like(input_ids)
+    if attention_mask.shape != input_ids.shape:
+        raise OneJumpError(
+            f"attention_mask of shape {tuple(attention_mask.shape)} given, that of input_ids, "
+            f"{tuple(input_ids.shape)}, is accepted"
+        )
+    prompts = [
+        row[mask.bool()].tolist() for row, mask in zip(input_ids.cpu(), attention_mask.cpu(), strict=True)
+    ]
+    if empty := [row for row, prompt in enumerate(prompts) if not prompt]:
+        raise OneJumpError(f"prompt {empty[0]} is empty: at least one token is accepted")
+    return prompts
+
+
+def _generators(
+    given: torch.Generator | Sequence[torch.Generator] | None, rows: int
+) -> list[torch.Generator]:
+    if given is None or isinstance(given, torch.Generator):
+        seeds = torch.randint(2**62, (rows,), generator=given).tolist()
+        return [torch.Generator().manual_seed(seed) for seed in seeds]
+    if len(given) != rows:
+        raise OneJumpError(f"{len(given)} generators given for {rows} prompts: one for each is accepted")
+    return list(given)
+
+
+def _joined(records: list[Generated], input_ids: Tensor, padding: int) -> Generated:
+    """One record of all rows, with the sequences that transformers would return."""
+    whole = records[0]
+    for record in records[1:]:
+        whole.add(record)
+    whole.new_tokens += [[] for _ in range(len(input_ids) - len(whole.new_tokens))]
+    whole.exit_levels += [[] for _ in range(len(input_ids) - len(whole.exit_levels))]
+    longest = max(map(len, whole.new_tokens))
+    new = [tokens + [padding] * (longest - len(tokens)) for tokens in whole.new_tokens]
+    behind = torch.tensor(new, dtype=torch.long, device=input_ids.device).reshape(len(new), longest)
+    whole.sequences = torch.cat([input_ids, behind], 1)
+    return whole

@@ -1,0 +1,88 @@
+"""What an exit predicts: the logits of a state at an early level."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from onejump.base.errors import OneJumpError
+from onejump.models.head import Head
+from onejump.shortcuts.exit_head import ExitHead
+from onejump.shortcuts.kinds.one_jump import OneJump
+from onejump.shortcuts.shortcut import LowRank, Shortcut
+
+
+class ExitPredictor(Protocol):
+    """Predicts a token from a state at an early-exit level."""
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Levels that it predicts from, rising."""
+
+    def logits(self, level: int, states: Tensor) -> Tensor:
+        """Give the logits (..., V) of states (..., H) of a level, in float32."""
+
+    def multiplications(self, level: int) -> int:
+        """Count the multiplications that the logits of one state cost."""
+
+
+def predictor_of(shortcut: Shortcut, head: Head, levels: int) -> ExitPredictor:
+    """Make the predictor of a shortcut that serves all levels.
+
+    Parameters
+    ----------
+    shortcut : Shortcut
+        One map for all levels. A low-rank one gets an exit head.
+    head : Head
+        The model's.
+    levels : int
+        L. It predicts from the levels 1 to L - 1, or, where there is only level 0, from that.
+
+    Raises
+    ------
+    OneJumpError
+        If the shortcut belongs to another model, or was trained for another number of levels.
+    """
+    at = tuple(range(1, levels)) or (0,)
+    # A copy: the user's own shortcut stays where it is.
+    shortcut = copy.deepcopy(shortcut).to(head.unembedding.device)
+    if isinstance(shortcut, OneJump):
+        if len(shortcut.offset) != levels:
+            raise OneJumpError(
+                f"a jump for {len(shortcut.offset)} levels was given, the model has {levels} of them"
+            )
+        return _LowRankExits(head, {level: shortcut.at(level) for level in at})
+    if isinstance(shortcut, LowRank):
+        return _LowRankExits(head, dict.fromkeys(at, shortcut))
+    return _FullExits(head, dict.fromkeys(at, shortcut))
+
+
+class _LowRankExits:
+    """Exits by an exit head: V r multiplications."""
+
+    def __init__(self, head: Head, jumps: dict[int, LowRank]) -> None:
+        self.levels, self._jumps, self._head = tuple(sorted(jumps)), jumps, head
+        # One matrix B for all levels, so one exit head.
+        self._exit_head = ExitHead.of(head, next(iter(jumps.values())))
+
+    def logits(self, level: int, states: Tensor) -> Tensor:
+        return self._exit_head.logits(self._jumps[level].reduce(states))
+
+    def multiplications(self, level: int) -> int:
+        return self._jumps[level].rank * (self._head.hidden + self._head.vocabulary)
+
+
+class _FullExits:
+    """Exits by the model's own head: V H multiplications."""
+
+    def __init__(self, head: Head, jumps: dict[int, Any]) -> None:
+        self.levels, self._jumps, self._head = tuple(sorted(jumps)), jumps, head
+
+    def logits(self, level: int, states: Tensor) -> Tensor:
+        return self._head.logits(self._jumps[level](states))
+
+    def multiplications(self, level: int) -> int:
+        matrices: int = sum(tensor.numel() for tensor in self._jumps[level].state_dict().values())
+        return matrices + self._head.hidden * self._head.vocabulary

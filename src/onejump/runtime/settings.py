@@ -1,0 +1,209 @@
+"""How tokens are chosen and when a text ends: the arguments that people know from transformers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+from transformers.generation import logits_process
+
+from onejump.base.errors import OneJumpError
+
+# Arguments that change what is generated, and that are taken.
+_TAKEN = (
+    *("max_new_tokens", "max_length", "min_new_tokens", "min_length", "do_sample", "temperature", "top_k"),
+    *("top_p", "min_p", "typical_p", "repetition_penalty", "no_repeat_ngram_size", "bad_words_ids"),
+    *("suppress_tokens", "eos_token_id", "pad_token_id", "max_time"),
+)
+# Arguments that change nothing here.
+_WITHOUT_EFFECT = (
+    *("bos_token_id", "decoder_start_token_id", "use_cache", "cache_implementation", "cache_config"),
+    *("early_stopping", "length_penalty", "return_dict_in_generate", "compile_config", "disable_compile"),
+    *("num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold"),
+    *("assistant_lookbehind", "target_lookbehind", "max_matching_ngram_size", "transformers_version"),
+    *("output_scores", "output_logits", "output_attentions", "output_hidden_states", "is_assistant"),
+    *("max_cache_len", "prefill_chunk_size", "low_memory", "remove_invalid_values", "use_mtp"),
+    *("assistant_ensemble_weight", "continuous_batching_config", "token_healing", "diversity_penalty"),
+    *("num_beam_groups", "encoder_repetition_penalty", "encoder_no_repeat_ngram_size"),
+)
+# Values that say what happens anyway.
+_NEUTRAL: dict[str, Any] = {"num_beams": 1, "num_return_sequences": 1, "guidance_scale": 1}
+
+
+@dataclass
+class Settings:
+    """How tokens are chosen, and when a text ends."""
+
+    sample: bool
+    """Whether tokens are drawn; otherwise the most likely one is taken."""
+    processors: LogitsProcessorList
+    """What is done to logits before."""
+    by_context: bool
+    """Whether one of the processors looks at the tokens before."""
+    stops: frozenset[int]
+    """Tokens that end a text."""
+    padding: int
+    """Token that fills up the rows of the result."""
+    new_tokens: int
+    """Most new tokens of a row."""
+    seconds: float | None = None
+    """Begin no new round after this time."""
+    criteria: StoppingCriteriaList = field(default_factory=StoppingCriteriaList)
+    """More reasons to end a text: each is called with its tokens (1, n)."""
+
+    def processed(self, logits: Tensor, contexts: Sequence[Sequence[int]]) -> Tensor:
+        """Give logits (n, V) in float32 as processors leave them.
+
+        Parameters
+        ----------
+        logits : Tensor of shape (n, V)
+        contexts : sequence of n sequences of int
+            The tokens before each; only looked at where a processor does.
+        """
+        logits = logits.float()
+        if not self.processors:
+            return logits
+        if not self.by_context:
+            nothing = torch.empty((len(logits), 0), dtype=torch.long, device=logits.device)
+            found: Tensor = self.processors(nothing, logits)
+            return found
+        rows = []
+        for row, context in zip(logits, contexts, strict=True):
+            tokens = torch.tensor(context, dtype=torch.long, device=logits.device)
+            rows.append(self.processors(tokens[None], row[None].clone()))
+        return torch.cat(rows)
+
+    def ends(self, tokens: Sequence[int], device: torch.device) -> bool:
+        """Whether a text ends with its last token."""
+        if tokens[-1] in self.stops:
+            return True
+        if not self.criteria:
+            return False
+        ended = self.criteria(torch.tensor([tokens], dtype=torch.long, device=device), None)
+        return bool(torch.as_tensor(ended).any())
+
+
+def settings_for(
+    model: Any,
+    prompt: int,
+    given: GenerationConfig | None,
+    criteria: StoppingCriteriaList | Sequence[Any] | None,
+    **arguments: Any,
+) -> Settings:
+    """Bring together what a model, a configuration and a call say.
+
+    What the call says goes before the configuration given, that before the model's own one, and that before
+    the defaults of transformers.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+    prompt : int
+        Tokens of the longest prompt.
+    given : GenerationConfig, optional
+    criteria : sequence of StoppingCriteria, optional
+    **arguments
+        Arguments of `generate`; None stands for an argument that is not given.
+
+    Raises
+    ------
+    OneJumpError
+        If an argument is not known, or asks for what exits cannot give (beam search, for example).
+    """
+    own = GenerationConfig() if given is None else copy.deepcopy(given)
+    arguments = {name: value for name, value in arguments.items() if value is not None}
+    if unknown := sorted(set(arguments) - set(vars(GenerationConfig()))):
+        raise OneJumpError(f"{', '.join(unknown)} given, accepted arguments are {', '.join(_TAKEN)}")
+    own.update(**arguments)
+    lengths_given = own.max_length is not None or model.generation_config.max_length is not None
+    own.update(**model.generation_config.to_dict(), defaults_only=True, allow_custom_entries=True)
+    own.update(**GenerationConfig._get_default_generation_params(), defaults_only=True)
+    _refuse(own)
+    stops = own.eos_token_id
+    stops = (
+        [] if stops is None else [stops] if isinstance(stops, int) else list(torch.as_tensor(stops).tolist())
+    )
+    padding = own.pad_token_id
+    if padding is None:
+        padding = stops[0] if stops else 0
+    processors, by_context = _processors(own, prompt, stops, model.device)
+    return Settings(
+        sample=bool(own.do_sample),
+        processors=processors,
+        by_context=by_context,
+        stops=frozenset(map(int, stops)),
+        padding=int(padding),
+        new_tokens=_new_tokens(own, model, prompt, lengths_given=lengths_given),
+        seconds=own.max_time,
+        criteria=StoppingCriteriaList(criteria or []),
+    )
+
+
+def _refuse(own: GenerationConfig) -> None:
+    defaults = vars(GenerationConfig()) | GenerationConfig._get_default_generation_params() | _NEUTRAL
+    for name, value in vars(own).items():
+        if name.startswith("_") or name in _TAKEN or name in _WITHOUT_EFFECT:
+            continue
+        if value is not None and value != defaults.get(name):
+            raise OneJumpError(
+                f"{name}: {value!r} given, generation with exits does not know it; accepted arguments are "
+                f"{', '.join(_TAKEN)}"
+            )
+    if own.do_sample and own.temperature is not None and own.temperature <= 0:
+        raise OneJumpError(f"temperature: {own.temperature} given, a number above 0 is accepted")
+
+
+def _new_tokens(own: GenerationConfig, model: Any, prompt: int, *, lengths_given: bool) -> int:
+    if own.max_new_tokens is not None:
+        most = int(own.max_new_tokens)
+    elif lengths_given:
+        most = int(own.max_length) - prompt
+    else:
+        most = int(own.max_length)
+        if limit := getattr(model.config, "max_position_embeddings", None):
+            most = min(most, limit - prompt)
+    if most < 1:
+        raise OneJumpError(
+            f"no room for a new token: the prompt has {prompt} tokens, max_new_tokens is "
+            f"{own.max_new_tokens} and max_length {own.max_length}"
+        )
+    return most
+
+
+def _processors(
+    own: GenerationConfig, prompt: int, stops: list[int], device: torch.device
+) -> tuple[LogitsProcessorList, bool]:
+    """Processors in the order of transformers, and whether one looks at the tokens before."""
+    by_context: list[Any] = []
+    if own.repetition_penalty != 1.0:
+        by_context.append(logits_process.RepetitionPenaltyLogitsProcessor(own.repetition_penalty))
+    if own.no_repeat_ngram_size:
+        by_context.append(logits_process.NoRepeatNGramLogitsProcessor(own.no_repeat_ngram_size))
+    if own.bad_words_ids is not None:
+        by_context.append(logits_process.NoBadWordsLogitsProcessor(own.bad_words_ids, stops or None))
+    if own.min_new_tokens and stops:
+        by_context.append(
+            logits_process.MinNewTokensLengthLogitsProcessor(prompt, own.min_new_tokens, stops, device=device)
+        )
+    elif own.min_length and stops:
+        by_context.append(logits_process.MinLengthLogitsProcessor(own.min_length, stops, device=device))
+    others: list[Any] = []
+    if own.suppress_tokens is not None:
+        others.append(logits_process.SuppressTokensLogitsProcessor(own.suppress_tokens, device=device))
+    if own.do_sample:
+        if own.temperature != 1.0:
+            others.append(logits_process.TemperatureLogitsWarper(float(own.temperature)))
+        if own.top_k:
+            others.append(logits_process.TopKLogitsWarper(own.top_k))
+        if own.top_p is not None and own.top_p < 1:
+            others.append(logits_process.TopPLogitsWarper(own.top_p))
+        if own.min_p is not None:
+            others.append(logits_process.MinPLogitsWarper(own.min_p))
+        if own.typical_p is not None and own.typical_p < 1:
+            others.append(logits_process.TypicalLogitsWarper(own.typical_p))
+    return LogitsProcessorList([*by_context, *others]), bool(by_context)

@@ -1,0 +1,99 @@
+"""Generation with exits: verified output is the model's own, whatever exits."""
+
+from __future__ import annotations
+
+import functools
+import random
+from typing import Any
+
+import pytest
+import torch
+from families import VOCABULARY, families
+from torch import Tensor
+
+from onejump.exits.gates import TopProbability
+from onejump.models.transformer import Transformer
+from onejump.runtime.cost_model import Fixed, Policy, Round, RoundSeen
+from onejump.runtime.early_exit import EarlyExit
+from onejump.shortcuts.kinds.identity import Identity
+
+FAMILIES = (
+    *("GPT2LMHeadModel", "LlamaForCausalLM", "Phi3ForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"),
+    *("Qwen3ForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM", "OPTForCausalLM", "GPTNeoXForCausalLM"),
+    "BloomForCausalLM",
+)
+WINDOW = 6
+
+
+class Drawn(Policy):
+    """Rounds drawn at random: any length, any width, any levels."""
+
+    def __init__(self, seed: int, levels: tuple[int, ...]) -> None:
+        self._drawn, self._levels = random.Random(seed), levels
+
+    def next_round(self) -> Round:
+        levels = tuple(level for level in self._levels if self._drawn.random() < 0.8) or self._levels[:1]
+        return Round(self._drawn.randint(0, 4), self._drawn.choice([1, 1, 3]), levels)
+
+    def learn(self, seen: RoundSeen) -> None:
+        assert seen.accepted <= seen.drafted
+        assert len(seen.exit_levels) == len(seen.agreed)
+
+
+@functools.cache
+def model(name: str) -> Any:
+    torch.manual_seed(1)
+    family = next(family for family in families() if family.kind == "causal" and family.model == name)
+    built = family.build()
+    if getattr(built.config, "sliding_window", None) is not None:
+        built.config.sliding_window = WINDOW
+    built.generation_config.eos_token_id = None
+    return built
+
+
+@functools.cache
+def transformer(name: str) -> Transformer:
+    return Transformer(model(name))
+
+
+def own(name: str, prompt: Tensor, **arguments: Any) -> Tensor:
+    return model(name).generate(prompt, pad_token_id=0, do_sample=False, **arguments)
+
+
+# So low that about half of the tokens exit: logits of random models are flat.
+GATE = TopProbability({1: 0.013, 2: 0.012})
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_verified_greedy_output_is_the_models_own(name: str) -> None:
+    drawn = torch.Generator().manual_seed(4)
+    exits = EarlyExit(transformer(name), Identity(), gate=GATE, packed=False)
+    drafted = accepted = 0
+    for seed in range(12):
+        exits.policy = Drawn(seed, (1, 2))
+        prompt = torch.randint(3, VOCABULARY, (1, 1 + seed % 9), generator=drawn)
+        found = exits.generate(prompt, max_new_tokens=24)
+        assert torch.equal(found.sequences, own(name, prompt, max_new_tokens=24))
+        drafted += found.drafted
+        accepted += found.accepted
+    assert 0 < accepted < drafted
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_each_row_of_a_batch_is_its_own_single_run(name: str, side: str) -> None:
+    drawn = torch.Generator().manual_seed(5)
+    lengths = [7, 1, 12, 4]
+    prompts = [torch.randint(3, VOCABULARY, (length,), generator=drawn) for length in lengths]
+    padded = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
+    mask = torch.zeros_like(padded)
+    for row, prompt in enumerate(prompts):
+        at = slice(-len(prompt), None) if side == "left" else slice(len(prompt))
+        padded[row, at], mask[row, at] = prompt, 1
+    exits = EarlyExit(transformer(name), Identity(), gate=GATE, policy=Drawn(6, (1, 2)), packed=False)
+    found = exits.generate(padded, attention_mask=mask, max_new_tokens=15)
+    for row, prompt in enumerate(prompts):
+        alone = own(name, prompt[None], max_new_tokens=15)
+        assert found.new_tokens[row] == alone[0, len(prompt) :].tolist()
+    assert torch.equal(found.sequences[:, : max(lengths)], padded)
+    assert found.accepted > 0
