@@ -108,6 +108,15 @@ class ExitHead:
         same_model([("the head", head.model_digest), ("the shortcut", jump.model_digest)])
         return cls(head, jump.up, jump.bias)
 
+    def multiplications(self) -> int:
+        """Count the multiplications that the logits of one state cost in products with matrices."""
+        matrices: list[Tensor] = [self.projection]
+        if self._first_norm is not None:
+            matrices.append(self._quadratic)
+        if self._to_activation is not None:
+            matrices.append(self._to_activation[0])
+        return sum(matrix.numel() for matrix in matrices)
+
     def coordinates(self, reduced: Tensor) -> Tensor:
         """Give the coordinates of the normalised states in the rows of `projection`: z / rms, 1 / rms for b.
 
