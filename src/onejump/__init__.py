@@ -18,6 +18,7 @@ _HOME = {
     "ActivationStore": "data.store",
     "ExitHead": "shortcuts.exit_head",
     "Head": "models.head",
+    "OneJump": "runtime.artefact",
     "OneJumpError": "base.errors",
     "Shortcut": "shortcuts.shortcut",
     "ShortcutFolder": "shortcuts.files",

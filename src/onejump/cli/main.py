@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from onejump.base.errors import OneJumpError
-from onejump.cli import study
+from onejump.cli import study, use
 
 
 class _Commands(click.Group):
@@ -32,6 +32,7 @@ Examples:
   onejump plan studies/full.yaml --nodes 4
   onejump run my-study.yaml
   onejump summary my-study.yaml
+  onejump show results/default/smollm2-135m/wikipedia-en/export/one-jump
 
 STUDY is a YAML file that names models, texts and kinds of shortcut. `onejump
 COMMAND --help` explains a command.
@@ -47,5 +48,5 @@ def main() -> None:
     """
 
 
-for _command in study.COMMANDS:
+for _command in (*study.COMMANDS, *use.COMMANDS):
     main.add_command(_command)
