@@ -13,7 +13,7 @@ from torch import Tensor
 
 from onejump.exits.gates import TopProbability
 from onejump.models.transformer import Transformer
-from onejump.runtime.cost_model import Fixed, Policy, Round, RoundSeen
+from onejump.runtime.cost_model import Policy, Round, RoundSeen
 from onejump.runtime.early_exit import EarlyExit
 from onejump.shortcuts.kinds.identity import Identity
 
