@@ -173,7 +173,7 @@ class Decoding:
             newest = [row.chain[-1] for row in rows]
             states = torch.stack([one.state for one in newest if one.state is not None])
             logits = predictor.logits(level, states)
-            self.record.flops += 2 * predictor.multiplications(level) * len(rows)
+            self.record.flops += predictor.flops(level) * len(rows)
             earlier = torch.stack([torch.stack(one.guesses) for one in newest]) if newest[0].guesses else None
             if earlier is None:
                 earlier = torch.empty((len(rows), 0), dtype=torch.long, device=logits.device)

@@ -8,7 +8,9 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from onejump.base.errors import OneJumpError
+from onejump.models.flops import head_flops
 from onejump.models.head import Head
+from onejump.shortcuts.exit_flops import exit_head_flops, jump_flops
 from onejump.shortcuts.exit_head import ExitHead
 from onejump.shortcuts.kinds.one_jump import OneJump
 from onejump.shortcuts.shortcut import LowRank, Shortcut
@@ -24,8 +26,8 @@ class ExitPredictor(Protocol):
     def logits(self, level: int, states: Tensor) -> Tensor:
         """Give the logits (..., V) of states (..., H) of a level, in float32."""
 
-    def multiplications(self, level: int) -> int:
-        """Count the multiplications that the logits of one state cost."""
+    def flops(self, level: int) -> int:
+        """Count the floating-point operations of the logits of one state, 2 a multiplication."""
 
 
 def predictor_of(shortcut: Shortcut, head: Head, levels: int) -> ExitPredictor:
@@ -63,15 +65,15 @@ class _LowRankExits:
     """Exits by an exit head: V r multiplications."""
 
     def __init__(self, head: Head, jumps: dict[int, LowRank]) -> None:
-        self.levels, self._jumps, self._head = tuple(sorted(jumps)), jumps, head
+        self.levels, self._jumps = tuple(sorted(jumps)), jumps
         # One matrix B for all levels, so one exit head.
         self._exit_head = ExitHead.of(head, next(iter(jumps.values())))
 
     def logits(self, level: int, states: Tensor) -> Tensor:
         return self._exit_head.logits(self._jumps[level].reduce(states))
 
-    def multiplications(self, level: int) -> int:
-        return self._jumps[level].rank * (self._head.hidden + self._head.vocabulary)
+    def flops(self, level: int) -> int:
+        return jump_flops(self._jumps[level]) + exit_head_flops(self._exit_head)
 
 
 class _FullExits:
@@ -83,6 +85,5 @@ class _FullExits:
     def logits(self, level: int, states: Tensor) -> Tensor:
         return self._head.logits(self._jumps[level](states))
 
-    def multiplications(self, level: int) -> int:
-        matrices: int = sum(tensor.numel() for tensor in self._jumps[level].state_dict().values())
-        return matrices + self._head.hidden * self._head.vocabulary
+    def flops(self, level: int) -> int:
+        return jump_flops(self._jumps[level]) + head_flops(self._head)

@@ -33,9 +33,9 @@ class Generated:
     """Blocks that tokens behind the prompts went through, catch-ups and refused drafts included."""
     full_passes: int = 0
     """Passes through the last block, the one over the prompts not included."""
-    flops: float = 0.0
+    flops: int = 0
     """Floating-point operations behind the prompts, 2 a multiplication."""
-    plain_flops: float = 0.0
+    plain_flops: int = 0
     """The same for the full model without exits, over the same texts."""
     seconds: float = 0.0
     """From the first pass to the last token."""

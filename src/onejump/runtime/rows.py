@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from onejump.models.anatomy import text_config
+from onejump.models.flops import block_flops, head_flops
 from onejump.models.passes import PartialPasses
 from onejump.models.row_cache import Place
 from onejump.runtime.record import Generated
@@ -227,32 +229,25 @@ def _state(pending: Pending) -> Tensor:
 
 
 class Costs:
-    """Floating-point operations of a model, 2 a multiplication.
-
-    The blocks' matrices and the products of attention are counted. In a mixture of experts all experts are,
-    also those that a token does not go through.
-    """
+    """Floating-point operations of a model's tokens (`onejump.models.flops`)."""
 
     def __init__(self, passes: PartialPasses) -> None:
         transformer = passes.transformer
-        config = passes.model.config.get_text_config()
-        self._matrices = [
-            2 * sum(weight.numel() for weight in block.parameters() if weight.dim() > 1)
-            for block in transformer.blocks
-        ]
+        self._blocks = block_flops(transformer)
+        self.head = head_flops(transformer.head)
+        config = text_config(transformer.model)
         heads = getattr(config, "num_attention_heads", None) or 1
         width = getattr(config, "head_dim", None) or transformer.hidden // heads
-        self._of_context = 2 * 2 * heads * width
-        key_heads = getattr(config, "num_key_value_heads", None) or heads
-        self._of_keys = 2 * 2 * transformer.hidden * key_heads * width
-        self.head = 2 * transformer.hidden * transformer.head.vocabulary
+        self._keys = (
+            2 * 2 * transformer.hidden * width * (getattr(config, "num_key_value_heads", None) or heads)
+        )
 
-    def blocks(self, first: int, last: int, position: int, *, keys_only: bool = False) -> float:
+    def blocks(self, first: int, last: int, position: int, *, keys_only: bool = False) -> int:
         """Count those of a token at a position between two levels."""
         if keys_only:
-            return float(self._of_keys * (last - first))
-        return float(sum(self._matrices[first:last]) + (last - first) * self._of_context * (position + 1))
+            return self._keys * (last - first)
+        return sum(block.of(1, position + 1) for block in self._blocks[first:last])
 
-    def token(self, position: int) -> float:
+    def token(self, position: int) -> int:
         """Count those of a token that goes through the whole model."""
-        return self.blocks(0, len(self._matrices), position) + self.head
+        return self.blocks(0, len(self._blocks), position) + self.head
