@@ -188,8 +188,8 @@ class Passes:
         columns = [[one.column for one in pending] for _, pending in groups]
         start = columns[0][0]
         branches = any(row.candidates for row, _ in groups)
-        together = len(groups) == self.cache.rows and not branches
-        if together and all(of == list(range(start, start + most)) for of in columns):
+        all_rows = [row.index for row, _ in groups] == list(range(self.cache.rows))
+        if all_rows and not branches and all(of == list(range(start, start + most)) for of in columns):
             return Place(start)
         positions = [[one.position for one in pending] for _, pending in groups]
         for row, (of, places) in enumerate(zip(columns, positions, strict=True)):
@@ -197,7 +197,6 @@ class Passes:
             of += range(behind, behind + most - len(of))
             places += places[-1:] * (most - len(places))
         length = 1 + max(map(max, columns))
-        all_rows = [row.index for row, _ in groups] == list(range(self.cache.rows))
         return Place(
             start,
             columns=torch.tensor(columns, device=self.device),
