@@ -76,6 +76,41 @@ def test_the_plan_has_the_jobs_of_what_is_distilled() -> None:
     assert flops["affine"] > 3 * flops["distilled"] > flops["one-jump"]
 
 
+def test_the_plan_has_the_jobs_of_generated_text() -> None:
+    generated = {
+        "prompts": "c",
+        "chat_template": False,
+        "prompt_tokens": 20,
+        "new_tokens": 30,
+        "positions": 4,
+    }
+    told = {"generated": generated, "training": 600, "validation": 150}
+    asked = study(
+        corpora={"c": {"path": "text", "training": 1000, "validation": 250}, "told": told},
+        compute={"batch_tokens": 500},
+        experiments={"transfer": {"methods": ["ojfa"]}},
+    )
+    rows = list(plan(asked, {"m": SIZES}, device=DEVICES["cpu"], host=DEVICES["cpu"]))
+    stages = {(row.corpus, row.stage): row for row in rows}
+    assert ("c", "generation") not in stages
+    # 300 samples in a shard: 75 texts.
+    generation, extraction = (stages["told", stage] for stage in ("generation", "activations"))
+    assert (generation.jobs, extraction.jobs, stages["c", "activations"].jobs) == (10, 10, 5)
+    assert generation.gpu
+    assert generation.cost.tokens == 750 * 50
+    # 10 texts go together, so 75 make 8 batches of 30 steps.
+    assert generation.cost.block_calls == 10 * 8 * 30 * 4
+    flops = 2 * (50_000 * 750 * 50 - 200 * 32 * 750 * 20)
+    assert generation.cost.model_flops == pytest.approx(flops)
+    assert extraction.cost.tokens == pytest.approx(750 * 50, rel=0.3)
+    for stage, samples in (("evaluate n-njtc", (250, 600)), ("evaluate ojfa (transfer)", (600, 250))):
+        moved = [stages[corpus, stage].cost.moved for corpus in ("c", "told")]
+        assert moved == [count * 4 * (200 * 16 + 32 * 40) for count in samples]
+    text = other_files(study(), {"m": SIZES})["text"]
+    more = other_files(asked, {"m": SIZES})["text"] - text
+    assert more == 2 * 750 * 50 * 5
+
+
 def test_the_plan_has_the_jobs_of_every_experiment() -> None:
     asked = study(
         corpora={name: {"path": "text", "training": 1000, "validation": 250} for name in ("c", "d")},

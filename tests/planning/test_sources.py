@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,26 @@ def test_sizes_of_an_earlier_run_are_known(here: Path) -> None:
     check_known_sizes(study, here / "results")
     describe_as(here / "results/mine/m/model.json", blocks=3, hidden=8)
     with pytest.raises(StudyError, match=r"shortcuts\.n-njtc\.rank: 9 given, 1 to H = 8"):
+        check_known_sizes(study, here / "results")
+
+
+def test_a_masked_model_generates_no_text(here: Path, tiny_masked_folder: Callable[[str], Path]) -> None:
+    generated = {"generated": {"prompts": "c"}, "training": 2, "validation": 1}
+    corpora = {"c": {"path": "text", "training": 2, "validation": 1}, "g": generated}
+    said = (
+        "corpora.g.generated: m is a masked language model; accepted are causal ones, which can generate "
+        "text: give it a study of its own"
+    )
+    masked = {"folder": str(tiny_masked_folder("bert"))}
+    assert mistakes(masked, corpora=corpora) == [said]
+    assert mistakes(masked) == []
+    assert mistakes(corpora=corpora) == []
+    known = {"study": "mine", "models": {"m": {"hub": "some/model"}}, "shortcuts": {"n-njtc": None}}
+    study = parse_study(known | {"corpora": corpora})
+    describe_as(here / "results/mine/m/model.json")
+    check_known_sizes(study, here / "results")
+    describe_as(here / "results/mine/m/model.json", causal=False)
+    with pytest.raises(StudyError, match=r"corpora\.g\.generated: m is a masked language model"):
         check_known_sizes(study, here / "results")
 
 

@@ -144,6 +144,41 @@ def test_every_study_of_the_project_is_valid_and_named_once(path: Path) -> None:
             ["experiments.rank-sweep.metrics", "[1, 5,"],
         ),
         (
+            "corpora/g",
+            {"generated": {"prompts": "d"}, "training": 1, "validation": 1},
+            ["corpora.g.generated.prompts: 'd' given", "a corpus of the study that is not generated: c"],
+        ),
+        (
+            "corpora/g",
+            {"generated": {"prompts": "g"}, "training": 1, "validation": 1},
+            ["corpora.g.generated.prompts: 'g' given", "not generated: c"],
+        ),
+        (
+            "corpora/g",
+            {"generated": {"prompts": "c"}, "training": 11, "validation": 5},
+            ["corpora.g.training: 11 given", "at most 10, the training sentences of c"],
+        ),
+        (
+            "corpora/g",
+            {"generated": {"prompts": "c"}, "language": "fr", "training": 1, "validation": 1},
+            ["corpora.g.language: 'fr' given", "no effect on generated text"],
+        ),
+        (
+            "corpora/g",
+            {"generated": {"prompts": "c", "greedy": 1, "top_p": 0.5}, "training": 1, "validation": 1},
+            ["corpora.g.generated.top_p: 0.5 given", "no effect with greedy: 1"],
+        ),
+        (
+            "corpora/g",
+            {"generated": {"prompts": "c", "greedy": 1.5}, "training": 1, "validation": 1},
+            ["corpora.g.generated.greedy: 1.5 given", "less than or equal to 1"],
+        ),
+        (
+            "corpora/c/generated",
+            {"prompts": "c"},
+            ["corpora.c", "exactly one of path, dataset, wheel, standard_library, generated"],
+        ),
+        (
             "figures/prediction",
             {"methods": ["distilled", "affine"], "metrics": ["r2"]},
             ["figures.prediction.metrics: 'r2' given", "distilled, affine", "predict no state"],
@@ -164,6 +199,17 @@ def test_a_mistake_is_one_line_with_key_value_and_what_is_accepted(
         assert words in str(error.value)
     mistakes = 2 if ": missing" in said[0] else 1
     assert len(str(error.value).splitlines()) == mistakes
+
+
+def test_a_shard_of_generated_texts_has_as_many_samples_as_any_other() -> None:
+    texts = {"generated": {"prompts": "c", "positions": 6}, "training": 10, "validation": 5}
+    study = parse_study(
+        changed("corpora/g", texts) | {"activations": {"positions": 2, "shard_sentences": 10}}
+    )
+    of_text, of_generated = study.activations_of("c"), study.activations_of("g")
+    assert (of_text.positions, of_text.shard_sentences, study.shard_count("c", "training")) == (2, 10, 1)
+    assert (of_generated.positions, of_generated.shard_sentences) == (6, 3)
+    assert [study.shard_count("g", split) for split in ("training", "validation")] == [4, 2]
 
 
 @pytest.mark.parametrize("on", [None, True, {}], ids=str)

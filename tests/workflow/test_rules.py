@@ -35,6 +35,7 @@ STUDY = {
     "corpora": {
         "stories": {"path": "text", "training": 200, "validation": 80},
         "code": {"standard_library": True, "unit": "paragraph", "training": 200, "validation": 80},
+        "told": {"generated": {"prompts": "stories"}, "training": 100, "validation": 40},
     },
     "shortcuts": {kind: {} for kind in FACTS},
     "evaluation": {"normalised": True},
@@ -165,6 +166,8 @@ def test_seconds_of_work_on_small_tables_are_no_job_of_a_cluster(workflow: Any) 
             "all",
             "wheel",
             "document_roles",
+            "generated_corpus",
+            "generated_document_roles",
             "evaluation",
             "parameters",
             "notes",
@@ -216,7 +219,7 @@ def test_a_stage_runs_by_hand_and_leaves_the_results_alone(folder: Path) -> None
     ("rule", "wildcards", "said"),
     [
         ("scoers", {}, "rule 'scoers' given, accepted is one of activations, analysis, "),
-        ("scores", {}, "rule scores: missing corpus=<stories|code> model=<tiny-llama|unpacked>"),
+        ("scores", {}, "rule scores: missing corpus=<stories|code|told> model=<tiny-llama|unpacked>"),
         ("scores", {"modle": "a"}, "rule scores: no wildcard modle; its wildcards are corpus, model"),
         (
             "corpus",

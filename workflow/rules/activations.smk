@@ -3,7 +3,7 @@ rule activations:
         description=f"{RESULTS}/{{model}}/model.json",
         # The digest in model.json tells whether they are other ones.
         weights=ancient(unpacked),
-        sentences=f"{RESULTS}/corpora/{{corpus}}.parquet",
+        sentences=text_of,
     output:
         activations=directory(f"{PAIR}/activations/{{split}}-{{shard}}.zarr"),
     log:
@@ -26,8 +26,8 @@ rule activations:
         ],
         split=lambda w: w.split,
         shard=lambda w: int(w.shard),
-        options=STUDY.activations.model_dump(exclude={"shard_sentences"}),
-        shards=lambda w: shard_count(w.corpus, w.split),
+        options=extraction_of,
+        shards=lambda w: STUDY.shard_count(w.corpus, w.split),
         seed=STUDY.seed,
         code=fingerprint("models.activations"),
     message:

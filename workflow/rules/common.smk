@@ -10,7 +10,9 @@ ENVIRONMENT = RULES.join("../../envs/onejump.yaml").get_path_or_uri(secret_free=
 
 RESULTS = f"results/{STUDY.study}"
 PAIR = f"{RESULTS}/{{model}}/{{corpus}}"
-DOCUMENTS = f"{RESULTS}/corpora/documents/{{corpus}}.parquet"
+# Corpora of text are there once for all models; a generated one is each model's own.
+GENERATED = [corpus for corpus, source in STUDY.corpora.items() if source.generated]
+TEXT = [corpus for corpus in STUDY.corpora if corpus not in GENERATED]
 METHODS = STUDY.shortcuts.names()
 FITTED = [method for method in METHODS if FACTS[method].fitted_by]
 EVALUATED = STUDY.evaluated()
@@ -27,20 +29,19 @@ WHEEL_CHECKSUMS = {
 }
 
 
+def any_of(names):
+    """A pattern for one of some names. An empty pattern would match everything: this one then matches nothing."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
 wildcard_constraints:
-    model="|".join(map(re.escape, STUDY.models)),
-    corpus="|".join(map(re.escape, STUDY.corpora)),
-    target="|".join(map(re.escape, STUDY.corpora)),
-    rank="|".join(map(re.escape, RANKS)),
+    model=any_of(STUDY.models),
+    corpus=any_of(STUDY.corpora),
+    target=any_of(STUDY.corpora),
+    rank=any_of(RANKS),
     part="attention|feed-forward|norms",
     split="training|validation",
     shard=r"\d+",
-
-
-def shard_count(corpus, split):
-    """Jobs that extract one split."""
-    sentences = getattr(STUDY.corpora[corpus], split)
-    return -(-sentences // STUDY.activations.shard_sentences)
 
 
 def fitted_by(rule):
@@ -100,9 +101,33 @@ def sampled_corpus(wildcards):
     return wildcards.get("target", wildcards.corpus)
 
 
+def of_corpus(wildcards, corpus, text, generated):
+    """A file of a corpus: this one of a corpus of text, which has no model, that one of a generated corpus."""
+    if corpus in GENERATED:
+        return f"{RESULTS}/{wildcards.model}/{corpus}/{generated}"
+    return f"{RESULTS}/corpora/{text}"
+
+
+def text_of(wildcards, corpus=None):
+    """The table of a corpus, unless named that of the job: its sentences, or what the model generated."""
+    corpus = corpus or wildcards.corpus
+    return of_corpus(wildcards, corpus, f"{corpus}.parquet", "corpus.parquet")
+
+
+def summary_of(wildcards):
+    """How many documents each split of a corpus has."""
+    return of_corpus(wildcards, wildcards.corpus, f"{wildcards.corpus}.json", "corpus.json")
+
+
 def documents_of(wildcards):
     """What each document is for, in the corpus whose samples a job reads: drawn once for all readers."""
-    return DOCUMENTS.format(corpus=sampled_corpus(wildcards))
+    corpus = sampled_corpus(wildcards)
+    return of_corpus(wildcards, corpus, f"documents/{corpus}.parquet", "documents.parquet")
+
+
+def extraction_of(wildcards):
+    """What is extracted of a corpus, as plain values."""
+    return STUDY.activations_of(wildcards.corpus).model_dump(exclude={"shard_sentences"})
 
 
 def shards(split):
@@ -111,7 +136,9 @@ def shards(split):
     def of_pair(wildcards):
         corpus = sampled_corpus(wildcards)
         pair = PAIR.format(model=wildcards.model, corpus=corpus)
-        return [f"{pair}/activations/{split}-{shard}.zarr" for shard in range(shard_count(corpus, split))]
+        return [
+            f"{pair}/activations/{split}-{shard}.zarr" for shard in range(STUDY.shard_count(corpus, split))
+        ]
 
     return of_pair
 

@@ -35,6 +35,8 @@ rule corpus:
         f"{RESULTS}/logs/corpus/{{corpus}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/corpus/{{corpus}}.tsv"
+    wildcard_constraints:
+        corpus=any_of(TEXT),
     conda:
         ENVIRONMENT
     resources:
@@ -42,7 +44,9 @@ rule corpus:
         runtime=120,
     params:
         source=lambda w: STUDY.corpora[w.corpus].model_dump(include=KEYS_OF_SOURCE),
-        options=lambda w: STUDY.corpora[w.corpus].model_dump(exclude=KEYS_OF_SOURCE | KEYS_OF_WHEEL),
+        options=lambda w: STUDY.corpora[w.corpus].model_dump(
+            exclude=KEYS_OF_SOURCE | KEYS_OF_WHEEL | {"generated"}
+        ),
         content=corpus_content,
         seed=STUDY.seed,
         code=fingerprint("data.corpus"),

@@ -8,6 +8,10 @@ def costs_of(wildcards, sizes):
     return JobCosts(STUDY, sizes, corpus, tokens_per_sentence=STUDY.corpora[corpus].max_characters / 4)
 
 
+def generation_cost_of(wildcards, sizes):
+    return costs_of(wildcards, sizes).generation(wildcards.split, int(wildcards.shard))
+
+
 def shard_cost_of(wildcards, sizes):
     return costs_of(wildcards, sizes).activations(wildcards.split, int(wildcards.shard))
 

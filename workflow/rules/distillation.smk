@@ -2,7 +2,7 @@ rule distillation:
     input:
         shards=shards("training"),
         head=f"{RESULTS}/{{model}}/head.safetensors",
-        documents=DOCUMENTS,
+        documents=documents_of,
         description=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
         folder=directory(f"{PAIR}/shortcuts/{{method}}"),

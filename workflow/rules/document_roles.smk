@@ -2,9 +2,11 @@ rule document_roles:
     input:
         sentences=f"{RESULTS}/corpora/{{corpus}}.parquet",
     output:
-        documents=DOCUMENTS,
+        documents=f"{RESULTS}/corpora/documents/{{corpus}}.parquet",
     log:
         f"{RESULTS}/logs/document-roles/{{corpus}}.log",
+    wildcard_constraints:
+        corpus=any_of(TEXT),
     localrule: True
     conda:
         ENVIRONMENT

@@ -4,7 +4,7 @@ from onejump.study.kinds import REGRESSIONS
 # What to know about the numbers of a model and a corpus, for the report's front page.
 rule notes:
     input:
-        summary=f"{RESULTS}/corpora/{{corpus}}.json",
+        summary=summary_of,
         description=ancient(f"{RESULTS}/{{model}}/model.json"),
         selection=f"{PAIR}/selection.json",
         evaluation=f"{PAIR}/evaluation.parquet",

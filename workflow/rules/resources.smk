@@ -49,7 +49,7 @@ def asked_of_the_site(cost, stage, kind=None):
     def gpus(wildcards, input):
         if not on_gpu(wildcards):
             return 0
-        if STUDY.compute.device_map is None or stage != "activations":
+        if STUDY.compute.device_map is None or stage not in ("activations", "generation"):
             return 1
         return math.ceil(costs(wildcards, input).memory / DEVICES["h100"].memory)
 

@@ -28,7 +28,7 @@ use rule scores as distilled_scores with:
         shortcuts=f"{PAIR}/shortcuts/{SELECTED['ojfa-distilled'].kind}",
         description=ancient(f"{RESULTS}/{{model}}/model.json"),
         head=f"{RESULTS}/{{model}}/head.safetensors",
-        documents=DOCUMENTS,
+        documents=documents_of,
     output:
         table=f"{PAIR}/distilled-scores.parquet",
     log:

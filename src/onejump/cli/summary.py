@@ -76,12 +76,17 @@ def warnings_of(study: Study, results: Path) -> Iterator[str]:
     from onejump.data.corpus import SUMMARY, warnings_of_splits
     from onejump.scoring.notes import notes_of
 
-    for corpus in study.corpora:
-        described = results / study.study / "corpora" / f"{corpus}.json"
-        if described.is_file():
-            yield from (
-                f"warning: {corpus}, {line}" for line in warnings_of_splits(read_json(described, SUMMARY))
-            )
+    described = {
+        corpus: results / study.study / "corpora" / f"{corpus}.json"
+        for corpus, source in study.corpora.items()
+        if source.generated is None
+    }
+    for model, corpus, pair in _pairs(study, results):
+        if corpus not in described:
+            described[f"{model} on {corpus}"] = pair / "corpus.json"
+    for name, path in described.items():
+        if path.is_file():
+            yield from (f"warning: {name}, {line}" for line in warnings_of_splits(read_json(path, SUMMARY)))
     for model, corpus, pair in _pairs(study, results):
         yield from (f"warning: {model} on {corpus}, {note}" for note in notes_of(pair, REGRESSIONS))
 

@@ -75,7 +75,7 @@ def assign_documents(
         Table to write, with columns sentence_id, document (a number, counted from 0 in the order of the
         corpus table), split, role ("fit", "stopping" or "thresholds" for training, "validation").
     sentences : Path
-        Table of the corpus stage.
+        Table of the corpus: of sentences, or of generated texts.
     stopping, thresholds, seed
         See `draw_roles`.
     needed_roles : sequence of {"stopping", "thresholds"}

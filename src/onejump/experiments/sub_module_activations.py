@@ -12,10 +12,10 @@ from torch import Tensor
 from onejump.base.errors import ActivationError
 from onejump.base.files import read_table
 from onejump.base.format import MODEL_DIGEST
+from onejump.base.identity import one_model
 from onejump.data.shard_layout import Storable
 from onejump.data.shard_writer import DEFAULT_STORE, StoreOptions
 from onejump.models.activations import ActivationOptions, model_and_prompts, write_shard
-from onejump.models.description import read_description
 from onejump.models.parts import Part, check_parts
 from onejump.models.prompts import Prompt, shard_sentences
 from onejump.models.transformer import Transformer
@@ -101,6 +101,7 @@ def extract_part(
     part : str
         One of `onejump.models.anatomy.PARTS`.
     """
+    digest = one_model(description, sentences)
     transformer, prompts = model_and_prompts(
         shard_sentences(read_table(sentences), "training", shard, shards),
         description=description,
@@ -119,7 +120,7 @@ def extract_part(
         batch_tokens=batch_tokens,
         store=options.store,
         attributes={
-            MODEL_DIGEST: read_description(description).model_digest,
+            MODEL_DIGEST: digest,
             "part": part,
             "split": "training",
             "shard": shard,

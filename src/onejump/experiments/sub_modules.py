@@ -157,7 +157,7 @@ def evaluate_parts(
     maps : sequence of Path
         Folders of `onejump.experiments.sub_module_maps.fit_part`, one for each part.
     sentences : Path
-        Table of the corpus stage.
+        Table of the corpus.
     description, weights, seed, options, device, device_map
         As in `onejump.models.activations.extract_shard`.
     parts : sequence of str
@@ -178,7 +178,7 @@ def evaluate_parts(
     OneJumpError
         If a folder does not hold a map for each module of its part.
     """
-    model_digest = one_model(description, *maps)
+    model_digest = one_model(description, sentences, *maps)
     of_validation = shard_sentences(read_table(sentences), "validation", 0, 1)
     transformer, prompts = model_and_prompts(
         of_validation.iloc[some_of(torch.arange(len(of_validation)), samples).numpy()],

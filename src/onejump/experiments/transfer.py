@@ -47,7 +47,7 @@ def collect_transfer(
     selections : sequence of Path
         Of `onejump.scoring.selection.select_jump` on training samples of the target, one for each pair.
     sentences : sequence of Path
-        Tables of the corpus stage, one for each of the corpora.
+        Tables of the corpora, one for each.
     pairs : sequence of (fitted on, target)
     methods, corpora : sequence of str
         Names.

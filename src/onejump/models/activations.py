@@ -18,12 +18,21 @@ from tqdm import tqdm
 from onejump.base.errors import ActivationError
 from onejump.base.files import read_table, replacing
 from onejump.base.format import MODEL_DIGEST
+from onejump.base.identity import one_model
 from onejump.data.shard_layout import Array, Storable
 from onejump.data.shard_writer import DEFAULT_STORE, ShardWriter, StoreOptions
 from onejump.models.description import read_description
 from onejump.models.loading import load_model, load_tokenizer
 from onejump.models.logit_parts import summarise_logits
-from onejump.models.prompts import Prompt, batches, make_prompts, pad, shard_sentences
+from onejump.models.prompts import (
+    Prompt,
+    batches,
+    is_generated,
+    make_prompts,
+    pad,
+    shard_sentences,
+    stored_prompts,
+)
 from onejump.models.source_files import check_model_files
 from onejump.models.transformer import Transformer
 
@@ -64,7 +73,7 @@ def model_and_prompts(
     Parameters
     ----------
     sentences : DataFrame
-        Rows of the corpus stage's table.
+        Rows of a corpus' table. Generated texts are run as the tokens that were generated.
     description, weights, options, seed, device, device_map
         As in `extract_shard`.
 
@@ -79,16 +88,19 @@ def model_and_prompts(
         "revision": described.revision,
         "trust_remote_code": described.trust_remote_code,
     }
-    prompts = make_prompts(
-        sentences,
-        load_tokenizer(**origin),
-        seed=seed,
-        positions=options.positions,
-        skip_first=options.skip_first,
-        special_tokens=options.special_tokens,
-        max_tokens=options.max_tokens,
-        masked=not described.causal,
-    )
+    if is_generated(sentences):
+        prompts = stored_prompts(sentences, seed=seed, positions=options.positions)
+    else:
+        prompts = make_prompts(
+            sentences,
+            load_tokenizer(**origin),
+            seed=seed,
+            positions=options.positions,
+            skip_first=options.skip_first,
+            special_tokens=options.special_tokens,
+            max_tokens=options.max_tokens,
+            masked=not described.causal,
+        )
     transformer = load_model(
         **origin,
         dtype=described.dtype,
@@ -261,7 +273,7 @@ def extract_shard(
     activations : Path
         The shard to write.
     sentences : Path
-        Table of the corpus stage.
+        Table of the corpus: of sentences, or of texts that this model generated.
     description : Path
         `model.json` of the model stage.
     weights : Path, optional
@@ -285,7 +297,10 @@ def extract_shard(
         If no sentence has a token to sample.
     ModelError
         If the model's files have changed since the model stage.
+    OneJumpError
+        If another model generated the texts.
     """
+    digest = one_model(description, sentences)
     transformer, prompts = model_and_prompts(
         shard_sentences(read_table(sentences), split, shard, shards),
         description=description,
@@ -299,7 +314,6 @@ def extract_shard(
         raise ActivationError(
             f"activations.top_k: {options.top_k} given, 1 to V = {transformer.head.vocabulary} accepted"
         )
-    digest = read_description(description).model_digest
     extract(
         transformer,
         prompts,

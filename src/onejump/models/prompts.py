@@ -120,7 +120,45 @@ def make_prompts(
             prompts.append(Prompt(sentence, tokens[: int(kept[-1]) + 1], kept))
     if not prompts:
         raise CorpusError(f"none of the {len(sentences)} sentences of this shard has a token to sample")
-    return sorted(prompts, key=lambda prompt: (-len(prompt.tokens), prompt.sentence))
+    return sorted(prompts, key=_longest_first)
+
+
+def is_generated(sentences: pd.DataFrame) -> bool:
+    """Whether a corpus' table holds generated texts, which are run as the tokens that were generated."""
+    return "tokens" in sentences.columns
+
+
+def stored_prompts(texts: pd.DataFrame, *, seed: int, positions: int) -> list[Prompt]:
+    """Give generated texts as they were run when they were generated, and sample their positions.
+
+    The state at position i - 1 predicted the token at position i. So the positions that may be sampled begin
+    with the last one of the prompt, which predicted the first generated token, and end before the last token,
+    whose state predicted nothing.
+
+    Parameters
+    ----------
+    texts : DataFrame
+        With columns sentence_id, tokens and prompt_tokens, as in `onejump.data.generated_texts`.
+    seed, positions
+        As in `sample_positions`.
+
+    Returns
+    -------
+    list of Prompt
+        Longest first. What stands behind the last position kept is cut.
+    """
+    prompts = []
+    for text, tokens, prompt_tokens in zip(
+        texts["sentence_id"].tolist(), texts["tokens"], texts["prompt_tokens"].tolist(), strict=True
+    ):
+        generated = len(tokens) - prompt_tokens
+        kept = prompt_tokens - 1 + sample_positions(generated, text, seed=seed, positions=positions)
+        prompts.append(Prompt(text, tokens[: int(kept[-1]) + 1].tolist(), kept))
+    return sorted(prompts, key=_longest_first)
+
+
+def _longest_first(prompt: Prompt) -> tuple[int, int]:
+    return -len(prompt.tokens), prompt.sentence
 
 
 def batches(

@@ -30,6 +30,9 @@ class Cost(NamedTuple):
     """Bytes through memory outside matrix products."""
     loaded: float = 0.0
     """Bytes of weights that are loaded."""
+    block_calls: float = 0.0
+    """Runs of a block that wait for one another, as in generation: each takes a time of its own, however few
+    its tokens are."""
     disk: float = 0.0
     """Bytes that are written."""
     memory: float = LIBRARIES
@@ -53,6 +56,7 @@ class Cost(NamedTuple):
             + self.double_flops / device.double
             + self.moved / device.bandwidth
             + self.loaded / device.loading
+            + self.block_calls * device.block_call
         )
 
 

@@ -22,6 +22,8 @@ class Device:
     """Bytes of memory."""
     loading: float = 1e9
     """Bytes of weights a second, from disk to where they compute."""
+    block_call: float = 1e-3
+    """Seconds that it takes to start the operations of one block."""
 
     def with_rate(self, flops: float) -> Device:
         """Give the same device another rate in half precision; other precisions change in proportion."""

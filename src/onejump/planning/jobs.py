@@ -20,9 +20,11 @@ from onejump.planning.stage_costs import (
     analysis_cost,
     evaluation_cost,
     fit_cost,
+    generation_cost,
     scores_cost,
+    tokens_of_text,
 )
-from onejump.study.activations import Store
+from onejump.study.activations import Activations, Store
 from onejump.study.experiments import LevelPairs, SubModules
 from onejump.study.kinds import Kind, OfRank
 from onejump.study.study import Study
@@ -45,7 +47,7 @@ class JobCosts:
     corpus : str
         Whose samples the jobs read.
     tokens_per_sentence : float
-        Of whole sentences; positions are drawn from them evenly.
+        Of whole sentences; positions are drawn from them evenly. Of a generated corpus the study says it.
     """
 
     study: Study
@@ -55,16 +57,24 @@ class JobCosts:
 
     def samples(self, split: str) -> int:
         """Count the samples of a split, at most."""
-        return self._sentences(split) * self.study.activations.positions
+        return self._sentences(split) * self._options.positions
 
     def shards(self, split: str) -> int:
         """Count the shards of a split."""
-        return math.ceil(self._sentences(split) / self.study.activations.shard_sentences)
+        return self.study.shard_count(self.corpus, split)
+
+    def generation(self, split: str, shard: int) -> Cost:
+        """Generate the texts of one shard."""
+        generated = self.study.corpora[self.corpus].generated
+        assert generated is not None
+        texts = self._sentences_of_shard(split, shard)
+        batch_tokens = self.study.compute.batch_tokens
+        return generation_cost(self.sizes, generated, texts, batch_tokens=batch_tokens)
 
     def activations(self, split: str, shard: int) -> Cost:
         """Extract one shard."""
         sentences = self._sentences_of_shard(split, shard)
-        return activations_cost(self.sizes, self.study.activations, sentences, **self._batches)
+        return activations_cost(self.sizes, self._options, sentences, **self._batches)
 
     def fit(self, kind: str, rank: float | None = None) -> Cost:
         """Fit one kind, at the study's rank or at another one."""
@@ -106,9 +116,7 @@ class JobCosts:
     def sub_module_activations(self, part: str, shard: int) -> Cost:
         """Extract what goes into one part of all blocks and what comes out, of one shard."""
         sentences = self._sentences_of_shard("training", shard)
-        return sub_module_activations_cost(
-            self.sizes, part, self.study.activations, sentences, **self._batches
-        )
+        return sub_module_activations_cost(self.sizes, part, self._options, sentences, **self._batches)
 
     def sub_module_maps(self, part: str) -> Cost:
         """Fit linear maps to one part of all blocks."""
@@ -118,24 +126,27 @@ class JobCosts:
     def sub_modules(self, options: SubModules) -> Cost:
         """Run the model with linear parts: half a pass for each part and level."""
         sentences = min(options.samples, self._sentences("validation"))
-        return sub_modules_cost(
-            self.sizes, self.study.activations, options, sentences=sentences, **self._batches
-        )
+        return sub_modules_cost(self.sizes, self._options, options, sentences=sentences, **self._batches)
+
+    @property
+    def _options(self) -> Activations:
+        return self.study.activations_of(self.corpus)
 
     @property
     def _store(self) -> Store:
-        return self.study.activations.store
+        return self._options.store
 
     @property
     def _batches(self) -> _Batches:
+        generated = self.study.corpora[self.corpus].generated
         return {
             "batch_tokens": self.study.compute.batch_tokens,
-            "tokens_per_sentence": self.tokens_per_sentence,
+            "tokens_per_sentence": tokens_of_text(generated) if generated else self.tokens_per_sentence,
         }
 
     @property
     def _samples_of_shard(self) -> int:
-        options = self.study.activations
+        options = self._options
         return min(self.samples("training"), options.shard_sentences * options.positions)
 
     def _sentences(self, split: str) -> int:

@@ -10,16 +10,18 @@ from onejump.planning.cost import Cost, together
 from onejump.planning.devices import Device
 from onejump.planning.jobs import JobCosts
 from onejump.planning.sizes import Sizes
+from onejump.planning.stage_costs import tokens_of_text
 from onejump.study.drawn import ANALYSIS
 from onejump.study.experiments import SubModules
 from onejump.study.kinds import FACTS, EitherSolver, Kind
+from onejump.study.sources import Corpus
 from onejump.study.study import Study
 
 TOKENS_PER_SENTENCE = 29.0
 """Tokens in a sentence of Wikipedia, on average: an exact count needs the text."""
 # A stage has the name of its rule.
 _GPU_STAGES = (
-    *("activations", "distillation", "evaluate"),
+    *("generation", "activations", "distillation", "evaluate"),
     *("confidences", "criteria", "sub_module_activations", "sub_modules"),
 )
 
@@ -102,7 +104,7 @@ def _stages(study: Study, costs: JobCosts) -> Iterator[_Stage]:
         yield from _rank_sweep(study, costs, experiments.rank_sweep.ranks)
     if experiments.transfer is not None:
         others = [
-            sentences.validation * study.activations.positions
+            sentences.validation * study.activations_of(corpus).positions
             for corpus, sentences in study.corpora.items()
             if corpus != costs.corpus
         ]
@@ -113,6 +115,8 @@ def _stages(study: Study, costs: JobCosts) -> Iterator[_Stage]:
 
 def _pipeline(study: Study, costs: JobCosts) -> Iterator[_Stage]:
     shards = [(split, shard) for split in ("training", "validation") for shard in range(costs.shards(split))]
+    if study.corpora[costs.corpus].generated is not None:
+        yield _stage("generation", [costs.generation(*shard) for shard in shards])
     yield _stage("activations", [costs.activations(*shard) for shard in shards])
     for name in study.shortcuts.names():
         if FACTS[name].fitted_by is not None:
@@ -167,8 +171,8 @@ def _stage(name: str, jobs: list[Cost]) -> _Stage:
     return _Stage(name, uses_gpu(name.split()[0]), jobs)
 
 
-# Bytes of a sentence in a corpus' table, and of a figure as SVG and PNG.
-_SENTENCE, _FIGURE = 100, 230_000
+# Bytes of a sentence in a corpus' table, of a generated token in one, and of a figure as SVG and PNG.
+_SENTENCE, _TOKEN, _FIGURE = 100, 5, 230_000
 
 
 def other_files(study: Study, sizes: Mapping[str, Sizes]) -> dict[str, float]:
@@ -193,6 +197,14 @@ def other_files(study: Study, sizes: Mapping[str, Sizes]) -> dict[str, float]:
     return {
         "weights unpacked": sum(unpacked.values()),
         "heads": sum(4.0 * size.vocabulary * size.hidden for size in sizes.values()),
-        "text": float(sum(c.training + c.validation for c in study.corpora.values()) * _SENTENCE),
+        "text": float(sum(_text_bytes(corpus, len(study.models)) for corpus in study.corpora.values())),
         "figures": float(pairs * len(study.drawn()) * _FIGURE),
     }
+
+
+def _text_bytes(corpus: Corpus, models: int) -> float:
+    """Bytes of a corpus' tables. Each model generates its own text: tables of shards, and one of all."""
+    texts = corpus.training + corpus.validation
+    if corpus.generated is None:
+        return texts * _SENTENCE
+    return models * 2 * texts * tokens_of_text(corpus.generated) * _TOKEN

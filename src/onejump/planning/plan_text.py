@@ -67,7 +67,7 @@ def show_plan(
                 f"{_short(where.memory, 'B')}: "
                 + (
                     f"{math.ceil(row.cost.memory / where.memory)} GPUs per job (device_map: auto)"
-                    if row.stage == "activations"
+                    if row.stage in ("generation", "activations")
                     else "more memory, or fewer levels or samples"
                 )
             )

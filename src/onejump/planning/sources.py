@@ -19,6 +19,8 @@ from onejump.study.values import HUB_NAME
 # Names that configurations of transformers give to L and H.
 _BLOCKS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
+# `onejump.models.anatomy`, which has this name too, loads torch.
+_MASKED = "ForMaskedLM"
 _LARGEST_CONFIGURATION = 10_000_000  # bytes
 
 
@@ -70,6 +72,8 @@ def check_sources(study: Study) -> None:
         else:
             if sizes is not None:
                 mistakes += study.dimension_mistakes(name, blocks=sizes[0], hidden=sizes[1])
+            if model.folder is not None and _is_masked(_configuration(model.folder)):
+                mistakes += _generated_by_masked(study, name)
     if mistakes:
         raise StudyError("\n".join(dict.fromkeys(mistakes)))
 
@@ -86,11 +90,24 @@ def check_known_sizes(study: Study, results: Path) -> None:
     Raises
     ------
     OneJumpError
-        If a rank is over H, or a model cannot exit from a level.
+        If a rank is over H, a model cannot exit from a level, or one that is to generate text is a masked
+        one.
     """
     for name in study.models:
         if known := known_description(results / study.study / name / "model.json"):
             study.check_dimensions(name, blocks=known.blocks, hidden=known.hidden)
+            if not known.causal and (mistakes := _generated_by_masked(study, name)):
+                raise StudyError("\n".join(mistakes))
+
+
+def _generated_by_masked(study: Study, model: str) -> list[str]:
+    """Write a line for each generated corpus of a study that has a masked language model."""
+    return [
+        f"corpora.{name}.generated: {model} is a masked language model; accepted are causal ones, which can "
+        "generate text: give it a study of its own"
+        for name, corpus in study.corpora.items()
+        if corpus.generated is not None
+    ]
 
 
 def _corpus_mistakes(corpus: Corpus) -> Iterator[str]:
@@ -159,6 +176,19 @@ def _sizes(model: Model) -> tuple[int, int] | None:
 
 
 def _sizes_of_folder(folder: str) -> tuple[int, int] | None:
+    content = _configuration(folder)
+    text = content.get("text_config")
+    stated = [content, text] if isinstance(text, dict) else [content]
+    blocks, hidden = _first(stated, _BLOCKS), _first(stated, _HIDDEN)
+    return None if blocks is None or hidden is None else (blocks, hidden)
+
+
+def _is_masked(configuration: dict[str, Any]) -> bool:
+    named = configuration.get("architectures")
+    return isinstance(named, list) and any(str(name).endswith(_MASKED) for name in named)
+
+
+def _configuration(folder: str) -> dict[str, Any]:
     given = f"folder: {folder!r} given, but"
     path = Path(folder)
     if not path.is_dir():
@@ -175,10 +205,7 @@ def _sizes_of_folder(folder: str) -> tuple[int, int] | None:
             raise ValueError("no object")
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{given} its config.json is not readable: {error}") from None
-    text = content.get("text_config")
-    stated = [content, text] if isinstance(text, dict) else [content]
-    blocks, hidden = _first(stated, _BLOCKS), _first(stated, _HIDDEN)
-    return None if blocks is None or hidden is None else (blocks, hidden)
+    return content
 
 
 def _first(stated: list[dict[str, Any]], names: tuple[str, ...]) -> int | None:

@@ -17,11 +17,16 @@ from onejump.planning.sizes import BYTES, Sizes
 from onejump.study.activations import Activations, Store
 from onejump.study.evaluation import Evaluation
 from onejump.study.kinds import Affine, Distillation, EitherSolver, Gradient, Jtc, Kind, OfRank
+from onejump.study.sources import Generated
 
 # Prompts of about the same length share a batch; this much of a batch is padding.
 _PADDING = 1.05
 # Bytes of memory that transformers takes.
 _TRANSFORMERS = 0.25e9
+# Tokens that a chat template adds to a prompt.
+_TEMPLATE = 32
+# Bytes that are moved for each logit of a token that is drawn: sorted, summed up, compared.
+_DRAWN = 64
 # Matrices of logits that are alive at a time, in single precision.
 LOGIT_MATRICES = 6 * 4
 
@@ -32,6 +37,35 @@ def stored_bits(store: Store) -> float:
     if store.compressor == "none":
         return whole
     return min(whole, (mantissa if store.keepbits is None else store.keepbits) + 7)
+
+
+def tokens_of_text(generated: Generated) -> float:
+    """Tokens of a generated text, at most: of its prompt, of the chat template, and those generated."""
+    return generated.prompt_tokens + generated.chat_template * _TEMPLATE + generated.new_tokens
+
+
+def generation_cost(sizes: Sizes, generated: Generated, texts: int, *, batch_tokens: int) -> Cost:
+    """Generate the texts of one shard, each of them as long as it may get."""
+    width = sizes.hidden
+    length = tokens_of_text(generated)
+    head = sizes.vocabulary * width
+    rows = min(texts, max(1, batch_tokens // length))
+    steps = generated.new_tokens * -(-texts // rows)
+    return Cost(
+        tokens=texts * length,
+        model_flops=2 * ((sizes.parameters - head) * texts * length + head * texts * generated.new_tokens),
+        moved=steps * sizes.weights + texts * generated.new_tokens * sizes.vocabulary * _DRAWN,
+        loaded=sizes.weights,
+        disk=5 * texts * length,
+        block_calls=steps * sizes.blocks,
+        # Keys and values are at most as wide as the states.
+        memory=LIBRARIES
+        + _TRANSFORMERS
+        + sizes.weights
+        + 4 * head
+        + rows * length * width * BYTES[sizes.dtype] * (2 * sizes.blocks + 12)
+        + rows * sizes.vocabulary * _DRAWN,
+    )
 
 
 def activations_cost(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from onejump.study.messages import rule
 from onejump.study.values import (
     HubName,
     Language,
     ModelPath,
+    Name,
     Section,
     Sha256,
     Wheel,
@@ -79,8 +81,45 @@ class Model(Section):
         return self
 
 
+class Generated(Section):
+    """Text that a model of the study writes itself. Each model writes its own.
+
+    Its samples are the positions that predict a generated token, the places at which generation can exit.
+    """
+
+    prompts: Name
+    """The corpus of the study whose sentences are the prompts: training sentences for training texts,
+    validation sentences for validation texts. A text belongs to the document of its prompt."""
+    chat_template: bool = True
+    """Put each prompt into the model's chat template, as a user's message, if its tokenizer has a template.
+    false: the model continues the prompt itself."""
+    prompt_tokens: PositiveInt = 32
+    """Prompts with more tokens are cut to this length. Tokens of the chat template come on top."""
+    new_tokens: PositiveInt = 64
+    """The most tokens that are generated for a text. A text ends earlier at the model's end token."""
+    positions: PositiveInt = 8
+    """Number of generated tokens that are sampled in each text, each of them once, at the position that
+    predicts it. It takes the place of activations.positions; activations.skip_first, special_tokens and
+    max_tokens do not apply."""
+    greedy: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """The share of texts that take the most likely token at each position. In the other texts each token is
+    drawn at random."""
+    temperature: Annotated[float, Field(gt=0)] = 0.7
+    """Temperature of the tokens that are drawn at random: below 1 likely tokens become likelier."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Tokens are drawn among the most likely ones that together have this probability."""
+    seed: NonNegativeInt | None = None
+    """Seed of the tokens that are drawn, and of which texts are greedy. null: the study's seed."""
+
+    @model_validator(mode="after")
+    def _no_idle_keys(self) -> Self:
+        if self.greedy == 1:
+            refuse_without_effect(self, ("temperature", "top_p", "seed"), "with greedy: 1")
+        return self
+
+
 class Corpus(Section):
-    """A text. One of path, dataset, wheel and standard_library says where its documents are."""
+    """A text. One of path, dataset, wheel, standard_library and generated says where its documents are."""
 
     path: Annotated[str, Field(min_length=1)] | None = None
     """A .txt, .py, .jsonl, .json or .parquet file, or a folder of such files; relative to the study file."""
@@ -102,6 +141,7 @@ class Corpus(Section):
     """Path of the text file inside the wheel."""
     sha256: Sha256 | None = None
     """SHA-256 of the text file in the wheel."""
+    generated: Generated | None = None
     text: str = "text"
     """Key or column that holds the text of a document."""
     language: Language = "en"
@@ -110,10 +150,12 @@ class Corpus(Section):
     """What a document is cut into. sentence: its sentences. paragraph: its parts between empty lines,
     unchanged, which suits source code."""
     training: PositiveInt
-    """Number of training sentences: shortcuts are fitted to them and selected on them."""
+    """Number of training sentences, or generated training texts: shortcuts are fitted to them and selected on
+    them."""
     validation: PositiveInt
-    """Number of validation sentences: everything is measured on them. They come from other documents than the
-    training sentences: a hash of its text puts three of four documents on the training side."""
+    """Number of validation sentences, or generated validation texts: everything is measured on them. They
+    come from other documents than the training sentences: a hash of its text puts three of four documents on
+    the training side."""
     min_characters: PositiveInt = 20
     """Sentences with fewer characters are left out."""
     max_characters: PositiveInt = 1000
@@ -123,11 +165,14 @@ class Corpus(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        exactly_one(self, ("path", "dataset", "wheel", "standard_library"))
+        exactly_one(self, ("path", "dataset", "wheel", "standard_library", "generated"))
         _refuse_idle_wheel_keys(self)
         if self.dataset is None:
             refuse_without_effect(self, ("subset", "split", "revision"), "without dataset")
-        if self.standard_library or (self.path or self.file or "").lower().endswith((".txt", ".py")):
+        if self.generated is not None:
+            keys = ("text", "language", "unit", "min_characters", "max_characters", "max_documents")
+            refuse_without_effect(self, keys, "on generated text")
+        elif self.standard_library or (self.path or self.file or "").lower().endswith((".txt", ".py")):
             refuse_without_effect(self, ("text",), "on plain text, which has no keys or columns")
         if self.unit == "paragraph":
             refuse_without_effect(self, ("language",), "on paragraphs, which are not cut into sentences")
@@ -137,3 +182,26 @@ class Corpus(Section):
                 "min_characters",
             )
         return self
+
+
+def check_prompts(corpora: Mapping[str, Corpus]) -> None:
+    """Make sure that every generated corpus has prompts: a sentence of another corpus for each text."""
+    with_text = [name for name, corpus in corpora.items() if corpus.generated is None]
+    for name, corpus in corpora.items():
+        if corpus.generated is None:
+            continue
+        prompts = corpus.generated.prompts
+        if prompts not in with_text:
+            raise rule(
+                f"{prompts!r} given, accepted is a corpus of the study that is not generated: "
+                f"{', '.join(with_text) or 'there is none'}",
+                f"corpora/{name}/generated/prompts",
+            )
+        for split in ("training", "validation"):
+            texts, sentences = getattr(corpus, split), getattr(corpora[prompts], split)
+            if texts > sentences:
+                raise rule(
+                    f"{texts} given, accepted is at most {sentences}, the {split} sentences of {prompts}: "
+                    "each of them is the prompt of one text",
+                    f"corpora/{name}/{split}",
+                )

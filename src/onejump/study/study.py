@@ -26,7 +26,7 @@ from onejump.study.figures import Figures
 from onejump.study.file import KeyPath, merge, read_setting, read_study_file
 from onejump.study.kinds import FACTS, EitherSolver, Facts, OfRank, Shortcuts, kinds_where
 from onejump.study.messages import rule, told
-from onejump.study.sources import Corpus, Model
+from onejump.study.sources import Corpus, Model, check_prompts
 from onejump.study.values import Empty, Name, Section
 
 
@@ -36,8 +36,8 @@ class Study(Section):
     study: Name
     """Name of the study. Its results go to the folder results/<name>."""
     seed: NonNegativeInt = 0
-    """Seed of the split into training and validation, the sampled positions, the start of the gradient solver
-    and the random jumps."""
+    """Seed of the split into training and validation, the sampled positions, generated text, the start of the
+    gradient solver and the random jumps."""
     models: Annotated[dict[Name, Model], Field(min_length=1)]
     """The models. Each name is also the name of a folder in the results."""
     corpora: Annotated[dict[Name, Corpus], Field(min_length=1)]
@@ -105,6 +105,27 @@ class Study(Section):
                         f"{group}/{name}/sha256",
                     )
         return self
+
+    @model_validator(mode="after")
+    def _possible_prompts(self) -> Self:
+        check_prompts(self.corpora)
+        return self
+
+    def activations_of(self, corpus: str) -> Activations:
+        """Give what is extracted of a corpus: of a generated one, its own number of positions in each text.
+
+        A shard of such a corpus has as many samples as one of any other corpus, in fewer texts.
+        """
+        generated, options = self.corpora[corpus].generated, self.activations
+        if generated is None:
+            return options
+        texts = max(1, options.shard_sentences * options.positions // generated.positions)
+        return options.model_copy(update={"positions": generated.positions, "shard_sentences": texts})
+
+    def shard_count(self, corpus: str, split: str) -> int:
+        """Count the shards of a split: each is generated, and extracted, by a job of its own."""
+        sentences: int = getattr(self.corpora[corpus], split)
+        return -(-sentences // self.activations_of(corpus).shard_sentences)
 
     def _check_r2_is_measured(self, path: str, section: Section) -> None:
         """Refuse r2 where only distilled kinds are drawn, which have no r2."""

@@ -4,7 +4,7 @@ EXIT = f"{PAIR}/early-exit"
 use rule shortcuts as calibration_shortcuts with:
     input:
         shards=shards("training"),
-        documents=DOCUMENTS,
+        documents=documents_of,
         description=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
         folder=directory(f"{EXIT}/shortcuts/{{method}}"),

@@ -6,7 +6,7 @@ rule sub_module_activations:
     input:
         description=f"{RESULTS}/{{model}}/model.json",
         weights=ancient(unpacked),
-        sentences=f"{RESULTS}/corpora/{{corpus}}.parquet",
+        sentences=text_of,
     output:
         # As large as the activations for each part, and of no use once its maps are fitted.
         activations=temp(directory(f"{OF_PARTS}/activations/{{part}}-{{shard}}.zarr")),
@@ -20,8 +20,8 @@ rule sub_module_activations:
     resources:
         **asked_of_the_site(sub_module_activations_cost_of, "sub_module_activations"),
     params:
-        options=STUDY.activations.model_dump(exclude={"shard_sentences"}),
-        shards=lambda w: shard_count(w.corpus, "training"),
+        options=extraction_of,
+        shards=lambda w: STUDY.shard_count(w.corpus, "training"),
         seed=STUDY.seed,
         code=fingerprint("experiments.sub_module_activations"),
     message:
@@ -34,7 +34,7 @@ rule sub_module_maps:
     input:
         shards=lambda w: [
             f"{OF_PARTS}/activations/{{part}}-{shard}.zarr"
-            for shard in range(shard_count(w.corpus, "training"))
+            for shard in range(STUDY.shard_count(w.corpus, "training"))
         ],
         description=ancient(f"{RESULTS}/{{model}}/model.json"),
     output:
@@ -60,7 +60,7 @@ rule sub_modules:
     input:
         description=f"{RESULTS}/{{model}}/model.json",
         weights=ancient(unpacked),
-        sentences=f"{RESULTS}/corpora/{{corpus}}.parquet",
+        sentences=text_of,
         maps=[f"{OF_PARTS}/maps/{part}" for part in PARTS],
     output:
         table=f"{PAIR}/sub-modules.parquet",
@@ -78,7 +78,7 @@ rule sub_modules:
         step=STUDY.experiments.sub_modules.step if STUDY.experiments.sub_modules else None,
         samples=STUDY.experiments.sub_modules.samples if STUDY.experiments.sub_modules else None,
         precision_at=STUDY.evaluation.precision_at,
-        options=STUDY.activations.model_dump(exclude={"shard_sentences"}),
+        options=extraction_of,
         seed=STUDY.seed,
         code=code_with_kinds("experiments.sub_modules", ["jtc"]),
     message:

@@ -40,7 +40,7 @@ rule transfer:
     input:
         evaluations=of_transfers(*(f"evaluation/{method}.parquet" for method in STUDY.transferred())),
         selections=of_transfers("selection.json"),
-        sentences=[f"{RESULTS}/corpora/{corpus}.parquet" for corpus in STUDY.corpora],
+        sentences=lambda w: [text_of(w, corpus) for corpus in STUDY.corpora],
     output:
         table=f"{PAIR}/transfer.parquet",
     log:
