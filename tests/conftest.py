@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from projects import Project, check_out
+from tiny_models import disturb_norms, documents, word_tokenizer
 
 from onejump.data.shard_writer import ShardWriter, StoreOptions
 from onejump.data.store import ActivationStore
@@ -23,26 +24,6 @@ settings.register_profile(
     "onejump", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("onejump")
-
-SUBJECTS = (
-    "The old farmer",
-    "A young teacher",
-    "My neighbour",
-    "The tired captain",
-    "Our doctor",
-    "A quiet boy",
-)
-VERBS = ("counted", "painted", "carried", "forgot", "described", "repaired", "wanted", "found")
-OBJECTS = ("the green boat", "two heavy stones", "a small clock", "the broken window", "some warm bread")
-PLACES = ("near the river", "behind the church", "in the garden", "on the long road")
-TIMES = ("before the rain", "after the winter", "during the war", "at night", "every summer")
-
-
-def documents(count: int = 80, sentences: int = 5) -> list[list[str]]:
-    """Documents of distinct sentences, each ending in a full stop."""
-    every = [" ".join(words) + "." for words in itertools.product(SUBJECTS, VERBS, OBJECTS, PLACES, TIMES)]
-    chosen = np.random.default_rng(0).permutation(len(every))[: count * sentences].tolist()
-    return [[every[i] for i in chosen[d * sentences : (d + 1) * sentences]] for d in range(count)]
 
 
 @pytest.fixture(scope="session")
@@ -145,31 +126,6 @@ def make_store(tmp_path: Path) -> Callable[..., ActivationStore]:
         return ActivationStore(paths, complete=complete)
 
     return make
-
-
-def word_tokenizer(special: dict[str, str], around: str | None = None) -> Any:
-    """A tokenizer of 200 words: special tokens by role, the corpus's; `around` is a sentence's template."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    words = sorted({word for s in itertools.chain(*documents()) for word in s.rstrip(".").split()})
-    vocabulary = {word: i for i, word in enumerate([*special.values(), ".", ",", *words])}
-    vocabulary |= {f"word{i}": i for i in range(len(vocabulary), 200)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=special["unk_token"]))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    if around is not None:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=around, special_tokens=[(token, vocabulary[token]) for token in special.values()]
-        )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
-
-
-def disturb_norms(model: Any) -> None:
-    """Make a random model's norms differ from the identity, and its biases from zero, so that each shows."""
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name.lower() or name.endswith("bias"):
-                parameter.add_(0.3 * torch.randn_like(parameter))
 
 
 @pytest.fixture(scope="session")

@@ -455,7 +455,7 @@ def test_half_precision_and_spread_models(tmp_path: Path) -> None:
 @pytest.fixture
 def study(tiny_model_folder: Path, tmp_path: Path) -> dict[str, Any]:
     """What the stages are given: a described model and a corpus of 60 and 25 sentences."""
-    from conftest import documents
+    from tiny_models import documents
 
     sentences = [sentence for document in documents(17) for sentence in document]
     table = pd.DataFrame({"sentence": sentences, "sentence_id": range(100, 185)})

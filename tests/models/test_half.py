@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import documents
+from tiny_models import documents
 
 from onejump.base.files import read_table, write_table
 from onejump.data.shard_writer import StoreOptions

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
-from conftest import disturb_norms
 from test_transformer import GROUPED, tiny
+from tiny_models import disturb_norms
 from torch import nn
 
 from onejump.base.errors import ModelError

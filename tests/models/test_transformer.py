@@ -12,7 +12,7 @@ import pytest
 import torch
 import transformers as hf
 from accelerate import dispatch_model
-from conftest import disturb_norms
+from tiny_models import disturb_norms
 from torch import nn
 
 from onejump.base.errors import ModelError

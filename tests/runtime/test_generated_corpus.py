@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import documents, word_tokenizer
 from stage_files import describe_as
+from tiny_models import documents, word_tokenizer
 from transformers import AutoTokenizer
 
 from onejump.base.errors import CorpusError, ModelError, OneJumpError
