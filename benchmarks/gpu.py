@@ -1,8 +1,8 @@
 """Compare what a GPU computes with the CPU, and measure its time, in one run of about ten minutes.
 
 First, a model of SmolLM2-135M's shapes in float32 goes through every stage that uses a GPU, on the CPU and on
-the GPU, and the two have to agree. Then the GPU's stages are timed at Llama-2-7B's shapes in bfloat16. All
-weights are random: no model has to be fetched.
+the GPU, and the two have to agree. Then the GPU's stages and generation with exits are timed at Llama-2-7B's
+shapes in bfloat16. All weights are random: no model has to be fetched.
 
     python benchmarks/gpu.py                                # on a machine with a GPU
     python benchmarks/gpu.py --device cpu --shapes tiny     # to try the script itself
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,14 @@ from onejump.fitting.solvers import gradient
 from onejump.models.activations import extract
 from onejump.models.head import Head
 from onejump.models.prompts import Prompt
+from onejump.models.row_cache import Place
 from onejump.models.transformer import Transformer
+from onejump.runtime.cost_model import Fixed
+from onejump.runtime.early_exit import EarlyExit
 from onejump.scoring.evaluation import evaluate
 from onejump.scoring.scores import score_matrix, surprisal_matrix
 from onejump.shortcuts.exit_head import ExitHead
+from onejump.shortcuts.kinds.identity import Identity
 from onejump.shortcuts.kinds.n_njtc import NNJTC
 from onejump.shortcuts.shortcut import Shortcut
 
@@ -59,9 +64,6 @@ SHAPES: dict[str, dict[str, int]] = {
         "vocabulary": 32_000,
     },
 }
-TOKENS, BATCH_TOKENS, TOP_K = 24, 16_384, 64
-
-
 RANK_PART, TOKENS, BATCH_TOKENS, TOP_K = 100, 24, 16_384, 64
 # Largest difference of two devices' results in float32, in units of the results' own size. Training repeats
 # rounding from step to step, and a sample whose two most likely tokens are equal counts for one or the other.
@@ -190,6 +192,7 @@ def compare(shapes: dict[str, int], device: torch.device, samples: int, folder: 
     )
     # The store keeps 10 mantissa bits: two numbers at the edge of a bit end up one bit apart.
     at_most("extraction, device against CPU", off, 2**-10 * 30)
+    check_generation(on_device, device)
     expected = made_by(cpu, reference, on_cpu.head, states)
     made = made_by(device, reference, on_cpu.head, states)
     for name, tensor in expected.items():
@@ -220,6 +223,7 @@ def time_extraction(
     at_least("extraction, share of the matrix product's FLOPS", 100 * used, 40, note, unit="%")
 
     check_for_exit(transformer, max(1, transformer.hidden // RANK_PART), device)
+    time_generation(transformer, device)
     return store, transformer.head
 
 
@@ -288,6 +292,80 @@ def check_for_exit(transformer: Transformer, rank: int, device: torch.device) ->
             note,
             unit="%",
         )
+
+
+class EverySecond:
+    """A gate that lets every second token exit at one level, whatever its logits say."""
+
+    def __init__(self, level: int) -> None:
+        self.levels, self._checks = (level,), 0
+
+    def exits(self, level: int, logits: Tensor, earlier: Tensor) -> Tensor:
+        self._checks += 1
+        return torch.full((len(logits),), self._checks % 2 == 0, device=logits.device)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": "every second", "levels": list(self.levels)}
+
+
+def check_generation(transformer: Transformer, device: torch.device) -> None:
+    """Hold verified greedy output, of one text and of a batch, against the model's own."""
+    vocabulary, blocks = transformer.head.vocabulary, len(transformer.blocks)
+    drawn = torch.Generator().manual_seed(0)
+    exits = EarlyExit(transformer, Identity(), gate=EverySecond(blocks // 3), policy=Fixed(3), packed=False)
+    same = rows = 0
+    for batch in (1, 4):
+        prompts = torch.randint(3, vocabulary, (batch, TOKENS), generator=drawn).to(device)
+        own = transformer.model.generate(
+            prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=TOKENS, do_sample=False
+        )
+        found = exits.generate(prompts, max_new_tokens=TOKENS)
+        same += int((found.sequences == own).all(1).sum())
+        rows += batch
+    at_least("verified texts that are the model's own", 100 * same / rows, 100, unit="%")
+
+
+def time_generation(transformer: Transformer, device: torch.device) -> None:
+    """Time generation: the loop without exits beside the model's own, and passes of several tokens."""
+    model, vocabulary, blocks = transformer.model, transformer.head.vocabulary, len(transformer.blocks)
+    plain = EarlyExit(transformer, None, packed=False)
+    drafting = EarlyExit(
+        transformer, Identity(), gate=EverySecond(blocks // 8 or 1), policy=Fixed(3), packed=False
+    )
+    for batch in (1, 32):
+        prompts = torch.randint(3, vocabulary, (batch, TOKENS), device=device)
+        mask, new = torch.ones_like(prompts), 2 * TOKENS
+
+        def own(prompts: Tensor = prompts, mask: Tensor = mask, new: int = new) -> Any:
+            return model.generate(
+                prompts, attention_mask=mask, max_new_tokens=new, min_new_tokens=new, do_sample=False
+            )
+
+        def loop(exits: EarlyExit = plain, prompts: Tensor = prompts, new: int = new) -> Any:
+            return exits.generate(prompts, max_new_tokens=new, min_new_tokens=new)
+
+        of_own, _ = timed(device, own, rounds=2)
+        of_loop, _ = timed(device, loop, rounds=2)
+        of_drafts, found = timed(device, partial(loop, drafting), rounds=2)
+        note = f"{batch * new / of_loop:.0f} and {batch * new / of_own:.0f} tokens/s"
+        at_most(f"loop without exits / model.generate, {batch} texts", of_loop / of_own, 1.03, note)
+        print(
+            f"verified, {found.drafted} drafts of random weights ({found.accepted} kept), {batch} texts: "
+            f"{of_drafts / of_loop:.2f} of the loop without exits",
+            flush=True,
+        )
+    passes, cache = plain.passes, plain.passes.cache(1, 64)
+    tokens = torch.randint(3, vocabulary, (1, 16), device=device)
+    with torch.inference_mode():
+        passes.run(0, blocks, tokens, Place(0), cache)
+        took = {
+            count: timed(
+                device, partial(passes.run, 0, blocks, tokens[:, :count], Place(16), cache), rounds=5
+            )[0]
+            for count in (1, 4, 8, 16)
+        }
+    ratios = ", ".join(f"{count}: {took[count] / took[1]:.2f}" for count in took)
+    print(f"a pass over several tokens, in passes over one: {ratios}", flush=True)
 
 
 def main() -> None:

@@ -22,10 +22,12 @@ def test_a_device_agrees_with_itself_in_every_stage(
     arguments = ["gpu.py", "--device", "cpu", "--shapes", "tiny", "--samples", "200"]
     monkeypatch.setattr(sys, "argv", arguments)
     benchmark.main()
-    compared = [line for line in capsys.readouterr().out.splitlines() if "device against CPU" in line]
+    printed = capsys.readouterr().out
+    compared = [line for line in printed.splitlines() if "device against CPU" in line]
     stages = ("extraction", "jtc", "n-njtc", "one-jump", "affine", "scores", "evaluation", "confidences")
     assert all(any(stage in line for line in compared) for stage in stages)
     assert [line for line in compared if not line.startswith("ok")] == []
+    assert "ok     verified texts that are the model's own: 100%" in printed
 
 
 def test_a_missing_gpu_is_said_in_one_line(benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
