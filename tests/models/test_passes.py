@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.hooks import ModelHook, add_hook_to_module
 from families import VOCABULARY, families
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 
 from onejump.base.errors import ModelError
@@ -213,3 +214,46 @@ def test_a_model_that_does_not_run_in_parts_is_refused(name: str) -> None:
     transformer = Transformer(family.build())
     with pytest.raises(ModelError, match=rf"^{name}: "):
         PartialPasses(transformer)
+
+
+@pytest.fixture
+def llama() -> Any:
+    return next(family for family in families() if family.model == "LlamaForCausalLM").build()
+
+
+@torch.inference_mode()
+def _middle(parts: PartialPasses) -> tuple[Tensor, Tensor]:
+    """Logits of a pass up to level 1 and one behind it, and those of the model."""
+    tokens, cache = torch.arange(5, 12)[None], parts.cache()
+    states = parts.run(0, 1, tokens, Place(0), cache)
+    return parts.run(1, 3, tokens, Place(0), cache, states=states), parts.model(tokens).logits
+
+
+def test_modules_with_hooks_of_accelerate_run_in_parts(llama: Any) -> None:
+    for module in llama.modules():
+        add_hook_to_module(module, ModelHook())
+    ran: list[nn.Module] = []
+    llama.model.layers[0].register_forward_hook(lambda block, _, __: ran.append(block))
+    parts = PartialPasses(Transformer(llama))
+    found, expected = _middle(parts)
+    torch.testing.assert_close(found, expected)
+    tokens, cache = torch.arange(5, 12)[None], parts.cache()
+    with torch.inference_mode():
+        states = parts.run(0, 1, tokens, Place(0), cache)
+        ran.clear()
+        parts.run(1, 3, tokens, Place(0), cache, states=states)
+    assert not ran
+
+
+def test_a_forward_that_cannot_be_given_other_blocks_is_refused(llama: Any) -> None:
+    whole = llama.model.forward
+    llama.model.forward = lambda *arguments, **named: whole(*arguments, **named)
+    transformer = Transformer(llama)
+    with pytest.raises(ModelError, match="its code ran past its blocks"):
+        PartialPasses(transformer)
+
+
+def test_a_model_in_double_precision_runs_in_parts(llama: Any) -> None:
+    found, expected = _middle(PartialPasses(Transformer(llama.to(torch.float64))))
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, expected)

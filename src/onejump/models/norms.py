@@ -15,7 +15,7 @@ from onejump.models.head import ACTIVATIONS, NormKind, normalised
 
 # Largest difference of our logits from the model's, in units of the logits' own spread. Half precision
 # rounds each of the model's own steps; a missing or wrong norm is off by far more than either.
-TOLERANCE = {torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
+TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
 
 # Largest difference of a norm from what was measured of it, in units of its gain: float32 rounds by 1e-5.
 _EXPLAINED = 1e-3

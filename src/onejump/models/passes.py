@@ -24,6 +24,7 @@ from transformers import DynamicCache
 from transformers.masking_utils import AttentionMaskInterface
 
 from onejump.base.errors import ModelError
+from onejump.models.module_views import way_to, with_module
 from onejump.models.norms import TOLERANCE
 from onejump.models.row_cache import KeysKept, Place, RowCache
 from onejump.models.seen import given_to, state_of
@@ -74,6 +75,8 @@ class _LeftOut(nn.Module):
         """Give on the states, those that the pass begins with in the place where it begins."""
         brought = _passing.states if self._brings_in else None
         states = given_to(arguments, named, self.__dict__["block"]) if brought is None else brought
+        if self._brings_in:
+            _passing.states = None
         if self._takes_out:
             _passing.out = states
         return self.returned(states)
@@ -194,9 +197,10 @@ class PartialPasses:
         try:
             out = view(input_ids=tokens, past_key_values=cache, use_cache=True, **named)
             result = states if keys_only else out.logits if end else _passing.out
+            if _passing.states is not None or result is None:
+                raise ModelError(f"{self._name}: it does not run in parts: its code ran past its blocks")
         finally:
             _passing.states = _passing.out = _passing.place = None
-        assert result is not None
         return result if not end or logits_at is None or whole.takes_kept else result[:, logits_at]
 
     def _view(self, whole: _Whole, first: int, last: int, *, rows_differ: bool, keys_only: bool) -> nn.Module:
@@ -211,7 +215,7 @@ class PartialPasses:
                     blocks.append(_KeysOnly(block, self._returned, brings_in=False, takes_out=False))
                 else:
                     blocks.append(block)
-            view = _with_module(whole.module, whole.way, blocks)
+            view = with_module(whole.module, whole.way, blocks)
             if rows_differ:
                 _masked_by_rows(view, whole.way)
             self._views[key] = view
@@ -314,29 +318,9 @@ class _Whole:
     """The model, or its body without a head, and the way from there to its blocks."""
 
     def __init__(self, module: nn.Module, blocks: nn.ModuleList) -> None:
-        self.module, self.way = module, _way_to(module, blocks)
+        self.module, self.way = module, way_to(module, blocks)
         taken = inspect.signature(module.forward).parameters
         self.takes_positions, self.takes_kept = "position_ids" in taken, "logits_to_keep" in taken
-
-
-def _way_to(model: nn.Module, blocks: nn.ModuleList) -> list[str]:
-    """Names of the modules that lead to the list of a model's blocks."""
-    wanted = list(blocks)
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and list(module) == wanted:
-            way: list[str] = name.split(".")
-            return way
-    raise ModelError(
-        f"{type(model).__name__}: it does not run in parts: its blocks are not all of one list, each once"
-    )
-
-
-def _with_module(module: nn.Module, way: list[str], other: nn.Module) -> nn.Module:
-    """A copy of a module that shares all with it but for the module at the end of a way."""
-    view = copy.copy(module)
-    inner = other if len(way) == 1 else _with_module(getattr(module, way[0]), way[1:], other)
-    view.__dict__["_modules"] = {**module._modules, way[0]: inner}
-    return view
 
 
 def _masked_by_rows(view: nn.Module, way: list[str]) -> None:
