@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from onejump.base.errors import OneJumpError
 from onejump.exits.gates import Gate
 from onejump.models.passes import PartialPasses
 from onejump.models.transformer import Transformer
+from onejump.runtime.artefact import OneJump
 from onejump.runtime.cost_model import Fixed, Policy
 from onejump.runtime.decoding import MODES, Decoding, Exits
 from onejump.runtime.predictor import ExitPredictor, predictor_of
@@ -60,7 +61,7 @@ class EarlyExit:
     def __init__(
         self,
         model: Any,
-        jump: Any,
+        jump: OneJump | Shortcut | None,
         *,
         gate: Gate | str | None = "95%",
         mode: str = "verified",
@@ -70,14 +71,13 @@ class EarlyExit:
         if mode not in MODES:
             raise OneJumpError(f"mode: {mode!r} given, accepted is {', '.join(MODES)}")
         transformer = model if isinstance(model, Transformer) else Transformer(model)
-        exported = jump is not None and not isinstance(jump, Shortcut)
-        if exported:
+        if isinstance(jump, OneJump):
             jump.check_fits(transformer)
         self.mode, self.policy = mode, policy
         self.gate = _gate_of(gate, jump)
         self.predictor: ExitPredictor | None = None
         if jump is not None:
-            shortcut = jump.shortcut if exported else jump
+            shortcut = jump.shortcut if isinstance(jump, OneJump) else jump
             self.predictor = predictor_of(shortcut, transformer.head, len(transformer.blocks))
             _check_levels(self.gate, self.predictor)
         self.transformer = transformer
@@ -168,12 +168,12 @@ class EarlyExit:
         return Exits(self.predictor, self.gate, policy, self.mode, wide)
 
 
-def _gate_of(gate: Gate | str | None, jump: Any) -> Gate | None:
+def _gate_of(gate: Gate | str | None, jump: OneJump | Shortcut | None) -> Gate | None:
     if not isinstance(gate, str):
         return gate
     if jump is None:
         return None
-    known: dict[str, Gate] = getattr(jump, "gates", {})
+    known: Mapping[str, Gate] = jump.gates if isinstance(jump, OneJump) else {}
     if gate not in known:
         has = f"the calibrated gates {', '.join(known)}" if known else "no calibrated gate"
         raise OneJumpError(

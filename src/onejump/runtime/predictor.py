@@ -40,14 +40,14 @@ def predictor_of(shortcut: Shortcut, head: Head, levels: int) -> ExitPredictor:
     head : Head
         The model's.
     levels : int
-        L. It predicts from the levels 1 to L - 1, or, where there is only level 0, from that.
+        L. It predicts from the levels 0 to L - 1.
 
     Raises
     ------
     OneJumpError
         If the shortcut belongs to another model, or was trained for another number of levels.
     """
-    at = tuple(range(1, levels)) or (0,)
+    at = tuple(range(levels))
     # A copy: the user's own shortcut stays where it is.
     shortcut = copy.deepcopy(shortcut).to(head.unembedding.device)
     if isinstance(shortcut, OneJump):

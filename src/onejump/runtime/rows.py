@@ -127,6 +127,11 @@ class Passes:
         """
         rows = list(rows)
         logits: list[tuple[Row, Tensor]] = []
+        if target == 0:
+            unseen = [(row, [one for one in row.chain if one.state is None]) for row in rows]
+            if unseen := [group for group in unseen if group[1]]:
+                self._run(0, 0, unseen)
+            return logits
         while True:
             waiting = [
                 (row, [one for one in (*row.chain, *row.candidates) if one.level < target]) for row in rows
