@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -132,7 +133,7 @@ def test_examples_in_the_help_are_commands() -> None:
     examples = re.findall(r"^  +onejump ((?:(?!  ).|(?<=yaml)  +(?=--))+)", printed, re.M)
     assert len(examples) > 10
     for example in examples:
-        name, *arguments = example.split()
+        name, *arguments = shlex.split(example)
         command = main.commands[name]
         parsed = command.make_context(name, arguments).params
         assert str(parsed.get("study", "a.yaml")).endswith(".yaml"), example

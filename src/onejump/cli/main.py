@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from onejump.base.errors import OneJumpError
-from onejump.cli import study, use
+from onejump.cli import bench, generate, study, use
 
 
 class _Commands(click.Group):
@@ -33,6 +33,8 @@ Examples:
   onejump run my-study.yaml
   onejump summary my-study.yaml
   onejump show results/default/smollm2-135m/wikipedia-en/export/one-jump
+  onejump generate MODEL JUMP "What is a transformer?" --stats
+  onejump bench MODEL JUMP
 
 STUDY is a YAML file that names models, texts and kinds of shortcut. `onejump
 COMMAND --help` explains a command.
@@ -48,5 +50,5 @@ def main() -> None:
     """
 
 
-for _command in (*study.COMMANDS, *use.COMMANDS):
+for _command in (*study.COMMANDS, *use.COMMANDS, *generate.COMMANDS, *bench.COMMANDS):
     main.add_command(_command)

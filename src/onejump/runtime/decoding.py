@@ -209,7 +209,7 @@ class Decoding:
             ]
 
     def _settle(self, row: Row, logits: Tensor, seen: _Seen) -> None:
-        """Hold drafts against the full model's logits (n, V) of the chain and the candidates."""
+        """Compare drafts with the full model's logits (n, V) of the chain and the candidates."""
         pending = [*row.chain, *row.candidates]
         processed = self._settings.processed(logits, self._contexts(row, pending))
         best = processed.argmax(-1).tolist()

@@ -1,0 +1,268 @@
+"""onejump generate: what it prints for which prompt, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from onejump.base.errors import GateError, OneJumpError
+from onejump.cli.main import main
+from onejump.exits.gates import Patience, TopProbability
+from onejump.runtime import loading
+from onejump.runtime.decoding import Decoding
+
+PROMPT = "The old farmer counted the green boat"
+TEMPLATE = (
+    "{% for message in messages %}{% if message.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
+    "{% if message.role == 'system' %}winter {% else %}warm {% endif %}{{ message.content }} {% endfor %}"
+    "{% if add_generation_prompt %}river{% endif %}"
+)
+
+
+def run(*arguments: object, text: str | None = None) -> tuple[int, str, str]:
+    result = CliRunner().invoke(main, ["generate", *map(str, arguments)], input=text)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def own(folder: Path, prompt: str, tokens: int, **options: Any) -> tuple[list[int], str]:
+    """What transformers itself generates: tokens and text."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    given = tokenizer(prompt, return_tensors="pt", **options)["input_ids"]
+    found = model.generate(given, max_new_tokens=tokens, do_sample=False, pad_token_id=0)
+    new = found[0, given.shape[1] :].tolist()
+    return new, tokenizer.decode(new, skip_special_tokens=True)
+
+
+@pytest.fixture
+def chat_folder(tiny_model_folder: Path, tmp_path: Path) -> Path:
+    """The tiny model with a chat template."""
+    folder = tmp_path / "chat"
+    shutil.copytree(tiny_model_folder, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_verified_text_is_the_full_models_own(tiny_model_folder: Path, kept_jump: Path) -> None:
+    tokens, text = own(tiny_model_folder, PROMPT, 20)
+    assert run(tiny_model_folder, kept_jump, PROMPT, "--max-new-tokens", 20) == (0, text + "\n", "")
+    status, printed, said = run(tiny_model_folder, kept_jump, PROMPT, "--max-new-tokens", 20, "--json")
+    assert (status, said) == (0, "")
+    record = json.loads(printed)
+    assert (record["tokens"], record["text"], record["prompt"]) == (tokens, text, PROMPT)
+    assert (record["interrupted"], record["mode"], record["levels"]) == (False, "verified", 4)
+    assert record["gate"]["levels"] == [1, 3]
+    assert set(record["exit_levels"]) <= {1, 3, 4}
+    assert record["drafted"] > 0
+
+
+def test_without_a_jump_every_token_goes_through_all_blocks(tiny_model_folder: Path) -> None:
+    tokens, text = own(tiny_model_folder, PROMPT, 9)
+    plain = ["--max-new-tokens", 9, "--color", "always"]
+    assert run(tiny_model_folder, "-p", PROMPT, *plain) == (0, text + "\n", "")
+    _, printed, _ = run(tiny_model_folder, "-p", PROMPT, *plain, "--json")
+    record = json.loads(printed)
+    assert (record["tokens"], record["gate"], record["drafted"]) == (tokens, None, 0)
+    assert set(record["exit_levels"]) == {4}
+
+
+def test_the_prompt_comes_from_the_argument_a_file_or_a_pipe(
+    tiny_model_folder: Path, kept_jump: Path, tmp_path: Path
+) -> None:
+    expected = (0, own(tiny_model_folder, PROMPT, 5)[1] + "\n", "")
+    where, options = (tiny_model_folder, kept_jump), ("--max-new-tokens", 5)
+    file = tmp_path / "prompt.txt"
+    file.write_bytes(b"\xef\xbb\xbf" + PROMPT.encode() + b"\r\n")
+    assert run(*where, PROMPT, *options) == expected
+    assert run(*where, "--file", file, *options) == expected
+    assert run(*where, *options, text=PROMPT + "\n") == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["{model}", "{jump}", "a", "-p", "b"], "several prompts given, one is accepted"),
+        (["{model}", "{jump}"], "standard input: the prompt is empty"),
+        (["{model}", "{jump}", "-f", "{missing}"], "no: the file cannot be read (No such file or directory)"),
+        (["{model}", "{jump}", "-f", "{binary}"], "the prompt is no UTF-8 text (byte 1)"),
+        (["{model}", "./nowhere/x", "a"], "./nowhere/x: no such folder"),
+        (["./nowhere/x", "{jump}", "a"], "./nowhere/x: the model could not be loaded"),
+        (["auto", "{jump}", "a"], "its model came from a folder, 'tiny-llama'"),
+        (["auto", "-p", "a"], "model 'auto' given without a jump"),
+        (["{model}", "-p", "a", "--gate", "95%"], "--gate or --levels given without JUMP"),
+        (["{model}", "{jump}", "a", "--gate", "80%"], "the calibrated gates of the jump (95%, 99%)"),
+        (
+            ["{model}", "{jump}", "a", "--levels", "1,2"],
+            "level 2 given, the gate 95% has thresholds for 1, 3",
+        ),
+        (["{model}", "{jump}", "a", "--gate", "margin:0.5"], "without levels"),
+        (["{model}", "{jump}", "a", "--system", "b"], "--system given, but the model has no chat template"),
+        (["{missing}.gguf", "-p", "a"], "no such GGUF file"),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr(
+    tiny_model_folder: Path, kept_jump: Path, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    (tmp_path / "binary").write_bytes(b"a\xff")
+    names = {"model": tiny_model_folder, "jump": kept_jump, "binary": tmp_path / "binary"}
+    status, printed, told = run(*(part.format(**names, missing=tmp_path / "no") for part in arguments))
+    assert (status, printed) == (1, "")
+    assert told.startswith("Error: ")
+    assert said in told
+    assert told.count("\n") == 1
+
+
+def test_wrong_levels_are_told_with_those_accepted(tiny_model_folder: Path, kept_jump: Path) -> None:
+    status, _, said = run(tiny_model_folder, kept_jump, "a", "--levels", "1;3")
+    assert (status, "'1;3' given, accepted are whole numbers with commas: 3,8" in said) == (2, True)
+
+
+def test_the_chat_template_is_used_unless_raw_is_asked_for(chat_folder: Path, kept_jump: Path) -> None:
+    def text(*options: object) -> str:
+        status, printed, said = run(chat_folder, kept_jump, PROMPT, "--max-new-tokens", 6, *options)
+        assert (status, said) == (0, "")
+        return printed.removesuffix("\n")
+
+    templated = f"warm {PROMPT} river"
+    assert text() == own(chat_folder, templated, 6, add_special_tokens=False)[1]
+    asked = f"winter bread {templated}"
+    assert text("--system", "bread") == own(chat_folder, asked, 6, add_special_tokens=False)[1]
+    assert text("--raw") == own(chat_folder, PROMPT, 6)[1]
+    assert len({text(), text("--system", "bread"), text("--raw")}) == 3
+    _, _, said = run(chat_folder, kept_jump, PROMPT, "--raw", "--system", "bread")
+    assert said == "Error: --system given, but --raw leaves the chat template out\n"
+
+
+def test_sampling_is_repeated_by_its_seed(tiny_model_folder: Path, kept_jump: Path) -> None:
+    def text(*options: object) -> str:
+        return run(tiny_model_folder, kept_jump, PROMPT, "--max-new-tokens", 12, *options)[1]
+
+    greedy = text()
+    hot = ("--temperature", 1.5, "--seed")
+    assert text("--temperature", 0, "--seed", 1) == greedy
+    assert text(*hot, 1) == text(*hot, 1) != greedy
+    assert text(*hot, 1) != text(*hot, 2)
+    # Of no probability is only the most likely token left.
+    assert text(*hot, 1, "--top-p", 1e-9) == greedy
+    assert text("--top-p", 0.99, "--seed", 1) != greedy
+
+
+@pytest.mark.parametrize("mode", ["verified", "trusted", "copied"])
+def test_the_statistics_are_those_of_the_record(tiny_model_folder: Path, kept_jump: Path, mode: str) -> None:
+    gate = ("--gate", "top-probability:0.03", "--levels", "2", "--drafts", 3)
+    options = ("--mode", mode, "--max-new-tokens", 30, *gate)
+    _, printed, said = run(tiny_model_folder, kept_jump, PROMPT, *options, "--json", "--stats")
+    record = json.loads(printed)
+    early = sum(level < 4 for level in record["exit_levels"])
+    assert early == record["exit_levels"].count(2) > 0
+    count = len(record["tokens"])
+    assert f"tokens     {count} in " in said
+    assert f"exits      {early} of {count} tokens ({early / count:.0%}): {early} at level 2\n" in said
+    assert f"blocks     {record['blocks']:.1f} for each token" in said
+    assert ("agreement" in said) == (mode != "copied")
+    assert ("drafts" in said) == (record["drafted"] > record["accepted"]) == (mode == "verified")
+    saved = 1 - record["flops"] / record["plain_flops"]
+    assert f"({abs(saved):.0%} {'saved' if saved > 0 else 'more'})" in said
+
+
+def test_exit_levels_are_coloured_where_colours_are_asked_for(
+    tiny_model_folder: Path, kept_jump: Path
+) -> None:
+    options = ("--max-new-tokens", 12, "--mode", "trusted")
+    _, plain, _ = run(tiny_model_folder, kept_jump, PROMPT, *options)
+    _, coloured, _ = run(tiny_model_folder, kept_jump, PROMPT, *options, "--color", "always")
+    assert "\x1b[" not in plain
+    assert "\x1b[38;5;16;48;5;208m" in coloured
+    assert coloured.startswith("exit at level ")
+
+
+def test_ctrl_c_keeps_what_was_generated(
+    tiny_model_folder: Path, kept_jump: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = []
+    round_of = Decoding._round
+
+    def interrupted(self: Decoding, *arguments: Any) -> None:
+        round_of(self, *arguments)
+        rounds.append(1)
+        if len(rounds) == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Decoding, "_round", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    where = (tiny_model_folder, kept_jump, PROMPT, "--max-new-tokens", 60)
+    status, printed, said = run(*where)
+    assert (status, said) == (130, "Stopped by Ctrl-C.\n")
+    _, whole = own(tiny_model_folder, PROMPT, 60)
+    assert whole.startswith(printed.removesuffix("\n"))
+    assert 3 <= len(printed.split()) < len(whole.split())
+    rounds.clear()
+    status, printed, _ = run(*where, "--json")
+    record = json.loads(printed)
+    assert (status, record["interrupted"]) == (130, True)
+    assert len(record["tokens"]) == len(record["exit_levels"]) < 60
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_gguf_file_is_unpacked_once(
+    tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpacked: list[Path] = []
+
+    def convert(gguf: Path, folder: Path) -> None:
+        unpacked.append(folder)
+        shutil.copytree(tiny_model_folder, folder)
+
+    monkeypatch.setattr(loading, "convert_gguf", convert)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = tmp_path / "m.gguf"
+    file.write_bytes(b"1")
+    expected = (0, own(tiny_model_folder, PROMPT, 5)[1] + "\n", "")
+    for _ in range(2):
+        assert run(file, "-p", PROMPT, "--max-new-tokens", 5) == expected
+    assert [folder.parent for folder in unpacked] == [tmp_path / "cache/onejump"]
+    file.write_bytes(b"22")
+    assert run(file, "-p", PROMPT, "--max-new-tokens", 5) == expected
+    assert len(set(unpacked)) == 2
+
+
+def test_gates_are_read_from_text() -> None:
+    calibrated = {"95%": TopProbability({3: 0.5, 8: 0.4})}
+
+    def read(text: str, levels: tuple[int, ...] | None = None) -> Any:
+        return loading.gate_from_text(text, calibrated=calibrated, levels=levels, blocks=10)
+
+    assert read("none") is None
+    assert read("95%") == calibrated["95%"]
+    assert read("95%", (8,)) == TopProbability({8: 0.4})
+    assert read("top-probability:0.25", (8, 3)) == TopProbability({3: 0.25, 8: 0.25})
+    assert read("patience:2", (3, 4)) == Patience({3: 2, 4: 2})
+    for wrong, levels in (
+        ("margin:x", (1,)),
+        ("margin:2", (1,)),
+        ("patience:1.5", (1,)),
+        ("margin:0.5", (10,)),
+    ):
+        with pytest.raises(GateError):
+            read(wrong, levels)
+    with pytest.raises(OneJumpError, match="calibrated gates of the jump"):
+        read("spread:1", (1,))
+
+
+def test_half_precision_runs(tiny_model_folder: Path, kept_jump: Path) -> None:
+    arguments = (tiny_model_folder, kept_jump, PROMPT, "--dtype", "bfloat16", "--max-new-tokens", 5, "--json")
+    status, printed, _ = run(*arguments)
+    assert status == 0
+    assert len(json.loads(printed)["tokens"]) == 5
+    assert torch.get_default_dtype() == torch.float32
