@@ -30,6 +30,7 @@ for experiment in STUDY.experiments.sections():
 
 include: "workflow/rules/notes.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/export.smk"
 include: "workflow/rules/progress.smk"
 
 
@@ -38,6 +39,7 @@ rule all:
     input:
         pairs(*sorted(TABLES), "notes.txt"),
         pairs(*(name for figure in DRAWN for name in figure_files(figure).values())),
+        pairs(*(f"export/{method}" for method in STUDY.exported())),
     localrule: True
 
 

@@ -248,4 +248,5 @@ def test_the_plan_counts_weights_heads_and_times_in_fitting_units() -> None:
     assert files["weights unpacked"] == 4 * 50_000, "one file, unpacked once"
     assert files["heads"] == 2 * 4 * 200 * 32
     assert files["text"] == pytest.approx(125_000)
+    assert files["kept jumps"] == pytest.approx(2 * 230_000, rel=0.01)
     assert [_time(s) for s in (4.2, 59, 240, 9000, 3.6e6)] == ["4 s", "59 s", "4 min", "2.5 h", "1,000 h"]

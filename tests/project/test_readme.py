@@ -15,6 +15,7 @@ import yaml
 from projects import ROOT
 from stage_files import describe_as
 
+import onejump
 from onejump.base.files import write_table
 from onejump.data.store import ActivationStore
 from onejump.models.head import Head
@@ -48,9 +49,9 @@ def results(
     head.save(model / "head.safetensors")
     (pair / "activations").mkdir(parents=True)
     measured = [("one-jump", level, "precision@1", 0.5) for level in range(LEVELS)]
-    write_table(
-        pair / "evaluation.parquet", pd.DataFrame(measured, columns=["method", "level", "metric", "value"])
-    )
+    evaluation = pd.DataFrame(measured, columns=["method", "level", "metric", "value"])
+    write_table(pair / "evaluation.parquet", evaluation.assign(n=20, documents=20))
+    write_table(pair / "parameters.parquet", pd.DataFrame({"method": ["one-jump"], "numbers": [100]}))
     shutil.copytree(store.paths[0], pair / "activations" / "validation-0.zarr")
     jump = OneJump(
         torch.randn(H, RANK),
@@ -62,6 +63,7 @@ def results(
         mix=torch.randn(LEVELS, RANK, RANK),
     )
     save_shortcuts(pair / "shortcuts" / "one-jump", [jump], {}, levels=LEVELS, one=True)
+    onejump.OneJump.from_study(pair).save_pretrained(pair / "export" / "one-jump")
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path / "here" / "results"
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from stage_files import select
 
 from onejump.data.shard_writer import ShardWriter, StoreOptions
 from onejump.fitting.options import FitOptions
@@ -90,25 +92,31 @@ def studied(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -
             made, one = trained(kind, known.blocks, known.hidden), kind == "one-jump"
             digest = known.model_digest
             save_shortcuts(folder, made, {}, levels=known.blocks, one=one, model_digest=digest)
-    for prefix, kind in (("", "n-njtc"), ("distilled-", "distilled")):
-        scores, selection = pair / f"{prefix}scores.parquet", pair / f"{prefix}selection.json"
-        score_jumps(scores, [training], shortcuts[kind], device="cpu", **names)
-        select_jump(selection, scores, method=kind, metric="signed-squared-cosine")
+    selection, scores = pair / "selection.json", pair / "scores.parquet"
+    score_jumps(scores, [training], shortcuts["n-njtc"], device="cpu", **names)
+    select_jump(selection, scores, method="n-njtc", metric="signed-squared-cosine")
+    chosen: dict[str, Any] = {
+        "jump": 1,
+        "by_metric": {"surprisal": 3},
+        "computed_from": {"method": "distilled"},
+    }
+    select(pair / "distilled-selection.json", **chosen)
     sources: dict[str, tuple[Path | None, Path | None]] = {
         "identity": (None, None),
         **{kind: (folder, None) for kind, folder in shortcuts.items()},
-        "ojfa": (shortcuts["n-njtc"], pair / "selection.json"),
+        "ojfa": (shortcuts["n-njtc"], selection),
+        "ojfa-distilled": (shortcuts["distilled"], pair / "distilled-selection.json"),
     }
     tables = []
-    for method, (folder, selection) in sources.items():
+    for method, (folder, chosen_in) in sources.items():
         tables.append(pair / "evaluation" / f"{method}.parquet")
         options = {"method": method, "precision_at": [1, 5], "device": "cpu", **names}
-        evaluate_method(tables[-1], [validation], head, folder, selection, **options)
+        evaluate_method(tables[-1], [validation], head, folder, chosen_in, **options)
     collect(pair / "evaluation.parquet", tables)
     count_parameters(
         pair / "parameters.parquet",
         list(shortcuts.values()),
-        [pair / "selection.json"],
+        [selection],
         methods=FITTED,
         selected=["ojfa"],
         reference="n-njtc",

@@ -171,6 +171,7 @@ def test_seconds_of_work_on_small_tables_are_no_job_of_a_cluster(workflow: Any) 
             "evaluation",
             "parameters",
             "notes",
+            "export",
             "early_exit",
             "transfer",
             "rank_sweep",

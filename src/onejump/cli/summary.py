@@ -63,6 +63,8 @@ def summarise(study: Study, results: Path) -> Iterator[str]:
         yield from _table(pair / "evaluation.parquet")
         for figure in sorted((pair / "figures").glob("*.svg")):
             yield f"figure   {figure}"
+        for kept in sorted((pair / "export").glob("*/config.json")):
+            yield f"export   {kept.parent}"
     report = results / study.study / "report.html"
     if report.is_file():
         yield ""

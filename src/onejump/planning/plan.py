@@ -171,8 +171,9 @@ def _stage(name: str, jobs: list[Cost]) -> _Stage:
     return _Stage(name, uses_gpu(name.split()[0]), jobs)
 
 
-# Bytes of a sentence in a corpus' table, of a generated token in one, and of a figure as SVG and PNG.
-_SENTENCE, _TOKEN, _FIGURE = 100, 5, 230_000
+# Bytes of a sentence in a corpus' table, of a generated token in one, of a figure as SVG and PNG, and of a
+# kept jump's model card with two figures.
+_SENTENCE, _TOKEN, _FIGURE, _CARD = 100, 5, 230_000, 230_000
 
 
 def other_files(study: Study, sizes: Mapping[str, Sizes]) -> dict[str, float]:
@@ -199,6 +200,11 @@ def other_files(study: Study, sizes: Mapping[str, Sizes]) -> dict[str, float]:
         "heads": sum(4.0 * size.vocabulary * size.hidden for size in sizes.values()),
         "text": float(sum(_text_bytes(corpus, len(study.models)) for corpus in study.corpora.values())),
         "figures": float(pairs * len(study.drawn()) * _FIGURE),
+        "kept jumps": sum(
+            len(study.corpora) * (_CARD + 4.0 * _numbers_kept(study, method, size))
+            for method in study.exported()
+            for size in sizes.values()
+        ),
     }
 
 
@@ -208,3 +214,10 @@ def _text_bytes(corpus: Corpus, models: int) -> float:
     if corpus.generated is None:
         return texts * _SENTENCE
     return models * 2 * texts * tokens_of_text(corpus.generated) * _TOKEN
+
+
+def _numbers_kept(study: Study, method: str, size: Sizes) -> float:
+    """Count the numbers of the one map by which a method serves all levels."""
+    kind = study.fitted_as(method)
+    numbers = study.shortcuts.kind(kind).numbers(size.hidden, size.blocks)
+    return numbers if FACTS[kind].one_for_all else numbers / size.blocks

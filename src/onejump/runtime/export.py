@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import safe_open
+from torch import Tensor
+
+from onejump.base.checksum import verify
 from onejump.base.errors import FormatError, OneJumpError
 from onejump.base.files import read_json, read_table, replacing
-from onejump.base.format import SELECTION, Format
+from onejump.base.format import KIND, SELECTION, Format
 from onejump.base.identity import one_model
 from onejump.base.selected import SELECTED
 from onejump.models.description import read_description
-from onejump.models.head import Head
+from onejump.models.head import HEAD, NormKind
 from onejump.runtime.artefact import OneJump
 from onejump.runtime.jump_config import JumpConfig
 from onejump.runtime.weight_hash import weight_hashes
@@ -200,7 +205,8 @@ def gathered(
         If the method has no one map for all levels, or the files belong to different models.
     """
     digest = one_model(description, head, shortcuts, selection, evaluation, parameters, calibration)
-    known, its_head = read_description(description), Head.load(head)
+    known = read_description(description)
+    norm, unembedding = _read_head(head)
     shortcut = one_map(method, shortcuts, selection, levels=known.blocks)
     shortcut.model_digest = digest
     measured, numbers = read_table(evaluation), read_table(parameters)
@@ -224,8 +230,8 @@ def gathered(
         blocks=known.blocks,
         hidden=known.hidden,
         vocabulary=known.vocabulary,
-        norm=its_head.config.norm,
-        unembedding=weight_hashes(its_head.unembedding, known.dtype),
+        norm=norm,
+        unembedding=weight_hashes(unembedding, known.dtype),
         study=names[0],
         model=names[1],
         corpus=names[2],
@@ -247,6 +253,18 @@ def gathered(
         },
     )
     return config, shortcut
+
+
+def _read_head(path: Path) -> tuple[NormKind, Tensor]:
+    """Read the kind of a head's norm, and its unembedding, of which only what is used is loaded.
+
+    The unembeddings of some models have several GB, and this runs where a study was started.
+    """
+    verify(path)
+    with safe_open(path, framework="pt") as file:
+        stated = json.loads((file.metadata() or {}).get(HEAD.kind, "{}"))
+        HEAD.check(path, {**stated, KIND: HEAD.kind})
+        return stated["about"]["norm"], file.get_tensor("unembedding")
 
 
 def _compared(evaluation: pd.DataFrame, parameters: pd.DataFrame) -> dict[str, dict[str, float]]:

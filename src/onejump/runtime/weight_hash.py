@@ -1,13 +1,15 @@
 """A hash of the unembedding, by which a jump knows the model that it was fitted to.
 
 The same weights have to give the same hash in whichever precision they are loaded. Rounding float32 to
-float16 and then to bfloat16 is not the same as rounding it to bfloat16 at once, so one hash cannot serve all
-precisions. A jump therefore keeps a hash for each precision that follows from the one that its study loaded
-the model in. From float32 all three follow. Rounding is the same on every device.
+float16 and then to bfloat16 is not the same as rounding it to bfloat16 at once, so one hash cannot serve
+all precisions. A jump therefore keeps a hash for each precision that follows from the one that its study
+loaded the model in. From float32 all three follow. Rounding is the same on every device. In the hashes of
+bfloat16 and float16, weights below 2^-14 count as zero, as float16 cannot hold them as exactly as
+bfloat16.
 
 The hash is that of up to 1024 rows, evenly spread over the vocabulary. It tells models apart whose
-unembedding was trained further, pruned or quantised. It does not tell apart models that share an unembedding,
-such as a model and its fine-tuning of some blocks alone (LoRA).
+unembedding was trained further, pruned or quantised. It does not tell apart models that share an
+unembedding, such as a model and its fine-tuning of some blocks alone (LoRA).
 """
 
 from __future__ import annotations
@@ -26,7 +28,6 @@ _DTYPES: dict[Precision, torch.dtype] = {
     "float16": torch.float16,
     "float32": torch.float32,
 }
-_SAME_BYTES = {2: torch.int16, 4: torch.int32}
 
 
 def weight_hashes(unembedding: Tensor, dtype: str) -> dict[Precision, str]:
@@ -67,16 +68,18 @@ def different_weights(unembedding: Tensor, hashes: Mapping[Precision, str]) -> t
         same, or if they cannot be compared: one model was loaded in bfloat16, the other one in float16.
     """
     rows = _sampled(unembedding)
-    known = [name for name in _DTYPES if name in hashes]
-    # Weights that a coarse precision holds exactly were loaded in it, or saved in it.
-    exact = [name for name in known if _is_exact(rows, name)]
-    if not exact and any(_is_exact(rows, name) for name in _DTYPES if name != "float32"):
+    # The precision that the weights were loaded in, or saved in.
+    own = next(name for name in _DTYPES if _is_exact(rows, name))
+    if own in hashes:
+        compared = own
+    elif own == "float32" and hashes:
+        compared = next(iter(hashes))
+    else:
         return None
-    for name in (exact or known)[:1]:
-        found = _hash(rows, unembedding.shape, name)
-        if found != hashes[name]:
-            return f"{name}:{hashes[name]}", f"{name}:{found}"
-    return None
+    found = _hash(rows, unembedding.shape, compared)
+    if found == hashes[compared]:
+        return None
+    return f"{compared}:{hashes[compared]}", f"{compared}:{found}"
 
 
 def _sampled(unembedding: Tensor) -> Tensor:
@@ -87,13 +90,21 @@ def _sampled(unembedding: Tensor) -> Tensor:
 
 
 def _is_exact(rows: Tensor, name: Precision) -> bool:
-    return torch.equal(rows.to(_DTYPES[name]).float(), rows)
+    """Whether a precision holds all of these weights; the smallest ones do not count."""
+    return torch.equal(_rounded(rows, name), rows if name == "float32" else _without_smallest(rows))
+
+
+def _rounded(rows: Tensor, name: Precision) -> Tensor:
+    return rows if name == "float32" else _without_smallest(rows.to(_DTYPES[name]).float())
+
+
+def _without_smallest(rows: Tensor) -> Tensor:
+    return rows.where(rows.abs() >= torch.finfo(torch.float16).smallest_normal, 0.0)
 
 
 def _hash(rows: Tensor, shape: torch.Size, name: Precision) -> str:
-    rounded = rows.to(_DTYPES[name]).contiguous()
-    as_numbers = rounded.view(_SAME_BYTES[rounded.element_size()]).numpy()
+    numbers = _rounded(rows, name).contiguous().view(torch.int32).numpy()
     digest = hashlib.sha256(repr(tuple(shape)).encode())
     # The bytes of every machine: the lowest first.
-    digest.update(as_numbers.astype(as_numbers.dtype.newbyteorder("<")).tobytes())
+    digest.update(numbers.astype("<i4").tobytes())
     return digest.hexdigest()[:16]

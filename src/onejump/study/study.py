@@ -22,6 +22,7 @@ from onejump.study.content import from_the_working_folder, unusable_values
 from onejump.study.drawn import ANALYSIS, Drawn
 from onejump.study.evaluation import SELECTABLE, Evaluation, Selection
 from onejump.study.experiments import Experiments
+from onejump.study.export import EXPORTABLE, Export
 from onejump.study.figures import Figures
 from onejump.study.file import KeyPath, merge, read_setting, read_study_file
 from onejump.study.kinds import FACTS, EitherSolver, Facts, OfRank, Shortcuts, kinds_where
@@ -49,6 +50,7 @@ class Study(Section):
     evaluation: Annotated[Evaluation, Empty] = Evaluation()
     figures: Annotated[Figures, Empty] = Figures()
     experiments: Annotated[Experiments, Empty] = Experiments()
+    export: Annotated[Export, Empty] = Export()
     compute: Annotated[Compute, Empty] = Compute()
 
     @model_validator(mode="after")
@@ -166,6 +168,24 @@ class Study(Section):
         if self.experiments.early_exit is not None:
             self._check_thresholds()
         return self
+
+    @model_validator(mode="after")
+    def _possible_exports(self) -> Self:
+        possible = [method for method in EXPORTABLE if self.fitted_as(method) in self.shortcuts.names()]
+        for method in self.export.methods or ():
+            if method not in possible:
+                raise rule(
+                    f"{self.export.said('methods', method)}, but with the study's own shortcuts accepted is "
+                    f"{', '.join(possible)}",
+                    "export/methods",
+                )
+        return self
+
+    def exported(self) -> tuple[str, ...]:
+        """Name the methods whose jump is kept for use outside of the study."""
+        if self.export.methods is not None:
+            return tuple(self.export.methods)
+        return ("one-jump",) if "one-jump" in self.shortcuts.names() else ("ojfa",)
 
     def _check_thresholds(self) -> None:
         """Refuse a solver that cannot leave out the documents for thresholds."""

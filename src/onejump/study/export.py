@@ -1,0 +1,26 @@
+"""Which jumps a study keeps for use outside of it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from onejump.base.selected import SELECTED
+from onejump.study.kinds import kinds_where
+from onejump.study.values import Section, of_form, one_of
+
+EXPORTABLE = (
+    *kinds_where(lambda facts: facts.one_for_all and facts.exit_head),
+    *(name for name, made in SELECTED.items() if not made.several and not made.normalised),
+)
+"""Methods whose one low-rank map serves all levels."""
+
+
+class Export(Section):
+    """Which jumps are kept for use outside of the study, each in a folder of its own: export/<method>."""
+
+    methods: list[Annotated[str, *one_of(EXPORTABLE)]] | None = None
+    """Methods whose jump is kept. null: one-jump if the study fits it, the selected jump (ojfa) otherwise. An
+    empty list keeps none."""
+    license: Annotated[str, of_form(r"[a-z0-9][a-z0-9.-]*", "a license as the hub names it")] | None = None
+    """License of the jumps for their model card, as the Hugging Face hub names it: apache-2.0, mit, ...
+    null leaves it out."""
