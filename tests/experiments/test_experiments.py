@@ -18,8 +18,13 @@ from onejump.base.format import SELECTION
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("experiments")]
 # Those of one corpus: with both, half of all jobs would be done twice.
-EXPERIMENTS = ("level-pairs", "sub-modules", "early-exit", "transfer", "criteria", "rank-sweep")
+EXPERIMENTS = (
+    *("level-pairs", "sub-modules", "early-exit", "transfer", "criteria", "rank-sweep"),
+    "exit-costs",
+)
 FIGURES = [f"{PAIR}/figures/{name}.svg" for name in ("prediction", *EXPERIMENTS)]
+
+WIDE = {"blocks": 6, "hidden": 64, "feed_forward": 96, "heads": 4, "vocabulary": 300}
 
 
 def load_shortcut_metadata(path: Path) -> dict[str, Any]:
@@ -46,6 +51,7 @@ def experiments(fresh_project: Callable[[], Project]) -> Project:
         "transfer": {"methods": ["n-njtc", "ojfa"]},
         "criteria": {},
         "rank-sweep": {"ranks": [2, 3, 0.25]},
+        "exit-costs": {"batches": [1, 3], "rounds": 2, "shapes": {"wide": WIDE}},
     }
     project.study = study
     project.snakemake("--", *FIGURES)
@@ -165,6 +171,29 @@ def test_parts_made_linear_are_measured_from_every_second_level(experiments: Pro
     assert set(table["level"]) == {0, 2}
     assert set(table["n"]) == {80}
     assert not list((experiments.folder / PAIR / "sub-modules" / "activations").glob("*.zarr"))
+
+
+def test_exits_cost_what_their_shapes_say(experiments: Project) -> None:
+    table = pd.read_parquet(experiments.folder / PAIR / "exit-costs.parquet")
+    assert set(table["method"]) == {"identity", "n-njtc", "ojfa", "full model"}
+    costs = table.set_index(["measured", "batch", "method", "level"])
+    # H = 32, two key heads of 8, 128 tokens of which the model holds 127, and rank 3 behind all four levels.
+    of_block = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64) + 2 * 4 * (8 + 8) * 128
+    for batch, level in ((1, 0), (3, 2)):
+        low_rank = 2 * (32 * 3 + 3 * 200 + 3 * 3)
+        flops = costs.loc[("tiny-llama", batch)]["flops"]
+        assert flops["n-njtc", level] == flops["ojfa", level] == batch * (level * of_block + low_rank)
+        assert flops["identity", level] == batch * (level * of_block + 2 * 32 * 200)
+        assert flops["full model", 4] == batch * (4 * of_block + 2 * 32 * 200)
+    wide = costs.loc[("wide", 1)]
+    # The study gives the rank itself, not a part of H.
+    assert wide.loc[("ojfa", 5), "head_flops"] == 2 * (3 * 300 + 3 * 3)
+    assert set(wide["weights"]) == {"random"}
+    assert set(wide.loc["identity"].index) == set(range(6))
+    for part in ("blocks", "jump", "head"):
+        assert (table[f"{part}_seconds"] >= 0).all()
+    assert (table["fastest"] <= table["seconds"]).all()
+    assert (table["seconds"] > 0).all()
 
 
 def test_nothing_is_left_to_do_and_options_of_a_figure_redraw_it_only(experiments: Project) -> None:

@@ -13,6 +13,7 @@ from projects import ROOT
 from onejump.base.errors import StudyError
 from onejump.study.study import load_study, parse_study, study_schema
 
+SHAPES = {"blocks": 2, "hidden": 64, "feed_forward": 96, "heads": 4, "vocabulary": 100}
 VALID: dict[str, Any] = {
     "study": "tiny",
     "models": {"m": {"folder": "somewhere"}},
@@ -182,6 +183,26 @@ def test_every_study_of_the_project_is_valid_and_named_once(path: Path) -> None:
             "figures/prediction",
             {"methods": ["distilled", "affine"], "metrics": ["r2"]},
             ["figures.prediction.metrics: 'r2' given", "distilled, affine", "predict no state"],
+        ),
+        (
+            "experiments/exit-costs",
+            {"methods": ["arbitrary"]},
+            ["exit-costs.methods: 'arbitrary' given", "jtc, n-njtc, ojfa"],
+        ),
+        (
+            "experiments/exit-costs",
+            {"shapes": {"mine": SHAPES | {"heads": 3}}},
+            ["exit-costs.shapes.mine.heads: 3 given, accepted is a divisor of 64"],
+        ),
+        (
+            "experiments/exit-costs",
+            {"shapes": {"mine": SHAPES | {"key_heads": 3}}},
+            ["exit-costs.shapes.mine.key_heads: 3 given, accepted is a divisor of 4"],
+        ),
+        (
+            "experiments/exit-costs",
+            {"shapes": {"mine": SHAPES | {"heads": 64}}},
+            ["exit-costs.shapes.mine.heads: 64 given", "rotary positions"],
         ),
         (
             "experiments/rank-sweep",

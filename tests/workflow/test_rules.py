@@ -144,7 +144,8 @@ def test_the_code_of_a_kind_counts_where_that_kind_is_used_and_nowhere_else(
         of_affine = {(rule, "affine") for rule in ("distillation", "rank_distillation")}
         assert changed_by("fitting/kinds/affine") == of_affine
         loading = ("evaluate", "transfer_evaluate", "rank_evaluate", "confidences", "held_out_confidences")
-        of_affine |= {(rule, "affine") for rule in loading} | {("parameters", "")}
+        of_affine |= {(rule, "affine") for rule in loading}
+        of_affine |= {("parameters", ""), ("exit_costs", "")}
         assert changed_by("shortcuts/kinds/affine") == of_affine
         # A joint fit and a residual are made of n-njtc.
         fitting = ("shortcuts", "calibration_shortcuts", "rank_shortcuts")

@@ -37,6 +37,10 @@ def criteria_cost_of(wildcards, sizes):
     return costs_of(wildcards, sizes).criteria()
 
 
+def exit_costs_cost_of(wildcards, sizes):
+    return costs_of(wildcards, sizes).exit_costs(STUDY.experiments.exit_costs)
+
+
 def level_pairs_cost_of(wildcards, sizes):
     return costs_of(wildcards, sizes).level_pairs(STUDY.experiments.level_pairs)
 

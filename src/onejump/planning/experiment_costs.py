@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from onejump.base.amounts.level_pairs import MOMENTS_TOGETHER
@@ -9,10 +10,10 @@ from onejump.base.amounts.logits import LOGITS_TOGETHER
 from onejump.base.rank import rank_for
 from onejump.planning.cost import FACTORISATION, LIBRARIES, Cost
 from onejump.planning.sizes import Sizes
-from onejump.planning.stage_costs import LOGIT_MATRICES, activations_cost, fit_cost
+from onejump.planning.stage_costs import LOGIT_MATRICES, TRANSFORMERS, activations_cost, fit_cost
 from onejump.study.activations import Activations, Store
-from onejump.study.experiments import LevelPairs, SubModules
-from onejump.study.kinds import FACTS, Jtc
+from onejump.study.experiments import ExitCosts, LevelPairs, Shapes, SubModules
+from onejump.study.kinds import FACTS, Jtc, Kind, OfRank
 
 
 def criteria_cost(sizes: Sizes, rank: float, store: Store, *, samples: int) -> Cost:
@@ -107,4 +108,59 @@ def sub_modules_cost(
         + 4 * (sizes.blocks + 1) * batch_tokens * sizes.hidden
         + 8 * sizes.blocks * sizes.hidden**2
         + LOGIT_MATRICES * LOGITS_TOGETHER["cpu"],
+    )
+
+
+# Turns that warm up, besides those that count.
+_WARM_UP = 2
+# A small product with all weights reads them at three times the rate of many small operations.
+_READING = 1 / 3
+
+
+def exit_costs_cost(sizes: Sizes, options: ExitCosts, kinds: Sequence[Kind]) -> Cost:
+    """Measure one step of decoding of the model, and of each of the shapes; one after the other.
+
+    Parameters
+    ----------
+    sizes : Sizes
+    options : ExitCosts
+    kinds : sequence of Kind
+        Of the shortcuts of each method.
+    """
+    costs = [_measuring_cost(sizes, sizes.blocks, options, kinds)]
+    costs += [_measuring_cost(_one_block(shapes), 1, options, kinds) for shapes in options.shapes.values()]
+    return Cost(*(sum(values) for values in zip(*costs, strict=True)))._replace(
+        loaded=sizes.weights, disk=20_000, memory=max(cost.memory for cost in costs)
+    )
+
+
+def _one_block(shapes: Shapes) -> Sizes:
+    keys = (shapes.key_heads or shapes.heads) / shapes.heads
+    of_block = shapes.hidden * (2 * shapes.hidden * (1 + keys) + 3 * shapes.feed_forward)
+    embedding = shapes.vocabulary * shapes.hidden
+    return Sizes(1, shapes.hidden, shapes.vocabulary, int(of_block + embedding), shapes.dtype)
+
+
+def _measuring_cost(sizes: Sizes, levels: int, options: ExitCosts, kinds: Sequence[Kind]) -> Cost:
+    """Let the parts of all exits take turns. One exit of each method is measured at each of these levels."""
+    vocabulary, width = sizes.vocabulary, sizes.hidden
+    turns = len(options.batches) * (options.rounds + _WARM_UP)
+    states = sum(options.batches) * (options.rounds + _WARM_UP)
+    head = vocabulary * width
+    low_rank = [kind for kind in kinds if isinstance(kind, OfRank) and kind.facts.exit_head]
+    projections = vocabulary * levels * sum(1 + rank_for(width, kind.rank) for kind in low_rank)
+    numbers = sum(kind.numbers(width, levels) for kind in kinds)
+    tokens = (options.context + states) if sizes.causal else options.context * states
+    return Cost(
+        tokens=tokens,
+        model_flops=2.0 * (sizes.parameters - head) * tokens,
+        single_flops=2.0 * states * (head + projections + numbers),
+        moved=turns * _READING * (sizes.weights + 4 * head + 4 * projections + 4 * numbers)
+        + 12.0 * states * vocabulary * (1 + levels * len(low_rank)),
+        memory=LIBRARIES
+        + TRANSFORMERS
+        + sizes.weights
+        + 4 * (head + projections + 2 * numbers)
+        + 12 * max(options.batches) * vocabulary
+        + 4 * max(options.batches) * (levels + 1) * width * (2 * options.context + 1),
     )

@@ -9,6 +9,7 @@ from typing import TypedDict
 from onejump.planning.cost import Cost
 from onejump.planning.experiment_costs import (
     criteria_cost,
+    exit_costs_cost,
     level_pairs_cost,
     sub_module_activations_cost,
     sub_module_maps_cost,
@@ -25,7 +26,7 @@ from onejump.planning.stage_costs import (
     tokens_of_text,
 )
 from onejump.study.activations import Activations, Store
-from onejump.study.experiments import LevelPairs, SubModules
+from onejump.study.experiments import ExitCosts, LevelPairs, SubModules
 from onejump.study.kinds import Kind, OfRank
 from onejump.study.study import Study
 
@@ -107,6 +108,11 @@ class JobCosts:
         """Compare what selection criteria choose, on validation samples."""
         rank = self._rank(self.study.selection.method)
         return criteria_cost(self.sizes, rank, self._store, samples=self.samples("validation"))
+
+    def exit_costs(self, options: ExitCosts) -> Cost:
+        """Count and measure what exits cost."""
+        kinds = [self._kind(self.study.fitted_as(method), None) for method in self.study.costed()]
+        return exit_costs_cost(self.sizes, options, kinds)
 
     def level_pairs(self, options: LevelPairs) -> Cost:
         """Fit and measure every pair of levels."""

@@ -22,7 +22,7 @@ TOKENS_PER_SENTENCE = 29.0
 # A stage has the name of its rule.
 _GPU_STAGES = (
     *("generation", "activations", "distillation", "evaluate"),
-    *("confidences", "criteria", "sub_module_activations", "sub_modules"),
+    *("confidences", "criteria", "exit_costs", "sub_module_activations", "sub_modules"),
 )
 
 
@@ -100,6 +100,8 @@ def _stages(study: Study, costs: JobCosts) -> Iterator[_Stage]:
         yield from _early_exit(study, costs)
     if experiments.criteria is not None:
         yield _stage("criteria", [costs.criteria()])
+    if experiments.exit_costs is not None:
+        yield _stage("exit_costs", [costs.exit_costs(experiments.exit_costs)])
     if experiments.rank_sweep is not None:
         yield from _rank_sweep(study, costs, experiments.rank_sweep.ranks)
     if experiments.transfer is not None:

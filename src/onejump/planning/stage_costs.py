@@ -21,8 +21,8 @@ from onejump.study.sources import Generated
 
 # Prompts of about the same length share a batch; this much of a batch is padding.
 _PADDING = 1.05
-# Bytes of memory that transformers takes.
-_TRANSFORMERS = 0.25e9
+TRANSFORMERS = 0.25e9
+"""Bytes of memory that transformers takes."""
 # Tokens that a chat template adds to a prompt.
 _TEMPLATE = 32
 # Bytes that are moved for each logit of a token that is drawn: sorted, summed up, compared.
@@ -60,7 +60,7 @@ def generation_cost(sizes: Sizes, generated: Generated, texts: int, *, batch_tok
         block_calls=steps * sizes.blocks,
         # Keys and values are at most as wide as the states.
         memory=LIBRARIES
-        + _TRANSFORMERS
+        + TRANSFORMERS
         + sizes.weights
         + 4 * head
         + rows * length * width * BYTES[sizes.dtype] * (2 * sizes.blocks + 12)
@@ -93,7 +93,7 @@ def activations_cost(
         loaded=sizes.weights,
         disk=samples * (levels * width * stored_bits(options.store) / 8 + options.top_k * 6 + 16),
         memory=LIBRARIES
-        + _TRANSFORMERS
+        + TRANSFORMERS
         + sizes.weights
         + 4 * head
         + 8 * levels * min(chunk, samples) * width

@@ -10,7 +10,10 @@ from onejump.study.values import Section, of_form
 
 
 class Compute(Section):
-    """Where and how fast to compute. Nothing here changes a result, so a change here reruns no stage."""
+    """Where and how fast to compute. Nothing here changes a result, so a change here reruns no stage.
+
+    Only the times that `exit-costs` measures depend on it; they are not measured again either.
+    """
 
     device: Annotated[str, of_form(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:<index>")] = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""

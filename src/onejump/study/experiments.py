@@ -10,12 +10,15 @@ from onejump.base.rank import PAPERS_RANK
 from onejump.base.selected import SELECTED
 from onejump.study.drawn import EVALUATION, SELECTION, Drawn
 from onejump.study.kinds import FACTS, kinds_where
+from onejump.study.messages import rule
 from onejump.study.values import (
     Colormap,
     KindsRank,
     Metric,
+    Name,
     Prediction,
     Rank,
+    Section,
     Switches,
     one_of,
     refuse_without_effect,
@@ -139,6 +142,62 @@ class RankSweep(Drawn):
     """Metrics, each in a panel of its own: precision@k, surprisal, r2 or kl."""
 
 
+class Shapes(Section):
+    """Shapes of a model of the Llama family, measured on random weights."""
+
+    blocks: PositiveInt
+    """Blocks, L. One is measured and counts L times."""
+    hidden: PositiveInt
+    """Hidden size H."""
+    feed_forward: PositiveInt
+    """Width inside the feed-forward network."""
+    heads: PositiveInt
+    """Heads of attention."""
+    key_heads: PositiveInt | None = None
+    """Heads of keys and values. null: as many as heads of attention."""
+    vocabulary: PositiveInt
+    """Tokens of the vocabulary, V."""
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Number format of the block. Jumps and heads compute in float32."""
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Self:
+        for key, number, whole in (
+            ("heads", self.heads, self.hidden),
+            ("key_heads", self.key_heads or self.heads, self.heads),
+        ):
+            if whole % number:
+                raise rule(f"{number} given, accepted is a divisor of {whole}", key)
+        if self.hidden // self.heads % 2:
+            raise rule(f"{self.heads} given, but H / heads has to be even, for rotary positions", "heads")
+        return self
+
+
+LLAMA_2_7B = Shapes(blocks=32, hidden=4096, feed_forward=11_008, heads=32, vocabulary=32_000)
+
+
+class ExitCosts(Drawn):
+    """FLOPs and latency of one decoded token that exits, for every method at every level.
+
+    FLOPs are exact. Latency is measured, so it differs from run to run.
+    """
+
+    tables = {"exit_costs": "exit-costs.parquet"}
+    place = 115
+
+    methods: Annotated[list[str], Field(min_length=1)] | None = None
+    """Methods to measure; the study has to evaluate them. null: all of them but arbitrary jumps."""
+    batches: Annotated[list[PositiveInt], Field(min_length=1)] = [1, 32]
+    """Numbers of sequences that decode together."""
+    context: PositiveInt = 128
+    """Tokens before the one that is decoded, whose keys and values are kept. A masked language model runs
+    over as many tokens."""
+    rounds: PositiveInt = 20
+    """How often each part is measured."""
+    shapes: dict[Name, Shapes] = {"llama-2-7b": LLAMA_2_7B}
+    """Models that are not at hand: measured on random weights of their shapes, besides the study's own."""
+
+
 class Experiments(Switches):
     """Further experiments, each with a table and a figure. An experiment that is left out is not run."""
 
@@ -148,3 +207,4 @@ class Experiments(Switches):
     transfer: Transfer | None = None
     criteria: Criteria | None = None
     rank_sweep: Annotated[RankSweep | None, Field(alias="rank-sweep")] = None
+    exit_costs: Annotated[ExitCosts | None, Field(alias="exit-costs")] = None

@@ -237,6 +237,13 @@ class Study(Section):
             return ()
         return tuple(options.methods or (method for method in self.evaluated() if _facts(method).swept))
 
+    def costed(self) -> tuple[str, ...]:
+        """Name the methods whose exits are counted and measured."""
+        options = self.experiments.exit_costs
+        if options is None:
+            return ()
+        return tuple(options.methods or (method for method in self.evaluated() if method != "arbitrary"))
+
     def is_fitted_at(self, method: str, rank: float) -> bool:
         """Tell whether the pipeline itself fits a method at this rank of the sweep, written the same way."""
         kind = self.shortcuts.kind(self.fitted_as(method))
