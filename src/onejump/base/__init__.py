@@ -1,1 +1,1 @@
-"""What every part of the library stands on: errors, files, devices, jobs, code fingerprints."""
+"""What every other package of onejump uses: errors, files, devices, jobs, code fingerprints."""

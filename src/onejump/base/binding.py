@@ -24,10 +24,10 @@ _CONVERSION = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 def arguments_for(stage: Callable[..., Any], snakemake: Any) -> dict[str, Any]:
     """Look up the arguments of a stage in the rule that runs it.
 
-    A parameter gets the input, output or param of its name. Where the rule has none, it gets the wildcard
-    of its name, or else this key of ``config["compute"]``, or else its own default. The value is converted
-    to the type that the parameter is annotated with: a path to ``Path``, a mapping to a dataclass, a
-    wildcard to ``int``. An input without files is None for ``Path | None``. A parameter ``**inputs`` gets
+    A parameter gets the input, output or param of its name. If the rule has none, the parameter gets the
+    wildcard of its name, or else this key of ``config["compute"]``, or else its own default. The value is
+    converted to the type that the parameter is annotated with: a path to ``Path``, a mapping to a dataclass,
+    a wildcard to ``int``. An input without files is None for ``Path | None``. A parameter ``**inputs`` gets
     all other inputs of the rule.
 
     Parameters
@@ -97,7 +97,7 @@ def converted(value: Any, hint: Any, name: str) -> Any:
     Raises
     ------
     OneJumpError
-        If the value is not of that type, or if a mapping lacks a field of the dataclass or has a key more.
+        If the value is not of that type, or if a mapping lacks a field of the dataclass or has another key.
     """
     if isinstance(value, list):  # also Snakemake's own kind of list
         value = list(value)
@@ -132,7 +132,7 @@ def _named_twice(snakemake: Any) -> Iterator[str]:
 
 
 def _told(error: ValidationError, name: str) -> Iterator[str]:
-    """One line for each mistake of a value; the members of a union tell theirs in one."""
+    """One line for each mistake in a value. If the type is a union, one line names all that is accepted."""
     accepted: dict[str, list[str]] = {}
     for mistake in error.errors(include_url=False):
         key = ".".join([name, *map(str, mistake["loc"][1:])])

@@ -1,7 +1,7 @@
-"""Modules that are found by a name that a study gives: one a shortcut kind, one a figure.
+"""Finds a module by the name that a study uses. Each shortcut kind has such a module, and so has each figure.
 
-A stage that imported them all would depend on the code of them all. Found by name, each is code of its own:
-the rule passes the fingerprint of the one that its job uses (`onejump.base.fingerprint`).
+A stage that imported all of them would run again when any of them changes. So it imports only the module that
+its job uses, by name. The rule passes the fingerprint of that module (`onejump.base.fingerprint`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from onejump.base.errors import OneJumpError
 
 
 def module_names(package: str) -> tuple[str, ...]:
-    """Names that a package has a module for, as a study writes them (``n-njtc`` of ``n_njtc.py``).
+    """Names of a package's modules, as a study writes them: ``n-njtc`` for ``n_njtc.py``.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def module_names(package: str) -> tuple[str, ...]:
 
 
 def module_named(package: str, name: str, *, what: str) -> ModuleType:
-    """Import the module of a name.
+    """Import the module that a study calls by this name.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def module_named(package: str, name: str, *, what: str) -> ModuleType:
     name : str
         As a study writes it.
     what : str
-        What has that name, for the message: "shortcut kind".
+        What the name stands for, such as "shortcut kind". The message uses it.
 
     Raises
     ------

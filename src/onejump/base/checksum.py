@@ -1,8 +1,8 @@
 """A checksum inside a file, over all its bytes, so that damage is noticed whatever the file's format.
 
 A writer puts `PLACEHOLDER` where its format keeps text about the file: into the metadata of a safetensors
-file or a parquet table, into an entry of a JSON object. `stamp` then replaces its zeros by the digest of all
-other bytes of the file, and `verify` compares.
+file or a parquet table, into an entry of a JSON object. `stamp` then replaces the zeros of the placeholder
+by the digest of all other bytes of the file. `verify` computes that digest again and compares the two.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PLACEHOLDER = _MARK.decode() + _DIGITS * "0"
 """What a file holds until it is stamped."""
 
 DELETE = "delete it and run snakemake again"
-"""What the reader of a message has to do about a damaged file."""
+"""What a message about a damaged file tells its reader to do."""
 
 # Metadata stand at the end of a parquet table and at the beginning of a safetensors file.
 _WINDOW = 1 << 16
@@ -28,12 +28,12 @@ _READ_AT_ONCE = 1 << 20
 
 
 def stamp(path: str | Path) -> None:
-    """Write the checksum of a file that holds `PLACEHOLDER` into it.
+    """Write a file's checksum in place of its `PLACEHOLDER`.
 
     Raises
     ------
     ValueError
-        If the file does not hold it.
+        If the file holds no placeholder.
     """
     with Path(path).open("r+b") as file:
         start = _find(file)
@@ -51,7 +51,7 @@ def verify(path: str | Path, remedy: str = DELETE) -> None:
     ----------
     path : path
     remedy : str
-        What the reader of the message has to do about a damaged file.
+        What the message tells its reader to do about a damaged file.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def verify(path: str | Path, remedy: str = DELETE) -> None:
     MissingFileError
         If there is no such file.
     OneJumpError
-        If the system does not let it be read.
+        If the system refuses to read it.
     """
     try:
         with Path(path).open("rb") as file:
@@ -80,7 +80,7 @@ def verify(path: str | Path, remedy: str = DELETE) -> None:
 
 
 def _find(file: BinaryIO) -> int | None:
-    """Where the digits begin; None if there is no mark, or too little behind it."""
+    """Where the digits begin; None if there is no mark, or the file ends too soon behind it."""
     size = file.seek(0, os.SEEK_END)
     tail = max(0, size - _WINDOW)
     file.seek(tail)

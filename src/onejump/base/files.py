@@ -1,4 +1,4 @@
-"""Files between the stages: whole, on the disk, checked, and readable by whoever may read them.
+"""Writes and reads the files that stages pass to one another.
 
 A reader sees either the old file, or the whole new one, and never a part. JSON and parquet files carry a
 checksum (`onejump.base.checksum`), and state their format and their model (`onejump.base.format`).
@@ -30,11 +30,11 @@ _FLUSHED_AT_ONCE = 8
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a fresh path beside ``path``; on success it becomes ``path``, on failure it is removed.
+    """Yield a fresh path. What is written there becomes ``path`` on success, and is removed on failure.
 
-    The caller creates a file or a folder at the yielded path. It lies in the same folder as ``path``, so
-    that the final rename stays within one file system. Before the rename all of it is flushed to the disk,
-    and gets the permissions that the umask gives.
+    The caller creates a file or a folder at the fresh path. The fresh path is on the same file system as
+    ``path``, so that the rename is atomic. Before the rename, all that was written is flushed to the disk and
+    gets the permissions that the umask leaves.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             if _disk_is_full(error):
                 raise OneJumpError(
                     f"no space left on the disk that holds {path.parent} while writing {path.name}; "
-                    "nothing was kept of it: free some space and run the same command again"
+                    "the unfinished file was removed: free some space and run the same command again"
                 ) from error
             raise
         finally:
@@ -80,16 +80,16 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def _finish(fresh: Path, permitted: int) -> None:
-    """Flush a file, or a folder and all that is in it, to the disk, with the permissions that are usual here.
+    """Flush a file, or a folder and all that is in it, to the disk, and set its permissions.
 
-    Some writers (safetensors) let nobody else read their files. ``permitted`` is the mode of a folder
-    that was just made: what the umask leaves.
+    Some writers (safetensors) make files that nobody else may read. ``permitted`` is the mode of a folder
+    that was just made, with all permissions that the umask leaves.
     """
     entries = [entry for entry in (fresh, *fresh.rglob("*")) if not entry.is_symlink()]
     for entry in entries:
         usual = permitted & (0o777 if entry.is_dir() else 0o666)
         entry.chmod(entry.stat().st_mode & 0o7777 | usual)
-    # A disk flushes many files in little more time than one.
+    # A disk takes little more time to flush many files at once than to flush one.
     with ThreadPoolExecutor(_FLUSHED_AT_ONCE) as pool:
         list(pool.map(_flush, entries))
 
@@ -107,7 +107,8 @@ def _flush(path: Path) -> None:
 
 
 def _disk_is_full(error: Exception) -> bool:
-    # Writers in Rust (safetensors) raise errors of their own, which have the system's only in their text.
+    # Writers in Rust (safetensors) raise errors of their own. Only their text holds the system's error
+    # number.
     full = (errno.ENOSPC, errno.EDQUOT)
     return getattr(error, "errno", None) in full or any(f"(os error {code})" in str(error) for code in full)
 
@@ -122,7 +123,7 @@ def write_json(
     path : path
     content : mapping
     form : Format
-        What the file holds; stated in its first entries. A checksum is its last entry.
+        What the file holds. The first entries of the file state it. Its last entry is a checksum.
     model_digest : str, optional
         The identity of the model that the content belongs to.
     """
@@ -133,7 +134,7 @@ def write_json(
 
 
 def read_json(path: str | Path, form: Format) -> dict[str, Any]:
-    """Read the content of what `write_json` wrote, and under "model_digest" the model that it belongs to.
+    """Read what `write_json` wrote. The key "model_digest" holds the model that the content belongs to.
 
     Raises
     ------
@@ -158,7 +159,7 @@ def write_table(
 ) -> None:
     """Write a parquet table, atomically, without an index column.
 
-    Its metadata state its format and model, and hold a checksum.
+    The metadata of the file state its format and its model, and hold a checksum.
 
     Parameters
     ----------
@@ -172,7 +173,7 @@ def write_table(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = table.copy(deep=False)  # columns of its own
+    table = table.copy(deep=False)  # so that the caller's table gets no columns
     for place, (column, value) in enumerate(first.items()):
         table.insert(place, column, value)
     content = pa.Table.from_pandas(table, preserve_index=False)

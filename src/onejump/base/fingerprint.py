@@ -1,8 +1,8 @@
 """What code a stage depends on: a hash of a module and of all onejump modules that it imports.
 
-Snakemake sees a rule and its script change, not the library behind them. A rule that keeps this hash among
-its parameters reruns when the library code it uses changes, and only then: comments, docstrings and layout do
-not count.
+Snakemake notices that a rule or its script changed, but not that the library changed which they use. A rule
+that has this hash as a param runs again when the library code that it uses changes. Comments, docstrings and
+layout do not count.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def fingerprint(*modules: str, data: Sequence[str] = ()) -> str:
     Parameters
     ----------
     *modules : str
-        Named without the package: `"selection"`, or `"scoring.selection"` inside of a package, whose own
-        `__init__` counts too.
+        Their names without `onejump.`, such as `"scoring.selection"`. The `__init__` of the package that
+        holds the module counts too.
     data : sequence of str
-        Files of the package that they read, such as a style sheet.
+        Files of onejump that the modules read, such as a style sheet.
 
     Raises
     ------

@@ -29,7 +29,7 @@ class Format:
     kind: str
     version: int
     keys: tuple[str, ...] = ()
-    """The keys of a JSON file, all of which it has; not given where they vary."""
+    """The keys that a JSON file must have; empty if they differ from file to file."""
 
     def statement(self, model_digest: str | None = None) -> dict[str, Any]:
         """Give what a file of this format has to state.
@@ -51,7 +51,7 @@ class Format:
         stated : mapping
             What the file states.
         remedy : str
-            What the reader of the message has to do.
+            What the message tells its reader to do.
 
         Raises
         ------
@@ -88,7 +88,7 @@ def check_keys(
     Raises
     ------
     FormatError
-        Naming the keys.
+        If it does; the message names the keys.
     """
     missing = [key for key in needed if key not in given]
     unknown = [key for key in given if key not in (*needed, *optional)]
@@ -102,7 +102,7 @@ def check_keys(
 
 
 def from_keys(kind: type[T], path: str | Path, content: Mapping[str, Any]) -> T:
-    """Make a dataclass of a file's content, each of whose keys is one of its fields.
+    """Make a dataclass from a file's content. The keys of the content must be the fields of the dataclass.
 
     Raises
     ------

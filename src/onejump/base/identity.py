@@ -1,4 +1,4 @@
-"""Which model a file belongs to, and that files which are used together belong to one."""
+"""Tells which model a file belongs to, and makes sure that files used together belong to one model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LARGEST_HEADER = 100_000_000  # bytes; safetensors takes no larger one
 
 
 def model_digest_in(path: str | Path) -> str | None:
-    """Read which model a file states that it belongs to. Nothing else of the file is read or checked.
+    """Read from a file which model it belongs to. Nothing else in the file is read or checked.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def model_digest_in(path: str | Path) -> str | None:
     Raises
     ------
     DamagedFileError
-        If the file is not readable as what its suffix says.
+        If the file cannot be read as a file of its suffix.
     MissingFileError
         If there is no such file.
     """
@@ -90,7 +90,7 @@ def one_model(*paths: str | Path | None) -> str | None:
 
 
 def same_model(stated: Iterable[tuple[object, str | None]]) -> str | None:
-    """As `one_model`, of pairs (what the message names, digest of its model or None)."""
+    """As `one_model`, for pairs: what the message calls the file, and the digest of its model or None."""
     first: tuple[object, str] | None = None
     for name, digest in stated:
         if digest is None:

@@ -20,7 +20,7 @@ from onejump.base.parent import end_with_parent
 
 
 class _Stopped(KeyboardInterrupt):
-    """A signal asks this process to end. What handles Ctrl-C handles it; what handles errors does not."""
+    """A signal asks this process to end. It is caught like Ctrl-C, and not by `except Exception`."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -28,7 +28,7 @@ class _Stopped(KeyboardInterrupt):
 
 
 def use_threads(count: int) -> None:
-    """Let what is imported from here on (torch, numpy) compute with this number of threads."""
+    """Set the number of threads for libraries (torch, numpy) that are imported after this call."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(count)
 
@@ -47,8 +47,8 @@ def job(snakemake: Any) -> Iterator[Callable[[Callable[..., Any]], None]]:
     The stage is imported inside, as torch reads the number of threads when it is imported. `run` calls it
     with what the rule names (`onejump.base.binding.arguments_for`).
 
-    Warnings go to the job's log. Of an error that onejump raises on purpose the log gets one line, of any
-    other error its traceback too; the job ends with status 1. A job that a signal asks to end (Ctrl-C,
+    Warnings go to the job's log. For an error that onejump raises on purpose, the log gets one line; for any
+    other error, also the traceback. The job then ends with status 1. A job that a signal asks to end (Ctrl-C,
     SIGTERM, a closed terminal) first removes what it had begun to write, and ends with status 128 + the
     signal's number.
 
@@ -74,7 +74,7 @@ def job(snakemake: Any) -> Iterator[Callable[[Callable[..., Any]], None]]:
     log.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(log, mode="w", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    # What the library itself warns of is said on the terminal too, where a log would not be opened.
+    # Warnings of onejump itself also go to the terminal, as few users open a log.
     terminal = logging.StreamHandler()
     terminal.setFormatter(logging.Formatter(f"{what}: %(message)s"))
     terminal.addFilter(
@@ -91,7 +91,7 @@ def job(snakemake: Any) -> Iterator[Callable[[Callable[..., Any]], None]]:
             end_with_parent()
             yield run
     except KeyboardInterrupt as error:
-        # Ctrl-C reaches every process of the run: that is no error to trace.
+        # Ctrl-C reaches every process of the run. It is no error, so it needs no traceback.
         number = error.number if isinstance(error, _Stopped) else signal.SIGINT
         by = "the user" if number == signal.SIGINT else signal.Signals(number).name
         _fail(what, f"stopped by {by}", status=128 + number)
@@ -106,11 +106,11 @@ def job(snakemake: Any) -> Iterator[Callable[[Callable[..., Any]], None]]:
 
 
 def _lack_of_memory(error: BaseException | None) -> str | None:
-    """What to say of an error that comes from a lack of memory, in whichever library; None of any other."""
+    """The message for an error of any library that a lack of memory caused; None for another error."""
     while error is not None:
         if type(error).__name__ == "OutOfMemoryError":
             return f"not enough GPU memory: lower compute.batch_tokens ({error})"
-        # torch raises a RuntimeError, others an OSError, each with the system's words in it.
+        # torch raises a RuntimeError, others an OSError, each with the system's message in its text.
         if isinstance(error, MemoryError) or "annot allocate memory" in str(error):
             detail = " ".join(str(error).split())[:200]
             return "not enough memory: lower compute.batch_tokens or activations.shard_sentences" + (
@@ -122,15 +122,15 @@ def _lack_of_memory(error: BaseException | None) -> str | None:
 
 @contextmanager
 def _stopping() -> Iterator[None]:
-    """End what runs in here by an exception when a signal asks this process to end."""
+    """Raise an exception in the block when a signal asks this process to end."""
     numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
     def stop(number: int, _: FrameType | None) -> None:
-        for other in numbers:  # a second one must not break off the cleaning up
+        for other in numbers:  # a second signal must not interrupt the clean-up
             signal.signal(other, signal.SIG_IGN)
         raise _Stopped(number)
 
-    # nohup has a process ignore SIGHUP: that is kept.
+    # nohup starts a process that ignores SIGHUP: it goes on to ignore it.
     before = {number: signal.getsignal(number) for number in numbers}
     try:
         for number, handler in before.items():
@@ -143,7 +143,7 @@ def _stopping() -> Iterator[None]:
 
 
 def _fail(what: str, reason: str, status: int = 1) -> None:
-    # Snakemake prints the log of a failed job, so the reason need not be said on the terminal twice.
+    # Snakemake prints the log of a failed job, so nothing is printed here.
     logging.error("%s: %s", what, reason)
     logging.shutdown()
     sys.exit(status)

@@ -1,4 +1,4 @@
-"""Levels that are asked for by number."""
+"""Checks the number of a level."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from onejump.base.errors import OneJumpError
 
 
 def check_level(level: int, levels: int | None, where: str) -> None:
-    """Refuse a level that is not there: -1 would be the last one wherever Python counts from the end.
+    """Refuse a level that does not exist. Unchecked, level -1 would be the last one, as in a list.
 
     Parameters
     ----------
     level : int
     levels : int or None
-        How many there are, from 0 on; None if that is not known.
+        The number of levels, which begin with level 0; None if it is not known.
     where : str
         What holds them, for the message.
 

@@ -1,4 +1,4 @@
-"""A job ends with the run that started it: otherwise it would write its output beside a run begun anew."""
+"""Ends a job when its run has ended. Otherwise the job and a new run could write the same file."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _SECONDS = 0.5
 
 
 def name_parent() -> None:
-    """Tell the jobs that this process starts who has started them."""
+    """Let the jobs that this process starts know its process number."""
     os.environ[_RUN] = str(os.getpid())
 
 
 def end_with_parent() -> None:
     """Ask this process to end (SIGTERM) once the run that started it has ended.
 
-    Does nothing where that is unknown, or out of sight: in a container, say.
+    Does nothing if that run is unknown or cannot be seen from here, as from inside a container.
     """
     parent = os.environ.get(_RUN, "")
     if parent.isdigit() and int(parent) in _ancestors():
@@ -48,5 +48,5 @@ def _parent_of(process: int) -> int:
 def _watch(parent: int) -> None:
     while parent in _ancestors():
         time.sleep(_SECONDS)
-    # Not exit: what is begun on disk has to be removed first.
+    # A signal, as it lets the job remove unfinished files first.
     os.kill(os.getpid(), signal.SIGTERM)

@@ -16,7 +16,8 @@ def rank_for(hidden: int, rank: float) -> int:
     hidden : int
         H.
     rank : int or float
-        The rank itself, or, below 1, the part of H that it is, rounded down to at least 1 (OJFA, section 4).
+        The rank itself. A number below 1 is a part of H instead; that part of H is rounded down, and is at
+        least 1 (OJFA, section 4).
 
     Raises
     ------
@@ -24,7 +25,7 @@ def rank_for(hidden: int, rank: float) -> int:
         If it is not between 1 and H.
     """
     if 0 < rank < 1:
-        # 0.07 * 100 is a little more than 7, and 0.29 * 100 a little less than 29.
+        # In floating point, 0.07 * 100 is a little more than 7, and 0.29 * 100 a little less than 29.
         return max(1, int(rank * hidden + 1e-9))
     if not 1 <= rank <= hidden or rank != int(rank):
         raise StudyError(f"rank: {rank} given, accepted is 1 to H = {hidden}, or a part of H between 0 and 1")

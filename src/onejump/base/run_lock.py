@@ -1,8 +1,8 @@
-"""Locks that a killed run of Snakemake left: taken away where it is certain that their owner is dead.
+"""Removes the locks that a killed run of Snakemake left, if it is certain that the run is dead.
 
 Snakemake locks a folder while it runs. Killed (SIGKILL, power cut), it leaves its locks, and the next run is
 refused until somebody says `snakemake --unlock`. Each run therefore registers itself in a file that it keeps
-locked (flock): the kernel gives such a lock up when its process ends, however it ends.
+locked (flock): the kernel releases such a lock when its process ends, for whatever reason.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _held: list[IO[str]] = []
 
 
 def enter_run(folder: Path, *, on_cluster: bool) -> str | None:
-    """Register this process as a run of the workflow, and take away the locks of dead ones.
+    """Register this process as a run of the workflow, and remove the locks of dead runs.
 
-    Locks stay if any run may be alive: one of another host is out of sight, and jobs that a dead one gave to
-    a cluster go on. They stay, too, where no registered run is known to have died.
+    Locks stay if any run may be alive. A run on another host cannot be looked up. The jobs that a dead run
+    gave to a cluster go on. Locks also stay if no registered run is known to have died.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def enter_run(folder: Path, *, on_cluster: bool) -> str | None:
     Returns
     -------
     str or None
-        What is to be told to the user.
+        A message for the user; None if there is nothing to say.
     """
     runs = folder / _RUNS
     runs.mkdir(parents=True, exist_ok=True)
@@ -51,9 +51,9 @@ def enter_run(folder: Path, *, on_cluster: bool) -> str | None:
 
 
 def enter_cache(folder: Path) -> None:
-    """Keep a cache of results (`--cache`) to one run at a time, until this process ends.
+    """Let no other run use a cache of results (`--cache`) until this process ends.
 
-    Of two runs that put the same result into it at once, the second would put its own inside the first's.
+    If two runs stored the same folder in it at once, the second would put its folder inside the first one's.
 
     Parameters
     ----------
@@ -66,15 +66,15 @@ def enter_cache(folder: Path) -> None:
         If another run uses it.
     """
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        return  # Snakemake says what is wrong with it
+        return  # Snakemake says what is wrong with the folder
     file = (folder / ".in-use").open("w", encoding="utf-8")
     _held.append(file)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise OneJumpError(
-            f"{folder}: another run is using this cache (--cache); start this one once that has ended, or "
-            "without --cache"
+            f"{folder}: another run is using this cache (--cache); wait until it has ended, or run without "
+            "--cache"
         ) from None
     except OSError:
         pass  # a file system without locks
@@ -91,20 +91,20 @@ def _clean_up(folder: Path, runs: Path) -> str | None:
     away = sorted({_host(run) for run in others} - {socket.gethostname()})
     if away:
         return (
-            f"A run on {', '.join(away)} may be using this folder. If none does, delete {runs}, and say "
+            f"A run on {', '.join(away)} may be using this folder. If none does, delete {runs}, and run "
             "snakemake --unlock."
         )
     if len(dead) < len(others) or not dead:
-        return None  # Snakemake says that another one is running
+        return None  # Snakemake says that another run uses the folder
     if any(run.suffix == ".cluster" for run in dead):
         return (
             "An earlier run was killed, and its jobs may still be in the cluster's queue. Once they are done "
-            "or cancelled, say snakemake --unlock, and begin again."
+            "or cancelled, run snakemake --unlock, and start again."
         )
     shutil.rmtree(locks)
     for run in dead:
         run.unlink(missing_ok=True)
-    return "An earlier run was killed and had locked this folder: its lock is taken away."
+    return "An earlier run was killed and left this folder locked: the lock was removed."
 
 
 def _host(run: Path) -> str:
@@ -129,7 +129,7 @@ def _is_dead(run: Path) -> bool:
     try:
         with run.open("r+", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held, or not to be told
+    except OSError:  # the lock is held, or this file system cannot tell
         return False
     return True
 

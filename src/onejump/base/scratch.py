@@ -1,6 +1,7 @@
-"""Folders in which files are written before they appear under their own names, and what killed writers left.
+"""Scratch folders: a file is written in one before it gets its own name.
 
-The name of such a folder says which process owns it, so that another process knows whether the owner is dead.
+The name of a scratch folder says which process owns it, so that another process can find out whether the
+owner is dead, and then remove the folder.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-# The owner may run on another machine, or in another container. After this many seconds without a change,
-# nobody writes there.
+# Seconds without a change, after which an owner on another machine, or in another container, counts as dead.
 _ABANDONED = 24 * 3600
 
 _OWNER = re.compile(r"\.(?P<place>[0-9a-f]{8})-(?P<process>\d{1,9})-(?P<started>\d+)-[0-9a-f]{8}\.part$")
@@ -33,8 +33,8 @@ def scratch_path(path: Path) -> Path:
 def remove_leftovers(folder: Path) -> None:
     """Remove what dead processes began to write in a folder.
 
-    A process that ran here (same machine, boot and process namespace) is known to be dead at once. Of any
-    other process, this removes what nobody changed for a day.
+    Whether a process of this machine, boot and process namespace is dead can be looked up. What another
+    process began is removed if nothing in it has changed for a day.
     """
     for scratch in folder.glob(".*.part"):
         owner = _OWNER.search(scratch.name)
@@ -51,7 +51,7 @@ def remove_leftovers(folder: Path) -> None:
 
 @cache
 def _place() -> str:
-    """Where process numbers mean the same as here: this machine, since it was started, in this namespace."""
+    """Digest of all that gives a process number its meaning: machine, boot and process namespace."""
     parts = [socket.gethostname()]
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))

@@ -1,4 +1,4 @@
-"""What is evaluated under a name of its own because a selection chose it from the jumps of a fitted kind."""
+"""Selected jumps: a selection chooses one from a fitted kind, and it is evaluated under a name of its own."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Selected:
-    """Where such a jump comes from."""
+    """Where a selected jump comes from, and where it is used."""
 
     selection: str
     """File that names the chosen jump, in the folder of a model and corpus."""
     kind: str | None = None
-    """Shortcut kind that the jump is one of; None: the kind that the selection file names."""
+    """Shortcut kind of the jump; None: the kind that the selection file names."""
     several: bool = False
-    """Several jumps that the chosen one is compared with, instead of the chosen one itself."""
+    """Whether the name stands for several jumps that the chosen one is compared with."""
     normalised: bool = False
-    """Takes each level's own normalisation statistics."""
+    """Whether the jump normalises the states of each level with that level's own statistics."""
     evaluated_with: str | None = None
     """Entry whose job evaluates this one too; None: it has a job of its own."""
     by_metric: str | None = None
     """Held-out metric that chose the jump, instead of the selection's own metric."""
     exits: bool = False
-    """Exits early unless the study names the methods that do."""
+    """Whether the experiment early-exit takes it when the study names no methods."""
     swept: bool = False
-    """Evaluated at every rank of a sweep unless the study names the methods that are."""
+    """Whether the experiment rank-sweep takes it when the study names no methods."""
 
 
 SELECTED = {

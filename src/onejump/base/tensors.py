@@ -1,4 +1,4 @@
-"""Small files of tensors: safetensors with a checksum over the whole file, whose numbers are finite."""
+"""Small files of tensors: safetensors with a checksum over the whole file, and with finite numbers only."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def write_tensors(
         What the file holds: a shortcut, or a head. Its kind is the key of `about` in the file's metadata.
     tensors : mapping of str to Tensor
     about : mapping
-        What the tensors do not say; kept as JSON.
+        All else that the file holds; kept as JSON.
     model_digest : str, optional
         The identity of the model that the tensors belong to.
     """
     stated = form.statement(model_digest)
-    # One key: the order of several is not the same in every run.
+    # One key, as safetensors would write several keys in an order that differs from run to run.
     metadata = {stated.pop(KIND): json.dumps({"checksum": PLACEHOLDER, **stated, "about": about})}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=metadata)
     stamp(path)
@@ -55,7 +55,7 @@ class Tensors(NamedTuple):
 
     tensors: dict[str, Tensor]
     about: dict[str, Any]
-    """What the tensors do not say."""
+    """All else that the file holds."""
     model_digest: str | None
     """The identity of the model that they belong to; None if the file does not state it."""
 
@@ -84,8 +84,8 @@ def read_tensors(path: str | Path, form: Format, remedy: str = DELETE) -> Tensor
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            # Copied, as products of numbers that begin at another place in memory round otherwise. Where they
-            # begin in the file depends on the length of the metadata.
+            # Copied, as a product is rounded differently if its numbers begin at another place in memory. The
+            # place where they begin in the file depends on the length of the metadata.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise OneJumpError(f"{path}: not a readable safetensors file ({error})") from error

@@ -23,7 +23,7 @@ from onejump.data.sides import draw
 SUMMARY = Format("corpus-summary", 1)
 
 FEW_DOCUMENTS = 30
-"""A split of fewer documents is warned of: standard errors and thresholds rest on documents."""
+"""A split of fewer documents gets a warning: standard errors and thresholds need many documents."""
 _LARGE_SHARE = 0.2
 
 _LOG = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TextSource:
-    """Where the documents of a corpus are: one of path, dataset or standard_library says it."""
+    """Where the documents of a corpus are. One of path, dataset and standard_library is given."""
 
     path: str | None = None
     """A file or a folder, for `read_documents`."""
@@ -61,7 +61,7 @@ class TextSource:
 
 @dataclass(frozen=True)
 class SentenceOptions:
-    """What sentences `split_sentences` cuts and how many it draws."""
+    """How `split_sentences` cuts sentences, and how many it draws."""
 
     training: int
     validation: int
@@ -86,10 +86,10 @@ def split_sentences(
 ) -> pd.DataFrame:
     """Draw training and validation sentences from different documents.
 
-    A hash of its text says whether a document is for training (three of four) or for validation: see
-    `onejump.data.sides`. Each side takes a sentence from every one of its documents before
-    it takes a second one from any. A sentence is drawn once. What ends without an end mark is left out
-    (headings, list items, lines cut short before a formula), and what holds control characters.
+    A hash of a document's text decides whether the document is for training (three out of four) or for
+    validation: see `onejump.data.sides`. Each side takes one sentence from every document of its own before
+    it takes a second one from any. No sentence is drawn twice. Two things are left out: what ends without an
+    end mark (headings, list items, lines cut short before a formula), and what holds control characters.
 
     Parameters
     ----------
@@ -98,17 +98,17 @@ def split_sentences(
     training, validation : int
         Number of sentences on each side.
     language : str, default "en"
-        ISO 639 code, two letters where there are two. sentencex cuts a language that it does not know by the
-        rules of a related one, in the end by those of English.
+        ISO 639 code, with two letters if the language has such a code. If sentencex does not know the
+        language, it uses the rules of a related one, or else those of English.
     unit : {"sentence", "paragraph"}
-        What documents are cut into. A paragraph is what stands between empty lines, with its line breaks and
-        indents, whatever it ends with: for source code.
+        What documents are cut into. A paragraph is all that stands between two empty lines, with its line
+        breaks and indents. It needs no end mark, so that it suits source code.
     seed : int, default 0
-        Decides sides and order. No two corpora of one seed have a document on different sides.
+        Decides sides and order. In all corpora of one seed, the same document is on the same side.
     min_characters, max_characters : int
         Shorter and longer sentences are left out.
     max_documents : int
-        Documents to read at most.
+        The most documents to read.
 
     Returns
     -------
@@ -118,7 +118,7 @@ def split_sentences(
     Raises
     ------
     CorpusError
-        If there are too few sentences, two documents with one id, or the language is no code.
+        If there are too few sentences, if two documents have one id, or if the language is not a code.
     """
     if not is_language(language):
         raise CorpusError(f"language: {language!r} given, {EXPECTED} was expected")
@@ -142,17 +142,17 @@ def split_sentences(
     drawn = draw(counted(), wanted, cut=cut, seed=seed)
     if any(len(drawn[side]) < count for side, count in wanted.items()):
         capped = f" (max_documents: {max_documents})" if read == max_documents else ""
-        ending = ", with an end mark" if unit == "sentence" else ""
+        ending = " that has an end mark" if unit == "sentence" else ""
         filled = " and ".join(
             f"{len(drawn[side])} of the {count} {unit}s asked for {side}, in "
             f"{len({row.document for row in drawn[side]})} documents"
             for side, count in wanted.items()
         )
         raise CorpusError(
-            f"too little text: {filled}, found in {read} documents{capped}. Counted once each are {unit}s of "
-            f"{min_characters} to {max_characters} characters{ending}; of the documents, three of four serve "
-            "training and the others validation, by a hash of their text: give more text or more documents, "
-            "or ask for less"
+            f"too little text: {filled}, found in {read} documents{capped}. Each different {unit} of "
+            f"{min_characters} to {max_characters} characters{ending} counts once. A hash of its text puts a "
+            "document into training (three of four) or into validation: give more text or more documents, or "
+            "ask for less"
         )
     rows = [(row.document, row.sentence, side) for side in wanted for row in drawn[side]]
     table = pd.DataFrame(rows, columns=["document", "sentence", "split"])
@@ -161,7 +161,7 @@ def split_sentences(
 
 
 def describe_splits(table: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """How the sentences of each split spread over documents.
+    """Count the sentences and documents of each split.
 
     Parameters
     ----------
@@ -171,7 +171,8 @@ def describe_splits(table: pd.DataFrame) -> dict[str, dict[str, float]]:
     Returns
     -------
     dict of split -> dict
-        ``sentences``, ``documents``, and ``largest_share``: of the sentences, from a single document.
+        ``sentences``, ``documents``, and ``largest_share``: the share of the sentences that come from the
+        document with the most of them.
     """
     described = {}
     for split, rows in table.groupby("split"):
@@ -185,7 +186,7 @@ def describe_splits(table: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 
 def warnings_of_splits(described: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """A line for each split that rests on few documents, from `describe_splits`."""
+    """One line for each split with few documents. Takes what `describe_splits` gives."""
     lines = []
     for split, found in described.items():
         of_documents = f"{split}: {found['sentences']} sentences of {found['documents']} documents"
@@ -213,18 +214,18 @@ def build_corpus(
 ) -> None:
     """The stage "corpus": write the sentences that `split_sentences` draws from the documents of a source.
 
-    A split of few documents is warned of in the log.
+    The log warns of a split with few documents.
 
     Parameters
     ----------
     table : Path
         The parquet file to write.
     summary : Path, optional
-        A JSON file to write: what `describe_splits` says of the splits.
+        A JSON file to write: what `describe_splits` gives.
     source : TextSource
     options : SentenceOptions
     file : Path, optional
-        A file to read in place of the source's path: one that the workflow took out of a wheel.
+        A file to read instead of the source's path: the workflow took it out of a wheel.
     seed : int
 
     Raises

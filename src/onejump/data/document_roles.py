@@ -1,14 +1,15 @@
-"""The stage "document roles": which document each sentence comes from, and what its training document is for.
+"""The stage "document roles": which document each sentence comes from, and what that document is used for.
 
-Documents, not sentences, are held out, and each is held out for one purpose: what stopped a training early
-is no judge of a threshold. The draw is made once for a corpus, into one file that every reader takes.
+Whole documents are held out, not sentences, and each for one purpose only: a document that decided when a
+training stops must not decide a threshold too. The roles are drawn once for a corpus, into one file that all
+readers use.
 
-| role | what for |
+| role | use |
 |---|---|
 | fit | shortcuts are fitted to it |
-| stopping | it says when the training of a distilled kind stops, and is not trained on |
-| thresholds | early exit chooses its thresholds there; nothing that exits was fitted to it |
-| validation | shortcuts are measured there, and nothing else |
+| stopping | its loss decides when the training of a distilled kind stops; nothing is trained on it |
+| thresholds | early exit chooses its thresholds on it; no shortcut that exits was fitted to it |
+| validation | shortcuts are measured on it; it has no other use |
 """
 
 from __future__ import annotations
@@ -23,23 +24,23 @@ from onejump.base.files import read_table, write_table
 
 FIT, STOPPING, THRESHOLDS, VALIDATION = "fit", "stopping", "thresholds", "validation"
 FEW_DOCUMENTS = 10
-"""With fewer documents, an average over documents is known too badly to give its standard error."""
+"""With fewer documents, an average over documents has no standard error: it would be too uncertain."""
 _LOG = logging.getLogger(__name__)
 
 
 def draw_roles(documents: Iterable[str], *, stopping: float, thresholds: float, seed: int) -> dict[str, str]:
-    """What each training document is for.
+    """Draw the role of each training document.
 
-    Documents are put in the order of a hash of their name and the seed: the first are for stopping, the last
-    for thresholds. So the order in which they are given does not matter, and where a document is added, few
-    others change their role.
+    Documents are sorted by a hash of their name and the seed. The first ones are for stopping, the last ones
+    for thresholds. So the order in which they are given does not matter, and few documents change their role
+    when another one is added.
 
     Parameters
     ----------
     documents : iterable of str
-        Names of the training documents; one may occur many times.
+        Names of the training documents. A name may occur many times.
     stopping, thresholds : float
-        The part of the documents that each role gets: at least one document, as long as one is left to fit.
+        The part of the documents that each role gets. Each gets at least one document if one is left to fit.
     seed : int
 
     Returns
@@ -67,7 +68,7 @@ def assign_documents(
     seed: int,
     needed_roles: Sequence[str] = (),
 ) -> None:
-    """The stage.
+    """The stage "document roles": write the document and the role of each sentence.
 
     Parameters
     ----------
@@ -79,7 +80,7 @@ def assign_documents(
     stopping, thresholds, seed
         See `draw_roles`.
     needed_roles : sequence of {"stopping", "thresholds"}
-        Roles that the study makes use of.
+        Roles that the study needs documents for.
 
     Raises
     ------

@@ -1,7 +1,6 @@
-"""Documents of the corpus stage: from files and folders, the standard library, Hugging Face datasets.
+"""Reads documents for the corpus stage: from files and folders, the standard library, Hugging Face datasets.
 
-Documents come one at a time, so that memory holds a document, or at most a file of documents where its format
-(.json) can only be read whole.
+Documents are read one at a time, so that memory holds one document. Only a .json file has to be read whole.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from onejump.base.errors import CorpusError
 from onejump.data.text_files import SUFFIXES, named, regular_files, standard_library_files
 
 LARGEST_DOCUMENT = 2**28
-"""Bytes. A longer text is refused: no sentence of it could be in another split than the rest."""
+"""Bytes. A longer text is refused, as all its sentences would be in one split."""
 _ROWS = 1000
 
 
 class Document(NamedTuple):
-    """A text and the name that is its own in the corpus."""
+    """A text, and a name that no other document of the corpus has."""
 
     id: str
     text: str
@@ -34,9 +33,9 @@ def read_documents(path: str | Path, text: str = "text") -> Iterator[Document]:
     Parameters
     ----------
     path : path
-        A ``.txt`` or ``.py`` file (one document), a ``.jsonl`` file (one object a line), a ``.json`` file (a
-        list of objects or strings, or a mapping from ids to them), a ``.parquet`` file, or a folder of these.
-        Hidden files are passed over; the order is that of the relative paths.
+        A ``.txt`` or ``.py`` file (one document), a ``.jsonl`` file (one object per line), a ``.json`` file
+        (a list of objects or strings, or a mapping from ids to them), a ``.parquet`` file, or a folder of
+        these. Hidden files are ignored. Files are read in the order of their relative paths.
     text : str, default "text"
         Key or column that holds a document's text.
 
@@ -48,8 +47,8 @@ def read_documents(path: str | Path, text: str = "text") -> Iterator[Document]:
     Raises
     ------
     CorpusError
-        If there is nothing to read, or a file is not what its suffix says, has no such text, is no regular
-        file (a pipe, a device), or holds a document of more than `LARGEST_DOCUMENT` bytes.
+        If there is nothing to read, or if a file is not what its suffix says, lacks the key or column, is not
+        a regular file (a pipe, a device), or holds a document of more than `LARGEST_DOCUMENT` bytes.
     """
     for name, file in regular_files(path).items():
         try:
@@ -61,12 +60,12 @@ def read_documents(path: str | Path, text: str = "text") -> Iterator[Document]:
 
 
 def read_standard_library() -> Iterator[Document]:
-    """The source code of the standard library of the Python that runs, a document a file.
+    """The source code of the standard library of the running Python. Each file is a document.
 
     Yields
     ------
     Document
-        Its id is the path in the library. Tests and installed packages are no part of it.
+        Its id is the path in the library. Tests and installed packages are left out.
     """
     library = Path(sysconfig.get_path("stdlib"))
     for file in standard_library_files(library):
@@ -85,9 +84,9 @@ def read_dataset(
     name : str
         Name on the hub, a folder that ``datasets.load_dataset`` accepts, or one that ``save_to_disk`` wrote.
     subset : str or None
-        Configuration of the dataset; a saved folder has none.
+        Configuration of the dataset; not used for a folder that ``save_to_disk`` wrote.
     split : str
-        Split, such as ``train``; a saved folder with one split only is read whatever its name.
+        Split, such as ``train``; not used for a folder that ``save_to_disk`` wrote with a single split.
     text : str
         Column that holds a document's text.
     revision : str, optional
@@ -114,7 +113,8 @@ def read_dataset(
             dataset = datasets.load_from_disk(name)
         else:
             dataset = datasets.load_dataset(name, subset, split=split, revision=revision)
-    # The library has no error of its own: a wrong name, split, subset or network each raise another kind.
+    # datasets has no error class of its own: a wrong name, split or subset and a lost network raise many
+    # kinds.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CorpusError(f"dataset {name} (subset {subset}, split {split}): {reason}") from error
@@ -163,8 +163,8 @@ def _parse(content: str, path: Path, first_line: int = 1) -> Any:
 def _refuse_over_long(length: int, where: str) -> None:
     if length > LARGEST_DOCUMENT:
         raise CorpusError(
-            f"{where}: a document of more than {LARGEST_DOCUMENT >> 20} MiB; a document is wholly for "
-            "training or wholly for validation: cut it into documents, such as the lines of a .jsonl file"
+            f"{where}: a document of more than {LARGEST_DOCUMENT >> 20} MiB; all of a document is either for "
+            "training or for validation: cut it into documents, such as the lines of a .jsonl file"
         )
 
 

@@ -1,4 +1,4 @@
-"""Samples by their documents: which are fitted to, and which are held out and what for."""
+"""Finds the samples of a store by the roles of their documents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onejump.data.store import ActivationStore
 
 
 def samples_with_role(store: ActivationStore, documents: Path, role: str) -> Tensor:
-    """Which samples of a store come from documents of a role.
+    """Find the samples of a store that come from documents of a role.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ def documents_of_samples(store: ActivationStore, documents: Path | None) -> NDAr
     ----------
     store : ActivationStore
     documents : Path, optional
-        Table of the stage "document roles". Without it each sentence counts as a document: its positions at
-        least are not independent.
+        Table of the stage "document roles". Without it, each sentence counts as a document, since at least
+        the positions of one sentence are not independent.
     """
     if documents is None:
         return store.of_samples("sentence")
@@ -68,5 +68,5 @@ def _of_samples(store: ActivationStore, documents: Path, column: str) -> NDArray
 
 
 def some_of(rows: Tensor, count: int) -> Tensor:
-    """At most `count` of some rows, evenly spread over them."""
+    """Choose at most `count` of the rows, evenly spread over all of them."""
     return rows[torch.linspace(0, len(rows) - 1, min(count, len(rows))).round().long()]

@@ -1,19 +1,20 @@
-"""What an activation shard holds: a zarr v3 group, written once by one writer.
+"""What an activation shard holds. A shard is a zarr v3 group that one writer writes once.
 
-`activations` (levels, samples, H) is chunked one level and `chunk_samples` samples at a time, so that a level
-is read in one go. Of each sample the shard keeps what later stages need of the model's own prediction:
+A chunk of `activations` (levels, samples, H) holds `chunk_samples` samples of one level, so that a level can
+be read without the others. The shard also keeps what later stages need of the model's own prediction of each
+sample:
 
 | array | shape | what it is |
 |---|---|---|
 | `sentence` | (samples,) | the sentence's id in the corpus table |
 | `position` | (samples,) | the token's position in the sentence |
 | `token` | (samples,) | the token's id |
-| `top_tokens` | (samples, k) | most likely tokens of the final distribution, best first |
+| `top_tokens` | (samples, k) | the k most likely tokens of the final distribution, most likely first |
 | `top_logits` | (samples, k) | their logits |
-| `logsumexp` | (samples,) | of all V final logits |
+| `logsumexp` | (samples,) | the log-sum-exp of all V final logits |
 
-Every chunk ends in a CRC-32C checksum. The shard's attributes hold one over the descriptions of its arrays
-(their zarr.json) and over the other attributes.
+Every chunk ends in a CRC-32C checksum. The shard's attributes hold a checksum over the descriptions of its
+arrays (their zarr.json) and over the other attributes.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from numpy.typing import NDArray
 from onejump.base.errors import CorruptStoreError
 from onejump.base.format import FORMAT, KIND, MODEL_DIGEST, Format, check_keys
 
-# This store uses BitRound on purpose, and documents it; its users need no warning.
+# zarr warns that other zarr libraries may not know BitRound. The documentation of the store says so already.
 warnings.filterwarnings("ignore", message="Numcodecs codecs are not in the Zarr version 3 specification")
 
 Array = NDArray[Any]
@@ -48,22 +49,22 @@ SAMPLE_ARRAYS = {
 }
 
 ORIGIN = (MODEL_DIGEST, "part", "split", "shard", "shards")
-"""Attributes that say where a shard comes from, as far as that is known."""
+"""Attributes that say where a shard comes from. A shard has those that are known."""
 REMEDY = "delete this shard and run snakemake again"
-"""What the reader of a message has to do about a damaged shard."""
+"""What a message about a damaged shard tells its reader to do."""
 
 
 class Storable(NamedTuple):
-    """What a store's numbers can be."""
+    """The number format of a store."""
 
     name: str
-    """The dtype, and the mantissa bits kept."""
+    """The dtype, and the number of mantissa bits that are kept."""
     largest: float
-    """Largest value that is finite after rounding."""
+    """The largest value that is still finite after rounding."""
 
 
 def storable(dtype: str, keepbits: int | None) -> Storable:
-    """What can be stored. BitRound rounds a value beyond the largest number with its bits up to infinity."""
+    """Give the number format of a store. BitRound rounds values that are larger to infinity."""
     numbers = np.finfo(dtype)
     if keepbits is None or keepbits >= numbers.nmant:
         return Storable(dtype, float(numbers.max))
@@ -90,7 +91,7 @@ def open_shard(path: Path) -> Any:
     Raises
     ------
     CorruptStoreError
-        If it is no activation shard, or is damaged.
+        If it is not an activation shard, or is damaged.
     FormatError
         If an older or newer onejump wrote it.
     """

@@ -1,4 +1,4 @@
-"""Write an activation shard: chunk after chunk, in a thread of its own."""
+"""Writes an activation shard, chunk after chunk, in a separate thread."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from onejump.data.shard_layout import (
 
 @dataclass(frozen=True)
 class StoreOptions:
-    """How activations lie on disk."""
+    """How activations are stored on disk."""
 
     dtype: Literal["float32", "float16"] = "float32"
     """Number format."""
     keepbits: int | None = 10
-    """Mantissa bits kept; None for all."""
+    """How many mantissa bits are kept; None keeps all."""
     compressor: Literal["zstd", "lz4", "none"] = "zstd"
     """Blosc codec."""
     compression_level: int = 1
-    """Of the codec, 0 to 9."""
+    """Level of the codec, 0 to 9."""
     chunk_samples: int = 512
     """Samples in a chunk."""
 
@@ -45,23 +45,24 @@ DEFAULT_STORE = StoreOptions()
 
 
 class ShardWriter:
-    """Write one shard: rows go into a buffer of one chunk, and full chunks to a thread that packs them.
+    """Write one shard. Rows go into a buffer of one chunk; a thread compresses and writes each full chunk.
 
     Parameters
     ----------
     path : Path
         A folder that does not exist yet.
     levels, samples, hidden, top_k : int
-        L + 1, rows to come, H, and most likely tokens kept.
+        L + 1, the number of rows that will be appended, H, and how many of the most likely tokens are kept.
     options : StoreOptions
     attributes : mapping
-        Where the shard comes from; the keys are among `onejump.data.shard_layout.ORIGIN`. Where "shard" and
-        "shards" say which of how many shards it is, `ActivationStore` reads all of them or none.
+        Where the shard comes from; the keys are among `onejump.data.shard_layout.ORIGIN`. "shard" is the
+        number of this shard and "shards" how many there are. If they are given, `ActivationStore` reads
+        either all shards or none.
 
     Attributes
     ----------
     storable : Storable
-        What the values given have to be: the writer does not look at them.
+        The number format. The caller has to make sure that the values fit it: the writer does not check.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class ShardWriter:
             shape=(levels, samples, hidden),
             chunks=(1, self._chunk, hidden),
             dtype=options.dtype,
-            # A lost chunk reads as NaN, which the reader refuses.
+            # A chunk that is lost is read as NaN, which the reader refuses.
             fill_value=float("nan"),
             filters=[] if options.keepbits is None else [BitRound(keepbits=options.keepbits)],
             compressors=[*packing, Crc32cCodec()],
@@ -143,13 +144,14 @@ class ShardWriter:
                 self._flush()
 
     def close(self) -> None:
-        """Write what is left and wait for the disk."""
+        """Write what is left in the buffer, and wait until all is written."""
         if self._filled:
             self._flush()
         self._wait()
         if self._written != self._samples:
             raise ValueError(f"{self._samples} samples were announced, {self._written} were appended")
-        # In the thread too: whoever breaks off the writing waits for the thread, and then nothing is written.
+        # This runs in the thread too: after an error or a signal, __exit__ waits for the thread, so that
+        # nothing is written after it.
         self._pending = self._thread.submit(self._write_samples)
         self._wait()
 
@@ -169,7 +171,7 @@ class ShardWriter:
         return np.empty((self._levels, self._chunk, self._hidden), self._dtype)
 
     def _flush(self) -> None:
-        # One chunk is packed while the next one fills: two buffers, never more.
+        # One chunk is compressed while the next one fills, so that there are never more than two buffers.
         self._wait()
         start, stop = self._written, self._written + self._filled
         self._pending = self._thread.submit(self._write, self._buffer, start, stop)

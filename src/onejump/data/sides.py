@@ -1,11 +1,11 @@
-"""Which side, training or validation, a document is on, and which sentences are drawn.
+"""Decides which side, training or validation, a document is on, and which sentences are drawn.
 
-A document's side follows from its text and the seed. Nothing else counts: not the sizes of the splits, not
-the order, number or names of the documents. So of two corpora of one seed, whatever documents they share, no
-document is in the training split of one and in the validation split of the other.
+A document's text and the seed alone decide its side. The sizes of the splits do not count, nor the order,
+number or names of the documents. So two corpora with one seed never have the same document in the training
+split of one and in the validation split of the other.
 
-A sentence is on the side of its document. Where documents of both sides have it, its own text says on which
-side it may be drawn.
+A sentence is on the side of its document. If documents of both sides have it, the sentence's own text
+decides on which side it may be drawn.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from onejump.data.documents import Document
 from onejump.data.sentences import without_invisible
 
 TRAINING_SHARE = 3 / 4
-"""Of documents, as of the papers' sentences (9,000 and 3,000)."""
+"""Share of the documents. The papers have the same share of sentences (9,000 and 3,000)."""
 
-# More are kept than wanted: of both sides some may be the same, and so they are seldom sorted.
+# More sentences are kept than are wanted: some may be on both sides, and what is kept is sorted less often.
 _SPARE, _SLACK = 0.1, 1000
 
 
 class Place(NamedTuple):
-    """Where a text belongs by its content."""
+    """The side and the order of a text, both from its content."""
 
     side: str
     """training or validation."""
@@ -41,20 +41,21 @@ class Drawn(NamedTuple):
     """A sentence that was drawn."""
 
     turn: int
-    """How many sentences of its document are drawn before it."""
+    """How many sentences of its document come before it in the draw."""
     document_order: bytes
+    """The place of its document in the draw."""
     document: str
     """The document's id."""
     sentence: str
 
 
 def normalised(text: str) -> str:
-    """A text without what does not make it another one: white space, case, invisible characters."""
+    """A form that is equal for texts that differ only in white space, case and invisible characters."""
     return " ".join(without_invisible(unicodedata.normalize("NFKC", text)).split()).casefold()
 
 
 def place(text: str, kind: str, seed: int) -> Place:
-    """Side and order of a text.
+    """Give the side and the order of a text.
 
     Parameters
     ----------
@@ -70,7 +71,7 @@ def place(text: str, kind: str, seed: int) -> Place:
 
 
 class _Draw:
-    """The first different sentences of a side, of all that are offered; holds twice as many as wanted."""
+    """Keeps the first different sentences of a side, out of all that are offered."""
 
     def __init__(self, wanted: int) -> None:
         self._wanted = wanted
@@ -97,12 +98,12 @@ class _Draw:
         self._last = first[-1][1] if first else None
 
     def candidates(self) -> dict[bytes, Drawn]:
-        """The first sentences by their digest, somewhat more than are wanted."""
+        """The first sentences by their digest: somewhat more than are wanted."""
         self._keep_first()
         return self._found
 
     def result(self, elsewhere: Collection[bytes]) -> list[Drawn]:
-        """Those drawn, in order: a sentence of each document, then a second one of each, and so on.
+        """The sentences that are drawn, in order: one of each document, then a second one of each, and so on.
 
         Parameters
         ----------
@@ -120,18 +121,19 @@ def draw(
     cut: Callable[[str], Iterable[str]],
     seed: int,
 ) -> dict[str, list[Drawn]]:
-    """Draw sentences for each side, by turns over the side's documents. No sentence is drawn twice.
+    """Draw sentences for each side. No sentence is drawn twice.
 
-    A side takes one sentence of each of its documents before it takes a second one of any: the most documents
-    that can be had, and the least of each. Documents come in the order of their hashes, and so do the
-    sentences of a document. More sentences wanted adds to those drawn and changes none.
+    A side takes one sentence of each of its documents before it takes a second one of any. So it has as many
+    documents as possible, and as few sentences of each as possible. Documents come in the order of their
+    hashes, and so do the sentences of a document. If more sentences are wanted, those that fewer would give
+    are still drawn.
 
     Parameters
     ----------
     documents : iterable of Document
-        Read once, and held one at a time.
+        Read once, one at a time.
     wanted : mapping of side -> int
-        Sentences, at most; both sides are named.
+        The most sentences to draw, for both sides.
     cut : callable
         Gives the sentences of a text that may be drawn.
     seed : int
@@ -139,12 +141,12 @@ def draw(
     Returns
     -------
     dict of side -> list of Drawn
-        Fewer than wanted where there are no more.
+        Fewer than wanted if there are no more.
 
     Raises
     ------
     CorpusError
-        If two documents that differ have one id.
+        If two different documents have one id.
     """
     draws = {side: _Draw(count) for side, count in wanted.items()}
     for document in documents:

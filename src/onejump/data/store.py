@@ -1,4 +1,4 @@
-"""Read the activation store: the shards of one split, as one."""
+"""Reads the activation store: all shards of one split together."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from onejump.data.shard_layout import REMEDY, Array, open_shard
 
 
 class ActivationStore:
-    """Read shards as one: samples of all shards, in the order of the paths.
+    """Read the samples of several shards, in the order of the paths.
 
     Parameters
     ----------
     paths : sequence of path
         Shards of one split.
     complete : bool
-        Whether to refuse some of a split's shards, where they know how many there are.
+        Whether to refuse fewer shards than the split has. A shard may say how many there are.
 
     Attributes
     ----------
     levels, samples, hidden : int
-        L + 1, rows in all shards, H.
+        L + 1, the number of rows in all shards, H.
     shard_samples : list of int
-        Rows in each shard.
+        The number of rows in each shard.
     model_digest : str or None
-        The identity of the model whose states these are (`onejump.models.description`), where that is known.
+        The identity of the model whose states these are (`onejump.models.description`), if it is known.
 
     Raises
     ------
     CorruptStoreError
-        If a shard is missing, damaged, no activation shard, of another shape than the first, or of another
-        extraction: one that was left when there were more shards, or another split's.
+        If a shard is missing, damaged or not an activation shard, or if its shape is not that of the first
+        one. Also if a shard comes from another extraction: from one with more shards, or from another split.
     """
 
     def __init__(self, paths: Sequence[str | Path], *, complete: bool = True) -> None:
@@ -65,7 +65,7 @@ class ActivationStore:
             if origin != origins[0]:
                 raise CorruptStoreError(
                     f"{path} is of {_told(origin)}, {self.paths[0]} of {_told(origins[0])}: shards of one "
-                    "extraction were expected; delete what an earlier run left"
+                    "extraction were expected; delete the shards that an earlier run left"
                 )
             if number is not None and numbers.count(number) > 1:
                 raise CorruptStoreError(f"{path}: shard {number} was given more than once")
@@ -84,7 +84,7 @@ class ActivationStore:
         ----------
         levels : sequence of int
         kept : ndarray of shape (samples,), bool, optional
-            Which samples; all unless given.
+            The samples to give; all if it is None.
 
         Yields
         ------
@@ -116,12 +116,12 @@ class ActivationStore:
         ----------
         level, size : int
         kept : ndarray of shape (samples,), bool, optional
-            Which samples; all unless given.
+            The samples to give; all if it is None.
 
         Yields
         ------
         slice
-            Where these are among all that are kept.
+            The place of these samples among all that are given.
         ndarray of shape (n, H), float32
         """
         passed = 0
@@ -136,7 +136,7 @@ class ActivationStore:
         return np.concatenate([states for (states,) in self.blocks([level])])
 
     def shard(self, index: int, levels: Sequence[int] | None = None) -> Array:
-        """One shard at some levels, or at all: ndarray (levels, samples of the shard, H), float32."""
+        """One shard at these levels, or at all levels: ndarray (levels, samples of the shard, H), float32."""
         samples, levels = self.shard_samples[index], range(self.levels) if levels is None else levels
         for level in levels:
             check_level(level, self.levels, "activations")
@@ -146,12 +146,12 @@ class ActivationStore:
         return states
 
     def rows(self, rows: Array, levels: Sequence[int]) -> list[Array]:
-        """Some samples at some levels: an ndarray of shape (len(rows), H) each, float32.
+        """Some samples at some levels: for each level, an ndarray of shape (len(rows), H), float32.
 
         Parameters
         ----------
         rows : ndarray of int
-            Rising, counted over all shards.
+            In rising order, counted over all shards.
         levels : sequence of int
         """
         found: list[list[Array]] = [[] for _ in levels]
@@ -164,12 +164,12 @@ class ActivationStore:
         return [np.concatenate(of_level) for of_level in found]
 
     def of_samples(self, name: str) -> Array:
-        """One of SAMPLE_ARRAYS for all samples."""
+        """One of `SAMPLE_ARRAYS`, for all samples."""
         return np.concatenate([self._of_shard(i, name) for i in range(len(self._shards))])
 
     def _of_shard(self, shard: int, name: str) -> Array:
         values = self._read(shard, name, np.s_[...])
-        # Ids are not negative and logits are numbers, so the fill value is a chunk that is not there.
+        # Ids are never negative and logits are never NaN, so that the fill value shows a missing chunk.
         if bool((np.isnan(values) if values.dtype.kind == "f" else values < 0).any()):
             raise CorruptStoreError(
                 f"{self.paths[shard]}: {name} is lost (its chunk file is missing): {REMEDY}"
@@ -185,7 +185,7 @@ class ActivationStore:
 
     def _states(self, shard: int, level: int, start: int, stop: int) -> Array:
         states = self._read(shard, "activations", np.s_[level, start:stop]).astype(np.float32, copy=False)
-        # The writer gets finite values, so NaN is a chunk that is not there. A sum meets every value once.
+        # The writer gets finite values only, so that NaN shows a missing chunk. A NaN makes the sum NaN.
         if not np.isfinite(states.sum(dtype=np.float64)):
             raise CorruptStoreError(
                 f"{self.paths[shard]}: samples {start} to {stop - 1} of level {level} are lost or not finite "
@@ -211,7 +211,7 @@ def _shown(region: Any) -> str:
 
 
 def _origin(shard: Any) -> dict[str, Any]:
-    """What all shards of one extraction say of themselves."""
+    """The attributes that are the same in all shards of one extraction."""
     return {name: value for name, value in shard.attrs.items() if name not in ("shard", "checksum")}
 
 

@@ -1,6 +1,6 @@
-"""Which files a corpus is read from.
+"""Finds the files that a corpus is read from.
 
-Nothing here reads a text, and nothing heavy is imported: the workflow asks while it plans.
+The workflow uses this while it plans. So no text is read here, and nothing is imported that takes long.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from pathlib import Path
 from onejump.base.errors import CorpusError
 
 SUFFIXES = (".txt", ".py", ".jsonl", ".json", ".parquet")
-"""Of files that documents are read from."""
+"""Suffixes of the files that documents are read from."""
 
 
 def named(name: object) -> str:
-    """A file's name, or any text, as one that can be written: bytes that are no UTF-8 become escapes."""
+    """A name, or any text, in a form that can be printed: bytes that are not UTF-8 become escapes."""
     return str(name).encode(errors="backslashreplace").decode()
 
 
 def regular_files(path: str | Path) -> dict[str, Path]:
-    """The files of a corpus: one, or those of a folder and its subfolders, links followed once.
+    """Find the files of a corpus: one file, or those of a folder and its subfolders. Links are followed once.
 
     Returns
     -------
     dict of str -> Path
-        By their names relative to the folder, sorted. Hidden files are left out.
+        Files by their names relative to the folder, sorted. Hidden files are left out.
 
     Raises
     ------
     CorpusError
-        If there is none, or a folder or link cannot be followed, or the path is a pipe or a device, which
-        would never end or could not be read again.
+        If there is no such file, if a folder cannot be read or a link leads nowhere, or if the path is a
+        pipe or a device: it might never end, and cannot be read twice.
     """
     path = Path(path)
     accepted = ", ".join(SUFFIXES)
@@ -53,14 +53,14 @@ def regular_files(path: str | Path) -> dict[str, Path]:
             raise CorpusError(f"{named(path)}: no readable file in this folder; accepted are {accepted}")
         return dict(sorted(files.items()))
     if not stat.S_ISREG(mode):
-        raise CorpusError(f"{named(path)}: a pipe, socket or device, no regular file and no folder")
+        raise CorpusError(f"{named(path)}: a pipe, socket or device; a regular file or a folder was expected")
     if path.suffix.lower() not in SUFFIXES:
         raise CorpusError(f"{named(path)}: suffix {path.suffix!r} given; accepted are {accepted}")
     return {path.name: path}
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Regular files with an accepted suffix, each folder once: links between folders may go in circles."""
+    """Regular files with an accepted suffix. Each folder is entered once, as links may lead in a circle."""
 
     def refuse(error: OSError) -> None:
         raise CorpusError(f"{named(error.filename)}: {error.strerror}") from error
@@ -72,7 +72,7 @@ def _below(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         entered.add((found.st_dev, found.st_ino))
-        # The order decides by which of several links a folder is entered.
+        # Sorted, so that a folder that several links lead to is always entered by the same one.
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
             file = Path(here, name)
@@ -86,7 +86,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def standard_library_files(library: Path) -> Iterator[Path]:
-    """Modules of a standard library, sorted, without tests and installed packages."""
+    """The modules of a standard library, sorted, without tests and installed packages."""
     others = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
     for file in sorted(library.rglob("*.py")):
         if not others.intersection(file.relative_to(library).parts):
@@ -94,7 +94,7 @@ def standard_library_files(library: Path) -> Iterator[Path]:
 
 
 def standard_library_state() -> str:
-    """The version of the Python that runs, and a digest of its library's files by name and size."""
+    """The version of the running Python, and a digest of the names and sizes of its library's files."""
     library = Path(sysconfig.get_path("stdlib"))
     digest = hashlib.sha256()
     for file in standard_library_files(library):

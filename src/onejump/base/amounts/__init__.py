@@ -1,4 +1,4 @@
-"""How much a stage takes at a time: numbers that a stage computes with and that the plan counts with.
+"""Amounts, such as the number of samples in a block, that a stage computes with and the plan counts with.
 
-Each stage has a module of its own here, so that a change reruns that stage only. None of them imports torch.
+Each stage has its own module here, so that a change runs only that stage again. None of them imports torch.
 """

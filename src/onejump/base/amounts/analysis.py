@@ -1,6 +1,6 @@
-"""How much the stage "analysis" takes at a time."""
+"""Amounts of the stage "analysis"."""
 
 from __future__ import annotations
 
 PREDICTED = 1024
-"""Most samples to predict with each number of ranks: their mean is known to a few hundredths of a nat."""
+"""The most samples to predict for each number of ranks: the mean is known to a few hundredths of a nat."""

@@ -1,6 +1,6 @@
-"""How much the metric of a head takes at a time."""
+"""Amounts of the metric of a head."""
 
 from __future__ import annotations
 
 SAMPLES_TOGETHER = 512
-"""Samples whose part of the metric is made at a time."""
+"""Samples in one block of the sum that gives the metric."""

@@ -1,4 +1,4 @@
-"""How much the stage "level-pairs" takes at a time."""
+"""Amounts of the stage "level-pairs"."""
 
 from __future__ import annotations
 
