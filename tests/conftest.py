@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fork_server import python_by_fork
 from hypothesis import HealthCheck, settings
 from projects import Project, check_out
 from tiny_models import disturb_norms, documents, word_tokenizer
@@ -231,13 +234,28 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
+def quick_python() -> Iterator[Path]:
+    """A program in place of `python`, whose processes begin with torch and Snakemake imported."""
+    read_by_imports = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    # Of a short path, as a socket lies in it.
+    with (
+        tempfile.TemporaryDirectory(prefix="oj") as folder,
+        python_by_fork(Path(folder), os.environ | read_by_imports) as program,
+    ):
+        yield program
+
+
+@pytest.fixture(scope="session")
 def fresh_project(
     tmp_path_factory: pytest.TempPathFactory,
     tiny_model_folder: Path,
     write_documents: Callable[..., Path],
+    quick_python: Path,
 ) -> Callable[[], Project]:
+    """fresh_project(): a checkout with a tiny study that has not run; its jobs are processes by fork."""
+
     def make() -> Project:
-        project = Project(tmp_path_factory.mktemp("fresh") / "project")
+        project = Project(tmp_path_factory.mktemp("fresh") / "project", quick_python)
         check_out(project.folder)
         write_documents(project.folder / "text", count=160)
         shutil.copytree(tiny_model_folder, project.folder / "tiny-llama")

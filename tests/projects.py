@@ -21,10 +21,19 @@ Study = dict[str, Any]
 
 
 class Project:
-    """A checkout of its own, with a tiny study in it."""
+    """A checkout of its own, with a tiny study in it.
 
-    def __init__(self, folder: Path) -> None:
+    Parameters
+    ----------
+    folder : Path
+        Where it lies.
+    python : str or Path
+        What runs Snakemake and, started by it, the jobs.
+    """
+
+    def __init__(self, folder: Path, python: str | Path = sys.executable) -> None:
         self.folder = folder
+        self.python = python
 
     @property
     def study(self) -> Study:
@@ -35,7 +44,7 @@ class Project:
         (self.folder / "study.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
     def command(self, *arguments: str) -> list[str]:
-        main = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "study.yaml"]
+        main = [str(self.python), "-m", "snakemake", "--cores", "2", "--configfile", "study.yaml"]
         return [*main, *arguments]
 
     def snakemake(self, *arguments: str, succeeds: bool = True) -> str:

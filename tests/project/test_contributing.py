@@ -70,7 +70,7 @@ def python(folder: Path, *arguments: str) -> str:
 @pytest.fixture(scope="module")
 def checkout(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A finished study in a checkout to which everything of the page was added since."""
-    project = Project(tmp_path_factory.mktemp("contributing") / "project")
+    project = Project(tmp_path_factory.mktemp("contributing") / "project", finished.python)
     shutil.copytree(finished.folder, project.folder)
     shutil.copytree(ROOT / "tests", project.folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "docs"):

@@ -27,7 +27,8 @@ class CachingProject(Project):
 def test_studies_that_share_model_corpus_and_sampling_extract_once(
     fresh_project: Callable[[], Project], finished: Project
 ) -> None:
-    project = CachingProject(fresh_project().folder)
+    fresh = fresh_project()
+    project = CachingProject(fresh.folder, fresh.python)
     (project.folder / "cache").mkdir()
     project.snakemake("--cache", "activations")
     for name, table in finished.tables().items():

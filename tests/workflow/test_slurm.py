@@ -37,8 +37,8 @@ class SlurmProject(Project):
         self.cluster = cluster
 
     def command(self, *arguments: str) -> list[str]:
-        python, module, name, *_ = super().command()
-        return [python, module, name, "--profile", "slurm", "--configfile", "study.yaml", *arguments]
+        snakemake = str(ROOT / "tests/snakemake_asking_often.py")
+        return [sys.executable, snakemake, "--profile", "slurm", "--configfile", "study.yaml", *arguments]
 
     def environment(self) -> dict[str, str]:
         home = {"XDG_CONFIG_HOME": str(self.cluster.folder / "config")}
@@ -109,7 +109,7 @@ def expected(prepared: Project, tmp_path_factory: pytest.TempPathFactory) -> Pro
     """The same project with what this machine alone extracts."""
     folder = tmp_path_factory.mktemp("expected") / "project"
     shutil.copytree(prepared.folder, folder, symlinks=True)
-    project = Project(folder)
+    project = Project(folder, prepared.python)
     project.snakemake("--until", "activations")
     return project
 

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -38,7 +39,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 def project(finished: Project, tmp_path: Path) -> Project:
     """A copy of a finished run, to change."""
     shutil.copytree(finished.folder, tmp_path / "project")
-    return Project(tmp_path / "project")
+    return Project(tmp_path / "project", finished.python)
 
 
 def test_a_run_leaves_what_is_promised(finished: Project) -> None:
@@ -113,7 +114,7 @@ def test_a_second_run_does_nothing(project: Project) -> None:
 
 
 def test_a_run_from_another_folder_or_workflow_is_the_same_run(project: Project, tmp_path: Path) -> None:
-    elsewhere = Project(tmp_path / "elsewhere")
+    elsewhere = Project(tmp_path / "elsewhere", project.python)
     elsewhere.folder.mkdir()
     for name in ("results", "text", "tiny-llama", "study.yaml"):
         shutil.move(project.folder / name, elsewhere.folder)
@@ -289,6 +290,8 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_files(
     finished: Project, fresh_project: Callable[[], Project], seed: int
 ) -> None:
     project = fresh_project()
+    # These jobs have to end when their run is killed, so they are started as users' jobs are.
+    project.python = sys.executable
     moments = random.Random(seed)
     endings = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
     for ending, whole_group in [(signal.SIGKILL, False), *((ending, True) for ending in endings)]:
