@@ -184,7 +184,7 @@ def test_blocks_of_an_encoder_are_refused() -> None:
 
 def test_a_model_that_is_not_causal_is_refused() -> None:
     transformer = Transformer(hf.BertForMaskedLM(hf.BertConfig(**WIDE)))
-    with pytest.raises(ModelError, match="BertForMaskedLM: for its parts a causal model was expected"):
+    with pytest.raises(ModelError, match="BertForMaskedLM: parts of a causal model were expected"):
         check_parts(transformer)
 
 

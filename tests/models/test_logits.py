@@ -100,5 +100,5 @@ def test_another_function_of_the_logits_is_refused(change: Callable[[torch.Tenso
 
 
 def test_fewer_logits_than_the_unembedding_gives_are_refused() -> None:
-    with pytest.raises(ModelError, match=r"\(1, 8, 97\) numbers leave its unembedding, \(1, 8, 90\) logits"):
+    with pytest.raises(ModelError, match=r"gives \(1, 8, 97\) numbers, its logits are \(1, 8, 90\)"):
         Transformer(changed(lambda logits: logits[..., :90]))

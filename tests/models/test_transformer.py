@@ -258,11 +258,17 @@ def test_modules_that_are_named_need_not_be_found() -> None:
     [
         ({"blocks": "model.layer"}, r"modules.blocks: 'model.layer' given.* such as model\.layers"),
         ({"head": "nowhere"}, r"modules.head: 'nowhere' given, _Doubled has no such module.*lm_head"),
-        ({"blocks": "model.norm"}, r"modules.blocks: a list of blocks was expected, of LlamaRMSNorm no"),
+        (
+            {"blocks": "model.norm"},
+            r"modules.blocks: a list of blocks was expected, no module of LlamaRMSNorm",
+        ),
         ({"norm": "model.layers.0.input_layernorm"}, r"modules.norm: a norm that runs behind the last block"),
         ({"norms": "model.norm"}, r"modules: 'norms' given, accepted is blocks, norm, head"),
         ({"head": "model.rotary_emb"}, r"modules.head: .* LlamaRotaryEmbedding has no weight"),
-        ({"norm": "lm_head"}, r"modules.norm: a norm .* before the unembedding was expected, Linear is none"),
+        (
+            {"norm": "lm_head"},
+            r"modules.norm: a norm .* the unembedding was expected, Linear is not one",
+        ),
     ],
 )
 def test_a_name_of_nothing_says_what_there_is(named: dict[str, str], message: str) -> None:

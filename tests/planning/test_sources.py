@@ -202,5 +202,5 @@ def test_every_cut_and_every_flipped_length_of_a_gguf_header_is_one_line(tmp_pat
         with suppress(ModelError):  # a float or a word of other bytes is a float or a word all the same
             read_gguf_sizes(damaged)
     damaged.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, 2**60))
-    with pytest.raises(ModelError, match="this is none"):
+    with pytest.raises(ModelError, match="this is not one"):
         read_gguf_sizes(damaged)

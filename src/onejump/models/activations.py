@@ -1,6 +1,6 @@
-"""The stage "activations": run the model over sampled prefixes and keep every level.
+"""The stage "activations": run the model over prefixes of sentences, and keep the states at every level.
 
-A masked language model runs over whole sentences, in each of them one token masked.
+A masked language model runs over whole sentences. In each of them one token is masked.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ class ActivationOptions:
     special_tokens: bool = False
     """Sample the tokenizer's special tokens too."""
     skip_first: bool = False
-    """Never sample the first token of those that may be sampled."""
+    """Never sample the first of a sentence's tokens that may be sampled."""
     max_tokens: int = 512
     """Longer sentences are cut."""
     top_k: int = 64
-    """Most likely tokens of the final distribution kept with each sample."""
+    """How many of the most likely tokens of the final distribution are kept with each sample."""
     store: StoreOptions = DEFAULT_STORE
-    """How activations lie on disk."""
+    """How activations are stored on disk."""
 
 
 def model_and_prompts(
@@ -114,11 +114,12 @@ def model_and_prompts(
 
 
 Read = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Tokens, rows and positions, as `pad` gives them -> float32 states to keep (levels, n, H), and the last
-level's states (n, H)."""
+"""Takes tokens, rows and positions, as `pad` gives them. Gives the float32 states to keep (levels, n, H), and
+the states of the last level (n, H)."""
 
 Refuse = Callable[[Tensor, Storable, Array, Array], None]
-"""States (levels, n, H), what can be stored, sentences and positions (n,); raises if they do not fit."""
+"""Takes states (levels, n, H), the store's number format, sentences and positions (n,). Raises an error if a
+state does not fit the format."""
 
 
 def extract(
@@ -139,11 +140,11 @@ def extract(
     prompts : sequence of Prompt
         Sorted by falling length.
     output : Path
-        The shard; a shard that is there already is replaced when the new one is whole.
+        The shard. An old shard there is replaced once the new one is complete.
     batch_tokens : int
-        Tokens in one forward pass, padding included.
+        The most tokens in one forward pass, padding included.
     top_k : int
-        Most likely tokens of the final distribution to keep.
+        How many of the most likely tokens of the final distribution to keep.
     store : StoreOptions
     attributes : mapping
         Where the shard comes from, as in `onejump.data.shard_writer.ShardWriter`.
@@ -151,7 +152,7 @@ def extract(
     Raises
     ------
     ActivationError
-        If a value is not finite, or beyond what the store's dtype holds.
+        If a value is not finite, or too large for the store's number format.
     """
 
     def read(tokens: Tensor, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -186,7 +187,7 @@ def write_shard(
     store: StoreOptions,
     attributes: Mapping[str, Any] | None,
 ) -> None:
-    """Run prompts, batch after batch, and write what is read of their samples.
+    """Run prompts, batch after batch, and write what `read` gives.
 
     Parameters
     ----------
@@ -195,7 +196,7 @@ def write_shard(
     read : Read
     refuse : Refuse
     levels : int
-        Those that are read.
+        How many levels `read` gives.
     """
     with (
         replacing(output) as fresh,
@@ -227,21 +228,21 @@ def write_shard(
                 top_logits=top_logits.cpu().numpy(),
                 logsumexp=logsumexp.cpu().numpy(),
             )
-            # Not to be held while those of the next batch are read.
+            # So that memory does not hold them while the next batch runs.
             del states
             progress.update(sum(len(prompt.tokens) for prompt in batch))
 
 
 def _refuse_beyond(states: Tensor, storable: Storable, sentence: Array, position: Array) -> None:
     largest = torch.linalg.vector_norm(states, ord=torch.inf, dim=-1)
-    beyond = ~(largest <= storable.largest)  # true of NaN too
+    beyond = ~(largest <= storable.largest)  # a NaN counts as beyond, too
     if bool(beyond.any()):
         level, sample = beyond.nonzero()[0].tolist()
         value = float(largest[level, sample])
         where = f"level {level}, sentence {sentence[sample]}, position {position[sample]}"
         if np.isfinite(value):
             raise ActivationError(
-                f"an activation of {value:.6g} at {where} is beyond {storable.name} (largest: "
+                f"an activation of {value:.6g} at {where} is too large for {storable.name} (largest: "
                 f"{storable.largest:.6g}): "
                 "choose activations.store.dtype: float32"
             )
@@ -277,22 +278,22 @@ def extract_shard(
     description : Path
         `model.json` of the model stage.
     weights : Path, optional
-        The folder that the model is in, if the model stage loaded it from another place.
+        The folder that a GGUF file was unpacked to. The model is then loaded from there.
     split : {"training", "validation"}
     shard, shards : int
-        Which shard of how many.
+        The number of this shard, from 0, and how many shards the split has.
     options : ActivationOptions
     seed : int
         Decides which positions are sampled.
     device, device_map
         As in `onejump.models.loading.load_model`.
     batch_tokens : int
-        Tokens in one forward pass, padding included.
+        The most tokens in one forward pass, padding included.
 
     Raises
     ------
     ActivationError
-        If more tokens are to be kept than there are, or a value is not finite or cannot be stored.
+        If `top_k` is larger than V, or if a value is not finite or cannot be stored.
     CorpusError
         If no sentence has a token to sample.
     ModelError

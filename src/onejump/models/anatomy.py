@@ -1,4 +1,4 @@
-"""Where a model's blocks, its final norm, its head, and the parts of its blocks are."""
+"""Finds a model's blocks, its final norm, its head, and the parts of its blocks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from onejump.models.logits import Logits, understand_logits
 from onejump.models.norms import understand_activation, understand_norm
 from onejump.models.seen import Way, calls
 
-# How the classes of masked language models are called, which see all of a sentence.
+# The names of classes of masked language models end so. Their tokens see all of a sentence.
 MASKED = "ForMaskedLM"
 
 PARTS = ("attention", "feed-forward", "norms")
@@ -54,16 +54,16 @@ def padding_of(model: Any) -> int:
 
 
 def blocks_stated(config: Any) -> int | None:
-    """How many blocks a configuration says that there are."""
-    # Of a model that is a decoder in other models, num_hidden_layers is that of the encoder.
+    """The number of blocks that a configuration states."""
+    # Where a configuration describes an encoder and a decoder, num_hidden_layers counts the encoder's blocks.
     key = "decoder_layers" if hasattr(config, "decoder_layers") else "num_hidden_layers"
     return getattr(config, key, None)
 
 
 def find_blocks(body: nn.Module, config: Any, run: Callable[[], Any]) -> nn.ModuleList:
-    """The L blocks of a model's body, in the order in which they run.
+    """Find the L blocks of a model's body, in the order in which they run.
 
-    A block that runs several times (ALBERT's) is there as often.
+    A block that runs several times (as in ALBERT) is listed each time.
 
     Parameters
     ----------
@@ -75,8 +75,8 @@ def find_blocks(body: nn.Module, config: Any, run: Callable[[], Any]) -> nn.Modu
     Raises
     ------
     ModelError
-        If there is no list whose modules run as often as the configuration says that there are blocks, or
-        more than one at the same depth.
+        If there is no list whose modules run as many times in all as the configuration states blocks, or if
+        there are several such lists at one depth.
     """
     wanted = blocks_stated(config)
     lists = {name: module for name, module in body.named_modules() if isinstance(module, nn.ModuleList)}
@@ -84,10 +84,11 @@ def find_blocks(body: nn.Module, config: Any, run: Callable[[], Any]) -> nn.Modu
     members = {name: set(modules) for name, modules in lists.items()}
     run_by_list = {name: [module for module in called if module in members[name]] for name in lists}
     found = [name for name, modules in run_by_list.items() if len(modules) == wanted]
-    # Lists inside a block (experts, say) can run as often as the blocks, but lie deeper.
+    # The modules of a list inside a block, such as experts, can run as often as the blocks. That list lies
+    # deeper.
     found.sort(key=lambda name: name.count("."))
     if not found or (len(found) > 1 and found[0].count(".") == found[1].count(".")):
-        # Most lists lie in blocks: the first few are those outside.
+        # Most lists lie in blocks, so the first few, which lie highest, are outside of them.
         run_at_all = sorted((name for name in lists if run_by_list[name]), key=lambda name: name.count("."))
         there = ", ".join(f"{name}: {len(run_by_list[name])}" for name in run_at_all[:5])
         raise ModelError(
@@ -99,7 +100,7 @@ def find_blocks(body: nn.Module, config: Any, run: Callable[[], Any]) -> nn.Modu
 
 
 def find_unembedding(model: Any) -> nn.Module:
-    """The map from the final norm's output to the logits.
+    """Find the map from the final norm's output to the logits.
 
     Raises
     ------
@@ -123,7 +124,7 @@ def find_head(
     run: Callable[[], Any],
     norm: nn.Module | None = None,
 ) -> Head:
-    """The head of a model: transform if there is one, final norm and unembedding.
+    """Find the head of a model: the transform if there is one, the final norm, and the unembedding.
 
     Parameters
     ----------
@@ -133,12 +134,12 @@ def find_head(
     run : callable
         Runs the model once.
     norm : torch.nn.Module, optional
-        The norm that takes the last block's output, where that does not show.
+        The norm that takes the last block's output, if it is known. Otherwise it is looked for.
 
     Raises
     ------
     ModelError
-        If the norm is not found, or what lies there is not understood.
+        If the norm is not found, or if what lies behind the last block is not understood.
     """
     from accelerate.utils import align_module_device
 
@@ -149,7 +150,7 @@ def find_head(
     logits = understand_logits(found.norm, unembedding, run, text_config(model))
     scale = logits.before * logits.after
     with ExitStack() as stack:
-        # With device_map: auto, weights that fit on no GPU are elsewhere until their module runs.
+        # With device_map: auto, weights that fit on no GPU are kept elsewhere until their module runs.
         for module in (found.first, found.dense, found.norm, unembedding):
             if module is not None:
                 stack.enter_context(align_module_device(module))
@@ -180,7 +181,7 @@ class _Found:
     first: nn.Module | None
     """The norm before the transform."""
     dense: nn.Linear | None
-    """The transform's map."""
+    """The Linear of the transform."""
     norm: nn.Module
     """The norm before the unembedding."""
 
@@ -188,7 +189,7 @@ class _Found:
 def _transform(
     found: _Found, device: torch.device
 ) -> tuple[NormKind | None, float, Tensor | None, Tensor | None]:
-    """Kind and epsilon of the norm before the transform, and the transform's map, that norm's gain in it."""
+    """Kind and epsilon of the norm before the transform; the transform's map, with that norm's gain in it."""
     if found.dense is None:
         return None, 0.0, None, None
     weight = found.dense.weight.detach().float().to(device)
@@ -201,7 +202,7 @@ def _transform(
 
 
 def _follow(model: nn.Module, way: Way, unembedding: nn.Module, named: nn.Module | None) -> _Found:
-    """What lies between the last block and the unembedding, seen in a run of the model."""
+    """Find what lies between the last block and the unembedding, from one run of the model."""
     if named is None:
         taking = way.after(way.last)
     else:
@@ -209,7 +210,7 @@ def _follow(model: nn.Module, way: Way, unembedding: nn.Module, named: nn.Module
         if step is None or named is unembedding:
             raise ModelError(
                 "modules.norm: a norm that runs behind the last block and before the unembedding was "
-                f"expected, {type(named).__name__} is none"
+                f"expected, {type(named).__name__} is not one"
             )
         taking = [step]
     norms = [step for step in taking if not isinstance(step.module, nn.Linear)]
@@ -257,7 +258,7 @@ def _expect_width(model: nn.Module, state: Tensor, unembedding: nn.Module) -> No
 
 
 def _logit_bias(unembedding: nn.Module, found: Logits, device: torch.device) -> Tensor | None:
-    """What is added to W_U norm(h): both what the unembedding adds and what is added behind it."""
+    """The constant that is added to W_U norm(h): what the unembedding adds, and what is added behind it."""
     bias = _weight(unembedding, "bias", device)
     bias = None if bias is None else bias / found.before
     if found.offset is None:
@@ -267,12 +268,12 @@ def _logit_bias(unembedding: nn.Module, found: Logits, device: torch.device) -> 
 
 
 def find_parts(block: nn.Module) -> dict[str, list[nn.Module]]:
-    """The modules of each of PARTS among the children of a block: its norms, and one of the others.
+    """Find the modules of each of `PARTS` among the children of a block: all norms, one of each other part.
 
     Raises
     ------
     ModelError
-        If a part is no module of its own in the block (naming what was looked for).
+        If a part is not a module of its own in the block; the message names what was looked for.
     """
     children = dict(block.named_children())
     found = {

@@ -1,4 +1,4 @@
-"""Bounds on what a model's folder and configuration may ask for, held before anything is read or built."""
+"""Refuses a model whose folder or configuration asks for absurd amounts, before anything is read or built."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from onejump.base.errors import ModelError
 
 _PICKLED = (".bin", ".pt", ".pth")
 _WEIGHTS = (".safetensors", *_PICKLED)
-# The largest tokenizers, of some 260,000 tokens, are files of 35 MB.
+# Bytes. The largest tokenizers, of some 260,000 tokens, are files of 35 MB.
 _LARGEST_FILE = 100_000_000
-# The deepest language models have some 200 blocks, the widest mixtures some 500 experts a block.
+# The deepest language models have some 200 blocks, the widest mixtures some 500 experts per block.
 _MOST_MODULES = 4096
-# How configurations call the number of modules in a list.
+# The keys of configurations that state how many modules a list has.
 _COUNTS = (
     *("num_hidden_layers", "num_layers", "n_layer", "n_layers", "decoder_layers", "encoder_layers"),
     *("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "num_hidden_groups"),
@@ -22,7 +22,7 @@ _COUNTS = (
 
 
 def refuse_oversized(folder: str | Path) -> None:
-    """Refuse a folder whose tokenizer or configuration is too large to be one.
+    """Refuse a folder with a tokenizer or configuration that is far too large.
 
     Raises
     ------
@@ -45,19 +45,19 @@ def refuse_pickled(folder: str | Path) -> None:
     Raises
     ------
     ModelError
-        If it holds pickled weights and no .safetensors.
+        If the folder holds pickled weights and no .safetensors.
     """
     files = sorted(Path(folder).iterdir())
     pickled = [file.name for file in files if file.suffix in _PICKLED]
     if pickled and not any(file.suffix == ".safetensors" for file in files):
         raise ModelError(
             f"{folder}: its weights are pickled ({', '.join(pickled[:3])}), and reading a pickle can run "
-            "code; safetensors are accepted. If you trust these weights, say allow_pickle: true for them"
+            "code; safetensors are accepted. If you trust these weights, set allow_pickle: true for them"
         )
 
 
 def refuse_absurd(source: str, config: Any) -> None:
-    """Refuse a configuration of more blocks or experts than any model has, before they are built.
+    """Refuse a configuration with more blocks or experts than any model has, before they are built.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def refuse_absurd(source: str, config: Any) -> None:
     Raises
     ------
     ModelError
-        If a number of modules is negative, or over 4096.
+        If a number of modules is negative or over 4096.
     """
     for key, value in _numbers(config.to_dict()):
         if key in _COUNTS and not 0 <= value <= _MOST_MODULES:
@@ -85,19 +85,19 @@ def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
 
 
 def refuse_without_weights(source: str, parameters: int) -> None:
-    """Refuse a configuration of far more numbers than the weights beside it can hold.
+    """Refuse a configuration that describes far more parameters than the weights beside it can hold.
 
     Parameters
     ----------
     source : str
-        A folder. Of anything else nothing is known.
+        A folder. Anything else passes, as its weights are not known.
     parameters : int
-        Of the model that the configuration describes.
+        The number of parameters of the model that the configuration describes.
 
     Raises
     ------
     ModelError
-        If there are more than eight for each byte of weights, of which none would have a whole bit.
+        If there are more than eight parameters per byte of weights: each would have less than one bit.
     """
     if not Path(source).is_dir():
         return

@@ -1,4 +1,4 @@
-"""Whether a checkpoint holds the weights of the model that was made from it, all of them and no others."""
+"""Refuses a checkpoint that lacks weights of its model, or holds weights that the model does not use."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from torch import nn
 from onejump.base.errors import ModelError
 
 _LOG = logging.getLogger(__name__)
-# Masks and positions that old checkpoints hold in their blocks: today's classes make them anew.
+# Masks and positions that old checkpoints hold in their blocks. Today's classes compute them.
 _REMADE = re.compile(r"(attn|attention)\.(masked_)?bias$|rotary_emb\.|position_ids$")
 
 
 def refuse_incomplete(source: str, model: Any, report: dict[str, Any]) -> None:
-    """Refuse weights that are not those of the model's class: what is missing would be random numbers.
+    """Refuse weights that do not fit the model's class. Missing weights would be random numbers.
 
     Parameters
     ----------
     source : str
     model : transformers.PreTrainedModel
     report : dict
-        What `from_pretrained` found missing, mismatched and unexpected.
+        The missing, mismatched and unexpected weights, as `from_pretrained` reports them.
 
     Raises
     ------
     ModelError
-        If a weight is missing, has another shape, or belongs to a part of the model that does not take it.
+        If a weight is missing, has another shape, or belongs to a part of the model that does not use it.
     """
     name = type(model).__name__
     if missing := report["missing_keys"]:
@@ -54,7 +54,7 @@ def refuse_incomplete(source: str, model: Any, report: dict[str, Any]) -> None:
 
 
 def _belongs(model: nn.Module, weight: str) -> bool:
-    """Whether a weight without a place is of a block, or of a module that has other weights."""
+    """Whether an unused weight belongs to a block, or to a module that has other weights."""
     owner, _, _ = weight.rpartition(".")
     modules = dict(model.named_modules())
     if owner in modules and next(modules[owner].parameters(recurse=False), None) is not None:
@@ -69,20 +69,20 @@ def _shortened(names: Collection[str], most: int = 4) -> str:
 
 
 def refuse_unread_gguf(path: str | Path, model: Any) -> None:
-    """Refuse a GGUF file of which transformers left something out that the model's answers depend on.
+    """Refuse a GGUF file if transformers left out something of it that the model's predictions depend on.
 
-    transformers passes over tensors and RoPE settings that it has no name for, without a word.
+    transformers ignores tensors and RoPE settings that it does not know, without a warning.
 
     Parameters
     ----------
     path : path
     model : transformers.PreTrainedModel
-        What transformers made of it.
+        The model that transformers made from the file.
 
     Raises
     ------
     ModelError
-        If a tensor of the file, a half of merged experts, or its RoPE scaling is not in the model.
+        If the model lacks a tensor of the file, one half of merged experts, or the RoPE scaling of the file.
     """
     from gguf import GGUFReader
     from transformers.modeling_gguf_pytorch_utils import (
@@ -96,7 +96,7 @@ def refuse_unread_gguf(path: str | Path, model: Any) -> None:
     processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=model.config.to_dict())
     taken = set(get_gguf_hf_weights_map(model, processor))
     held = {tensor.name for tensor in reader.tensors}
-    # Merged experts, and GPT-2's unembedding, are read on ways of their own.
+    # transformers reads merged experts, and the unembedding of GPT-2, in other ways.
     unread = {name for name in held - taken if "_exps" not in name and name != "output.weight"}
     if unread:
         raise ModelError(

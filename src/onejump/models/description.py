@@ -1,4 +1,4 @@
-"""What the model stage found out about a model: `model.json`. Nothing heavy is imported here."""
+"""What the model stage found out about a model: `model.json`. Importing this module is quick."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class ModelDescription:
     revision: str | None
     """Commit on the hub."""
     model_digest: str
-    """Its identity: a digest of its files (`onejump.models.source_files.model_digest`), or the commit."""
+    """The model's identity: its commit, or a digest of its files (`onejump.models.source_files`)."""
     architecture: str
     """The name of its class in transformers."""
     causal: bool
-    """Whether a token's state depends on the tokens before it only."""
+    """Whether a token's state depends only on that token and the ones before it."""
     blocks: int
     """L."""
     hidden: int
@@ -33,10 +33,10 @@ class ModelDescription:
     """V."""
     parameters: int
     dtype: str
-    """In which it is run."""
+    """The dtype in which the model runs."""
     trust_remote_code: bool
     modules: Mapping[str, str | None] | None
-    """Where its blocks, norm and head are, as far as the study says (`onejump.models.named`)."""
+    """Where its blocks, norm and head are, if the study names them (`onejump.models.named`)."""
     allow_pickle: bool
 
 
@@ -53,7 +53,7 @@ def read_description(path: str | Path) -> ModelDescription:
     DamagedFileError
         If it is damaged.
     FormatError
-        If another onejump wrote it, or one of its keys is missing or unknown.
+        If an older or newer onejump wrote it, or one of its keys is missing or unknown.
     OneJumpError
         If it is missing or not readable.
     """
@@ -61,7 +61,7 @@ def read_description(path: str | Path) -> ModelDescription:
 
 
 def known_description(path: str | Path) -> ModelDescription | None:
-    """Read `model.json`, if this onejump wrote it: one of an older onejump is about to be written anew.
+    """Read `model.json`. Give None if it is missing or outdated, as Snakemake will then write it.
 
     Raises
     ------

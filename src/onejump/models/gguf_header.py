@@ -1,4 +1,4 @@
-"""What a GGUF file's header states, read within bounds and without torch."""
+"""Reads the header of a GGUF file, without torch, and without trusting the lengths that it states."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import BinaryIO
 
 from onejump.base.errors import ModelError
 
-# Types of values by number (the specification of GGUF), with the struct format of those of fixed size.
+# The number of each type of value with a fixed size (in the specification of GGUF), and its struct format.
 _FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _MOST_KEYS = 10_000
 _LONGEST_KEY = 65_535
 _MOST_DIMENSIONS = 8
-# Bytes of a tensor in the header: length of its name, its dimensions, one of them, its type, its place.
+# The fewest bytes that the header has for a tensor: length of its name, number of its dimensions, one
+# dimension, its type, and where it begins.
 _SHORTEST_TENSOR = 8 + 4 + 8 + 4 + 8
-# What a model is built from, by its name behind that of the architecture.
+# The sizes that a model is built from. In the file, the name of the architecture stands before each.
 _SIZES = (
     "embedding_length",
     "feed_forward_length",
@@ -31,12 +32,12 @@ _SIZES = (
 
 
 def read_gguf_sizes(path: str | Path) -> tuple[int, int]:
-    """L and H of the model in a GGUF file.
+    """Read L and H of the model in a GGUF file.
 
     Parameters
     ----------
     path : path
-        The file. Only its first keys are read: those of the architecture stand before the vocabulary.
+        The file. Only its first keys are read, as the sizes stand before the long vocabulary.
 
     Returns
     -------
@@ -45,7 +46,7 @@ def read_gguf_sizes(path: str | Path) -> tuple[int, int]:
     Raises
     ------
     ModelError
-        If it is no GGUF file of version 2 or 3, is cut off, or states no sizes.
+        If it is not a GGUF file of version 2 or 3, is cut off, or does not state the sizes.
     """
     path = Path(path)
     sizes: dict[str, int] = {}
@@ -61,19 +62,20 @@ def read_gguf_sizes(path: str | Path) -> tuple[int, int]:
 
 
 def check_gguf(path: str | Path) -> None:
-    """Make sure that a GGUF file is whole, and states no sizes that its tensors do not have.
+    """Make sure that a GGUF file is complete, and that its sizes are those of its tensors.
 
-    A reader that believes a damaged header can fail anywhere, or try to build a model of 2^31 blocks.
+    A reader that trusts a damaged header can fail anywhere, or try to build a model of 2^31 blocks.
 
     Parameters
     ----------
     path : path
-        The file. Its header is read, and no tensor.
+        The file. Only its header is read.
 
     Raises
     ------
     ModelError
-        If it is no GGUF file of version 2 or 3, is cut off or damaged, or states sizes that cannot be.
+        If it is not a GGUF file of version 2 or 3, is cut off or damaged, or states sizes that are not those
+        of its tensors.
     """
     path = Path(path)
     with _reading(path) as file:
@@ -99,7 +101,7 @@ def check_gguf(path: str | Path) -> None:
 
 
 def _check_sizes(path: Path, numbers: dict[str, int], tensors: int, longest: int) -> None:
-    # Every block has a tensor, and every size is that of some side of a tensor, or less.
+    # Every block has a tensor, and no size is larger than the longest side of a tensor.
     most = {"block_count": tensors} | dict.fromkeys(_SIZES, longest)
     for key, number in numbers.items():
         name = key.partition(".")[2]
@@ -111,7 +113,7 @@ def _check_sizes(path: Path, numbers: dict[str, int], tensors: int, longest: int
 
 
 def _tensor(file: BinaryIO, path: Path) -> tuple[tuple[int, ...], int]:
-    """Shape of the next tensor in the header, and where it ends behind the header, in bytes."""
+    """Shape of the next tensor in the header, and where it ends, in bytes behind the header."""
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
     name = _take(file, _length(file, _LONGEST_KEY)).decode(errors="replace")
@@ -140,10 +142,10 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
 
 
 def _begin(file: BinaryIO, path: Path) -> tuple[int, int]:
-    """Number of tensors and of keys."""
+    """Read the number of tensors and the number of keys."""
     magic, version, tensors, keys = struct.unpack("<4sIQQ", file.read(24))
     if magic != b"GGUF" or version not in (2, 3) or keys > _MOST_KEYS:
-        raise ModelError(f"{path}: a GGUF file of version 2 or 3 was expected, this is none")
+        raise ModelError(f"{path}: a GGUF file of version 2 or 3 was expected, this is not one")
     return tensors, keys
 
 
@@ -168,7 +170,7 @@ def _length(file: BinaryIO, most: int) -> int:
 
 
 def _value(file: BinaryIO, file_size: int) -> int | float | None:
-    """A value if it is a number; strings and arrays are passed over."""
+    """Read a number. Skip a string or an array, and give None."""
     kind: int = struct.unpack("<I", _take(file, 4))[0]
     if kind in _FORMATS:
         number: int | float = struct.unpack(

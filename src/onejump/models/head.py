@@ -1,6 +1,6 @@
-"""The head: final norm, then unembedding; of a masked language model, a transform before these.
+"""The head: final norm, then unembedding. A masked language model has a transform before these.
 
-One small file a model, so that no later stage loads the model.
+Each model's head is kept in a small file, so that later stages need not load the model.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": functional.silu,
     "tanh": torch.tanh,
 }
-"""What a head's transform may end in."""
+"""The activations that a head's transform may have."""
 
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """What the tensors of a head do not say."""
+    """All of a head besides its tensors."""
 
     norm: NormKind
-    """rms: h / sqrt(mean(h^2) + eps); layer: the same of h - mean(h)."""
+    """rms: h / sqrt(mean(h^2) + eps); layer: the same, with h - mean(h) in place of h."""
     eps: float
     """The norm's epsilon."""
     scale: float = 1.0
@@ -47,9 +47,9 @@ class HeadConfig:
     softcap: float | None = None
     """c in c tanh(logits / c) (Gemma 2's final_logit_softcapping)."""
     activation: str | None = None
-    """Of the transform, one of `ACTIVATIONS`; None where there is no transform."""
+    """The activation of the transform, one of `ACTIVATIONS`; None if there is no transform."""
     first: NormKind | None = None
-    """The kind of the norm before the transform (ModernBERT's); None where there is none."""
+    """The kind of the norm before the transform (as in ModernBERT); None if there is no such norm."""
     first_eps: float = 0.0
     """The epsilon of that norm."""
 
@@ -59,8 +59,8 @@ _OPTIONAL_TENSORS = ("logit_bias", "dense_weight", "dense_bias")
 
 
 def normalised(states: Tensor, kind: NormKind, eps: float) -> Tensor:
-    """A norm without its gain and bias, of states (..., H); of half-precision states, in float32."""
-    # Squares leave float16's range, and bfloat16 rounds them to three digits.
+    """Apply a norm, without gain and bias, to states (..., H). Half-precision states become float32 first."""
+    # Squares can be too large for float16, and bfloat16 would round them to three digits.
     states = states.to(torch.promote_types(states.dtype, torch.float32))
     if kind == "layer":
         states = states - states.mean(-1, keepdim=True)
@@ -68,31 +68,31 @@ def normalised(states: Tensor, kind: NormKind, eps: float) -> Tensor:
 
 
 class Head(nn.Module):
-    """logits = softcap(scale (W_U norm(T(h)) + b)), in float32, of states of any precision.
+    """logits = softcap(scale (W_U norm(T(h)) + b)), in float32, for states of any precision.
 
-    A causal model has no transform T. A masked language model (BERT, arXiv 1810.04805) has
-    T(h) = activation(h D' + c), or activation(norm1(h) D' + c) (ModernBERT, arXiv 2412.13663), where D and
-    c hold the gain and the bias of norm1. E is H but for models whose embeddings are narrower than their
-    states.
+    A causal model has no transform T. A masked language model (BERT, arXiv 1810.04805) has T(h) =
+    activation(h D' + c), or activation(norm1(h) D' + c) (ModernBERT, arXiv 2412.13663), where D and c
+    include the gain and the bias of norm1. E, the width of the embeddings, is H in most models, and smaller
+    in some.
 
     Parameters
     ----------
     config : HeadConfig
     gain, norm_bias : Tensor of shape (E,)
-        The norm's affine part.
+        Gain and bias of the final norm.
     unembedding : Tensor of shape (V, E)
         W_U.
     logit_bias : Tensor of shape (V,) or None
         b.
     dense_weight : Tensor of shape (E, H) or None
-        D; None where there is no transform.
+        D; None if there is no transform.
     dense_bias : Tensor of shape (E,) or None
         c.
 
     Attributes
     ----------
     model_digest : str or None
-        The identity of the model that it belongs to (`onejump.models.description`), where that is known.
+        The identity of the model that the head belongs to (`onejump.models.description`), if it is known.
 
     Raises
     ------
@@ -149,33 +149,33 @@ class Head(nn.Module):
         return self.unembedding.shape[0]
 
     def activate(self, dense: Tensor) -> Tensor:
-        """The transform's activation, of h D' + c (..., E)."""
+        """Apply the transform's activation to h D' + c (..., E)."""
         return dense if self.config.activation is None else ACTIVATIONS[self.config.activation](dense)
 
     @property
     def first_norm(self) -> tuple[NormKind, float] | None:
-        """Kind and epsilon of the norm that the head begins with; None where it begins with a dense map."""
+        """Kind and epsilon of the norm that the head begins with; None if it begins with a dense map."""
         if self.dense_weight is None:
             return self.config.norm, self.config.eps
         return None if self.config.first is None else (self.config.first, self.config.first_eps)
 
     def transform(self, states: Tensor) -> Tensor:
-        """T(h) (..., E) of states (..., H); where there is no transform, the states themselves."""
+        """T(h) (..., E) for states (..., H). Without a transform, the states themselves."""
         states = states.to(self.gain.dtype)
         if self.dense_weight is None:
             return states
         return self.activate(functional.linear(self.essence(states), self.dense_weight, self.dense_bias))
 
     def normalise(self, states: Tensor) -> Tensor:
-        """Final norm of transformed states (..., E)."""
+        """Apply the final norm to transformed states (..., E)."""
         return normalised(states, self.config.norm, self.config.eps) * self.gain + self.norm_bias
 
     def features(self, states: Tensor) -> Tensor:
-        """What W_U is multiplied with, (..., E), of last-level states (..., H)."""
+        """Give what W_U is multiplied with, (..., E), for last-level states (..., H)."""
         return self.normalise(self.transform(states))
 
     def logits(self, states: Tensor) -> Tensor:
-        """Logits (..., V) of last-level states (..., H)."""
+        """Give the logits (..., V) of last-level states (..., H)."""
         logits = self.features(states) @ self.unembedding.T
         if self.logit_bias is not None:
             logits += self.logit_bias
@@ -198,26 +198,26 @@ class Head(nn.Module):
         return kept
 
     def essence(self, states: Tensor) -> Tensor:
-        """Of last-level states (..., H), what the head goes by: what least squares should be fitted to.
+        """Give what the head depends on in last-level states (..., H): the right target of least squares.
 
-        A head that begins with a norm does not see a state's length, so these are normalised states; a head
-        that begins with a dense map does.
+        A head that begins with a norm does not depend on a state's length, so this gives normalised states.
+        For a head that begins with a dense map, this gives the states themselves.
         """
         norm = self.first_norm
         states = states.to(self.gain.dtype)
         return states if norm is None else normalised(states, *norm)
 
     def linear(self) -> Tensor:
-        """W (V, H): the head's linear part, which small errors of what `essence` gives are multiplied with.
+        """W (V, H), the linear part of the head: W times a small error of `essence` is the logits' error.
 
-        scale W_U diag(gain), and behind a transform scale W_U diag(gain) D, as if its activation and the
-        norm behind that changed no error's direction.
+        It is scale W_U diag(gain). With a transform it is scale W_U diag(gain) D; this leaves out what the
+        activation and the norm behind it do to an error.
         """
         matrix = self.config.scale * self.unembedding * self.gain
         return matrix if self.dense_weight is None else matrix @ self.dense_weight
 
     def cap(self, logits: Tensor) -> Tensor:
-        """Soft cap, in place."""
+        """Apply the soft cap to logits, in place."""
         if self.config.softcap is not None:
             logits.div_(self.config.softcap).tanh_().mul_(self.config.softcap)
         return logits
@@ -245,7 +245,7 @@ class Head(nn.Module):
         DamagedFileError
             If the file is damaged, or a number in it is not finite.
         FormatError
-            If another onejump wrote the file, or it holds no head.
+            If an older or newer onejump wrote the file, or it does not hold a head.
         OneJumpError
             If the file is missing or not readable.
         """

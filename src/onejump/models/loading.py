@@ -1,4 +1,4 @@
-"""Load a model and its tokenizer from a hub name, a folder or a GGUF file, and describe them."""
+"""Loads a model and its tokenizer from the hub, a folder or a GGUF file, and describes them."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def load_model(
     modules: Mapping[str, str | None] | None = None,
     allow_pickle: bool = False,
 ) -> Transformer:
-    """Load a model from a hub name or a local folder, and check its head.
+    """Load a model from the hub or a local folder, and check its head.
 
-    It is loaded as a masked language model if its configuration names an architecture ...ForMaskedLM, and as
-    a causal one otherwise.
+    The model is loaded as a masked language model if its configuration names an architecture ...ForMaskedLM,
+    and as a causal one otherwise.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def load_model(
     Raises
     ------
     ModelError
-        If the model cannot be loaded, or not be seen as embedding -> blocks -> final norm -> head.
+        If the model cannot be loaded, or cannot be divided into embedding -> blocks -> final norm -> head.
     """
     from transformers import AutoConfig
 
@@ -79,7 +79,7 @@ def load_model(
             revision=revision,
             dtype=getattr(torch, dtype),
             trust_remote_code=trust_remote_code,
-            # Weights of another shape are refused below, by name.
+            # refuse_incomplete names the weights that have another shape.
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             use_safetensors=None if allow_pickle else True,
@@ -107,7 +107,7 @@ def _auto_model(source: str, config: Any) -> Any:
 
 
 def _empty_model(source: str, config: Any, trust_remote_code: bool) -> Any:
-    """The model of a configuration, without numbers."""
+    """Build the model of a configuration, without memory for its weights."""
     refuse_absurd(source, config)
     with torch.device("meta"):
         return _auto_model(source, config).from_config(config, trust_remote_code=trust_remote_code)
@@ -124,7 +124,7 @@ def load_tokenizer(source: str, *, revision: str | None = None, trust_remote_cod
 
 
 def mask_token(tokenizer: Any) -> int:
-    """The token that stands for one to be predicted.
+    """Give the token that masks another one.
 
     Raises
     ------
@@ -140,7 +140,7 @@ def mask_token(tokenizer: Any) -> int:
 
 
 def convert_gguf(gguf: str | Path, folder: str | Path) -> None:
-    """Unpack a GGUF file into a folder of safetensors and tokenizer, once, as its unpacking is slow."""
+    """Unpack a GGUF file into a folder of safetensors and tokenizer. This is slow, so it is done once."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     gguf = Path(gguf)
@@ -158,7 +158,7 @@ def convert_gguf(gguf: str | Path, folder: str | Path) -> None:
         refuse_incomplete(str(gguf), model, report)
         refuse_unread_gguf(gguf, model)
         tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-    # The weights are plain float32 now; transformers would still refuse to save a model marked as quantized.
+    # The weights are plain float32 now. But transformers refuses to save a model that is marked as quantized.
     model.hf_quantizer = None
     model.is_quantized = False
     if hasattr(model.config, "quantization_config"):
@@ -175,7 +175,7 @@ def sizes_from_configuration(
     trust_remote_code: bool = False,
     modules: Mapping[str, str | None] | None = None,
 ) -> dict[str, Any]:
-    """Sizes of a hub name or a folder, and whether it is causal, from its configuration alone.
+    """Give the sizes of a model, and whether it is causal. Only its configuration is read.
 
     Parameters
     ----------
@@ -185,7 +185,7 @@ def sizes_from_configuration(
     Raises
     ------
     ModelError
-        If there is no configuration of a language model, or its sizes are none.
+        If there is no configuration of a language model, or its sizes are absurd.
     """
     from transformers import AutoConfig
 
@@ -205,7 +205,7 @@ def sizes_from_configuration(
 
 
 def sizes_from_gguf(path: str | Path) -> dict[str, int]:
-    """Sizes of a GGUF file, from its header."""
+    """Give the sizes of the model in a GGUF file, from the file's header."""
     from gguf import GGUFReader
 
     check_gguf(path)
@@ -224,7 +224,7 @@ def resolve_hub(hub: str, revision: str | None, *, allow_pickle: bool = False) -
     """Fetch a hub model into the local cache and give back its commit."""
     from huggingface_hub import snapshot_download
 
-    # A repository often holds the same weights in several formats.
+    # A repository often holds the same weights in several formats: only those that are read are fetched.
     unwanted = ["*.h5", "*.msgpack", "*.onnx", "*.ot", "*.tflite", "*.gguf", "original/*"]
     unwanted += [] if allow_pickle else ["*.bin"]
     with _loading(hub):
@@ -237,22 +237,22 @@ def resolve_hub(hub: str, revision: str | None, *, allow_pickle: bool = False) -
 def _loading(source: str) -> Iterator[None]:
     from transformers.utils import logging
 
-    # Otherwise transformers takes weights that a converter proposed, where a repository has none itself.
+    # Otherwise, if a repository has no safetensors, transformers takes some that a converter proposed for it.
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
-    # Its bar counts tensors, hundreds a second: next to the stages' own bars that is noise.
+    # The progress bar of transformers counts tensors, hundreds per second: that says little.
     logging.disable_progress_bar()
     try:
         yield
     except OneJumpError:
         raise
-    except Exception as error:  # of other libraries, on files of any content
+    except Exception as error:  # other libraries raise anything, as the files may hold anything
         reason = " ".join(str(error).split()) or type(error).__name__
         if "weights_only" in reason:
-            # torch would advise to read all of a pickle, which runs what is in it.
-            reason = "its pickled weights hold other things than tensors: safetensors are accepted"
+            # torch's own message advises to read the whole pickle, which would run the code in it.
+            reason = "its pickled weights do not hold tensors only: safetensors are accepted"
         elif "safetensors found in directory" in reason or "use_safetensors=True" in reason:
             reason = (
-                "it holds no safetensors; if its weights are pickled (.bin) and you trust them, say "
+                "it holds no safetensors; if its weights are pickled (.bin) and you trust them, set "
                 "allow_pickle: true for them"
             )
         raise ModelError(f"{source}: the model could not be loaded: {reason[:500]}") from error
@@ -272,7 +272,7 @@ def describe(
     modules: Mapping[str, str | None] | None = None,
     allow_pickle: bool = False,
 ) -> None:
-    """The stage "model": load and check a model, then write what later stages need to know of it.
+    """The stage "model": load and check a model, then write what later stages need to know about it.
 
     Parameters
     ----------
@@ -283,7 +283,7 @@ def describe(
     source : str, optional
         A folder, or a name on the hub.
     weights : Path, optional
-        Folder that a GGUF file was unpacked to, in place of `source`.
+        Folder that a GGUF file was unpacked to; used instead of `source`.
     revision, dtype, trust_remote_code, device, device_map, modules, allow_pickle
         See `load_model`.
 
@@ -329,7 +329,7 @@ def describe(
         modules=modules,
         allow_pickle=allow_pickle,
     )
-    # Files that changed while they were loaded would be described by the digest of others.
+    # If the files changed during the loading, the digest would not be that of the weights that were loaded.
     check_model_files(digest, source)
     transformer.head.model_digest = digest
     transformer.head.save(head)

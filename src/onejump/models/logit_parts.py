@@ -1,4 +1,4 @@
-"""How many samples' logits are made at a time: a vocabulary has up to 262,144 tokens."""
+"""Computes logits of a few samples at a time, as a vocabulary has up to 262,144 tokens."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from onejump.models.head import Head
 
 
 def samples_together(head: Head, device: torch.device | str) -> int:
-    """How many samples' logits are made at a time."""
+    """The number of samples whose logits are computed at a time."""
     return max(1, LOGITS_TOGETHER[torch.device(device).type] // head.vocabulary)
 
 
 def summarise_logits(head: Head, states: Tensor, top_k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The largest logits of last-level states, and the logarithm of the sum of all exponentiated.
+    """Give the largest logits of last-level states, and the log-sum-exp of all their logits.
 
-    Logits are made for some samples at a time, so that memory does not grow with n V.
+    Logits are computed for a few samples at a time, so that memory does not grow with n V.
 
     Parameters
     ----------
@@ -34,8 +34,8 @@ def summarise_logits(head: Head, states: Tensor, top_k: int) -> tuple[Tensor, Te
         Their tokens.
     logsumexp : Tensor of shape (n,)
     """
-    # Made before any logits: small tensors kept between them would lie in the holes that those leave, and the
-    # next logits would need new memory each time.
+    # Allocated before any logits: otherwise, these small tensors would take memory that the logits have just
+    # freed, and the next logits would need new memory.
     top_logits = states.new_empty(len(states), top_k)
     top_tokens = torch.empty_like(top_logits, dtype=torch.long)
     logsumexp = states.new_empty(len(states))

@@ -1,4 +1,4 @@
-"""What a model does to the output of its unembedding before that is its logits: measured, not looked up."""
+"""Measures what a model does between its unembedding and its logits."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from onejump.base.errors import ModelError
 
-# What stands for the unembedding's output: at each position another of these for each token, in turn.
+# These numbers are put in place of the unembedding's output. Each token gets each of them, at different
+# positions.
 _PUT = (0.0, 0.125, 1.0, -1.0, 8.0, -64.0, 1024.0, 2.0**20)
-# Rounding of what comes out, relative to it.
+# The largest relative error of a logit that rounding can explain.
 _ROUNDING = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
 
@@ -23,7 +24,7 @@ class Logits(NamedTuple):
     before: float
     """Factor between the final norm and the unembedding."""
     after: float
-    """Factor on the unembedding's output; `scale` is the product of both."""
+    """Factor on the unembedding's output. `scale` is the product of `before` and `after`."""
     softcap: float | None
     offset: Tensor | None
     """(V,), float32, added after the unembedding and its own bias; None if it is zero."""
@@ -33,8 +34,8 @@ class Logits(NamedTuple):
 def understand_logits(norm: nn.Module, unembedding: nn.Module, run: Callable[[], Any], config: Any) -> Logits:
     """Measure what lies between final norm and unembedding, and between unembedding and logits.
 
-    In a run of the model, numbers from 0 to a million take the place of the unembedding's output, so that a
-    soft cap shows which the model's own logits are too small to reach.
+    In a run of the model, numbers from 0 to a million take the place of the unembedding's output. So a
+    soft cap shows even if the model's own logits are too small to reach it.
 
     Parameters
     ----------
@@ -42,12 +43,13 @@ def understand_logits(norm: nn.Module, unembedding: nn.Module, run: Callable[[],
     run : callable
         Runs the model over some tokens and gives back its output.
     config : transformers.PreTrainedConfig
-        Numbers that it holds take the place of those measured, where they differ by rounding only.
+        If a number that is measured differs from one in the configuration only by rounding, the latter is
+        used.
 
     Raises
     ------
     ModelError
-        If it is anything but factors, an offset and a soft cap.
+        If it is something else than factors, an offset and a soft cap.
     """
     seen: dict[str, Tensor] = {}
     numbers = _numbers(config)
@@ -71,18 +73,18 @@ def understand_logits(norm: nn.Module, unembedding: nn.Module, run: Callable[[],
         raise ModelError("the head was not understood: its final norm or its unembedding is never run")
     if logits.shape != seen["left"].shape or logits.shape[-2] < len(_PUT):
         raise ModelError(
-            f"the head was not understood: {tuple(seen['left'].shape)} numbers leave its unembedding, "
-            f"{tuple(logits.shape)} logits come of them"
+            f"the head was not understood: its unembedding gives {tuple(seen['left'].shape)} numbers, "
+            f"its logits are {tuple(logits.shape)}"
         )
     before = _factor(seen["normalised"], seen["entered"], numbers)
-    # Row i: what becomes of the i-th number put, of each token.
+    # Row i: the logits that the i-th of the numbers gives, for each token.
     where = torch.arange(len(_PUT))[:, None] - torch.arange(logits.shape[-1])
     made = logits.reshape(-1, logits.shape[-1]).gather(0, (where % len(_PUT)).to(logits.device)).double()
     rounding = _ROUNDING[logits.dtype]
     largest = made[-1].median()
     uncapped = _PUT[-1] * (made[2] - made[0]).median()
     softcap = None if largest.abs() > 0.5 * uncapped.abs() else float(largest.abs())
-    # Without the cap, but for what is too close to it.
+    # The logits without the cap. Those that are too close to the cap are clamped.
     plain = made if softcap is None else softcap * torch.atanh((made / softcap).clamp(-0.999, 0.999))
     after = _nearest(float((plain[2] - plain[0]).median()), numbers, max(rounding, 1e-5))
     softcap = None if softcap is None else _nearest(softcap, numbers, max(rounding, 1e-5))
@@ -100,7 +102,7 @@ def understand_logits(norm: nn.Module, unembedding: nn.Module, run: Callable[[],
 
 
 def _factor(given: Tensor, made: Tensor, numbers: list[float]) -> float:
-    """The factor between two tensors; 1 where there is none, which the check of the head decides about."""
+    """The factor between two tensors; 1 if there is none. The check of the head finds a wrong one."""
     if given.shape != made.shape:
         return 1.0
     dtype = made.dtype
@@ -108,12 +110,12 @@ def _factor(given: Tensor, made: Tensor, numbers: list[float]) -> float:
     factor = float((given * made).sum() / given.square().sum())
     if not math.isfinite(factor):
         return 1.0
-    # The mean of many numbers, each rounded to the model's dtype.
+    # A mean over many numbers: it is more exact than each of them, which is rounded to the model's dtype.
     return _nearest(factor, [*numbers, given.shape[-1] ** -0.5], 1e-5 if dtype == torch.float32 else 1e-3)
 
 
 def _numbers(config: Any) -> list[float]:
-    """One, the numbers of a configuration, and their inverses."""
+    """The number 1, the numbers in a configuration, and their inverses."""
     values = (v for v in config.to_dict().values() if isinstance(v, int | float) and not isinstance(v, bool))
     return [1.0, *(number for v in values if v and math.isfinite(v) for number in (float(v), 1.0 / v))]
 

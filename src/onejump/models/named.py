@@ -1,4 +1,4 @@
-"""The modules of a model that a study names, because onejump does not find them."""
+"""Looks up the modules of a model that a study names, because onejump does not find them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ ROLES = ("blocks", "norm", "head")
 
 
 def named_modules(model: nn.Module, named: Mapping[str, str | None]) -> dict[str, nn.Module]:
-    """The modules that a study names, by their role.
+    """Look up the modules that a study names, by their role.
 
     Parameters
     ----------
     model : torch.nn.Module
     named : mapping of {"blocks", "norm", "head"} -> str
-        Paths, as `model.named_modules()` says them.
+        Paths, as `model.named_modules()` gives them.
 
     Raises
     ------
     ModelError
-        If there is no such role or module, naming what there is.
+        If there is no such role or module; the message names what there is.
     """
     there = dict(model.named_modules())
     found = {}
@@ -54,18 +54,18 @@ def named_modules(model: nn.Module, named: Mapping[str, str | None]) -> dict[str
 
 
 def blocks_of(named: nn.Module, run: Callable[[], Any]) -> nn.ModuleList:
-    """The blocks in a module that the study names, in the order in which they run.
+    """Find the blocks in a module that the study names, in the order in which they run.
 
     Raises
     ------
     ModelError
-        If none of its modules runs.
+        If none of the module's children runs.
     """
     blocks = calls(named.children(), run)
     if not blocks:
         children = ", ".join(name for name, _ in named.named_children()) or "none"
         raise ModelError(
-            f"modules.blocks: a list of blocks was expected, of {type(named).__name__} no module runs "
+            f"modules.blocks: a list of blocks was expected, no module of {type(named).__name__} runs "
             f"(there: {children})"
         )
     return nn.ModuleList(blocks)

@@ -1,4 +1,4 @@
-"""What a norm, and what the transform before it, does: found by running it, whatever its class is called."""
+"""Finds out what a norm, or the transform before it, does, by running it. Names of classes do not count."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from onejump.base.errors import ModelError
 from onejump.models.head import ACTIVATIONS, NormKind, normalised
 
-# Largest difference of our logits from the model's, in units of the logits' own spread. Half precision
-# rounds each of the model's own steps; a missing or wrong norm is off by far more than either.
+# Largest difference of onejump's logits from the model's, in units of the logits' spread. In half precision,
+# each step of the model rounds. A missing or wrong norm gives a far larger difference than any of these.
 TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
 
-# Largest difference of a norm from what was measured of it, in units of its gain: float32 rounds by 1e-5.
+# Largest difference between a norm and what was measured of it, in units of its gain. float32 rounds by 1e-5.
 _EXPLAINED = 1e-3
 
 
@@ -35,28 +35,29 @@ class Norm(NamedTuple):
     """(width,), float32."""
 
 
-# Not in inference mode: what comes of it stays in the head, which may be trained through.
+# Not in inference mode: the head keeps these tensors, and gradients may have to pass through it.
 @torch.no_grad()
 def understand_norm(norm: nn.Module, width: int, device: torch.device | str = "cpu") -> Norm:
-    """Measure what a norm does by running a float32 copy of it, whatever its class and weights are called.
+    """Measure what a norm does, by running a float32 copy of it.
 
-    A state whose coordinates are all a or -a, a power of two, is normalised to 1 and -1 without rounding: one
-    such state and its negative give gain and bias exactly. How much a short one loses gives epsilon. What was
-    found has to explain other states: long, short and shifted ones, and ones with coordinates a thousand
-    times larger than the rest.
+    If all coordinates of a state are a or -a, with a power of two as a, they are normalised to 1 and -1
+    without rounding. So one such state and its negative give gain and bias exactly. A short state is
+    normalised to less than 1; how much less gives epsilon. What was measured has to explain other states as
+    well: long, short and shifted ones, and ones with a few coordinates a thousand times larger than the
+    rest.
 
     Parameters
     ----------
     norm : torch.nn.Module
     width : int
-        Coordinates of the states that it normalises.
+        The number of coordinates of the states that it normalises.
     device : torch.device
-        Where its weights are, or the head is to be, if it has none.
+        Where to measure a norm that has no weights.
 
     Raises
     ------
     ModelError
-        If it is no RMSNorm or LayerNorm of that width.
+        If it is not an RMSNorm or LayerNorm of that width.
     """
     measured = _in_float32(norm)
     held = next(measured.parameters(), next(measured.buffers(), None))
@@ -68,7 +69,7 @@ def understand_norm(norm: nn.Module, width: int, device: torch.device | str = "c
             found = _measure(measured, kind, width, torch.device(device))
             off = max(_off(measured, found, probe) for probe in _probes(width, torch.device(device)))
         except (RuntimeError, TypeError, ValueError, IndexError):
-            continue  # it takes no states of this width
+            continue  # the norm does not take states of this width
         if off <= _EXPLAINED:
             return found
         closest = min(closest, off)
@@ -81,7 +82,8 @@ def understand_norm(norm: nn.Module, width: int, device: torch.device | str = "c
 def _in_float32(norm: nn.Module) -> nn.Module:
     copied = deepcopy(norm)
     for module in copied.modules():
-        # accelerate replaces the forward of a module that it moves; a copy would still run the original.
+        # accelerate replaces the forward of a module that it moves. The copy's would still run the original
+        # module.
         for name in ("forward", "_old_forward", "_hf_hook"):
             module.__dict__.pop(name, None)
     return copied.float()
@@ -91,7 +93,7 @@ def _measure(norm: nn.Module, kind: NormKind, width: int, device: torch.device) 
     signs = 1.0 - 2.0 * (torch.arange(width, device=device) % 2)
 
     def run(length: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalised states in float64, and what the norm makes of them and of their negative."""
+        """Normalised states in float64, and what the norm makes of the states and of their negative."""
         states = length * signs
         made = norm(torch.stack([states, -states])).double()
         return normalised(states.double(), kind, 0.0), made[0], made[1]
@@ -105,8 +107,8 @@ def _measure(norm: nn.Module, kind: NormKind, width: int, device: torch.device) 
         unit, plus, minus = run(length)
         kept = float(((plus - minus) / (2 * unit * gain))[strongest])
         if kept < 0.9:
-            # kept = length / sqrt(length^2 + eps), the mean of squares of a probe being length^2 but for
-            # the centre of an odd number of coordinates.
+            # kept = sqrt(square / (square + eps)). The mean of squares is length^2, except for a LayerNorm
+            # with an odd number of coordinates, as their mean is not zero.
             square = float((length * signs).double().var(correction=0)) if kind == "layer" else length**2
             eps = square * (1 / kept**2 - 1) if kept > 0 else math.nan
             break
@@ -124,7 +126,7 @@ def _probes(width: int, device: torch.device) -> Iterator[Tensor]:
 
 
 def _off(norm: nn.Module, found: Norm, states: Tensor) -> float:
-    """Largest difference between a norm and what was found of it, in units of its gain."""
+    """Largest difference between a norm and what was measured of it, in units of its gain."""
     gain, bias = found.gain.double(), found.bias.double()
     ours = normalised(states.double(), found.kind, found.eps) * gain + bias
     scale = (gain.abs() + bias.abs()).clamp_min(1e-3 * float(gain.abs().max()) + 1e-30)
@@ -136,7 +138,7 @@ def _off(norm: nn.Module, found: Norm, states: Tensor) -> float:
 def understand_activation(
     dense: nn.Module, norm: nn.Module, run: Callable[[], Any], dtype: torch.dtype
 ) -> str:
-    """What lies between a transform's dense map and its norm, found by what it does in a run of the model.
+    """Find the activation between a transform's dense map and its norm, from a run of the model.
 
     Returns
     -------
@@ -146,7 +148,7 @@ def understand_activation(
     Raises
     ------
     ModelError
-        If it is none of these.
+        If it is not one of these.
     """
     seen: dict[str, Tensor] = {}
     handles = [
@@ -160,7 +162,7 @@ def understand_activation(
             handle.remove()
     if len(seen) < 2:
         raise ModelError("the head's transform was not understood: its Linear or its norm is never run")
-    # In the model's own dtype, so that two that are close to one another stay apart in half precision.
+    # In the model's own dtype, so that similar activations can be told apart in half precision.
     given, made = seen["given"], seen["made"].float()
     off = {
         name: float((activation(given).float() - made).norm() / made.norm())

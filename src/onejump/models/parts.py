@@ -1,4 +1,4 @@
-"""One part of all blocks (attention, the feed-forward network, or the norms): read or replaced."""
+"""Reads or replaces one part of all blocks: attention, the feed-forward network, or the norms."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class Part:
         self._returned = self._probe()
 
     def where(self, module: int) -> str:
-        """A module in words."""
+        """Name a module in words, for a message."""
         block, number = divmod(module, self._each)
         return f"{self.name} {f'{number} ' if self._each > 1 else ''}of block {block}"
 
     @torch.inference_mode()
     def read(self, tokens: Tensor, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """What goes into the modules and what comes out of them, at some positions.
+        """Read the inputs and outputs of the modules, at some positions.
 
         Parameters
         ----------
@@ -86,9 +86,9 @@ class Part:
         Parameters
         ----------
         maps : sequence of torch.nn.Module
-            One for each of `modules`, of float32.
+            One for each of `modules`, in float32.
         """
-        # A model spread over devices keeps a `forward` of its own in a module.
+        # If a model is spread over devices, accelerate has put another `forward` into each module.
         before = [module.__dict__.get("forward") for module in self.modules]
         try:
             for module, states_map, returned in zip(self.modules, maps, self._returned, strict=True):
@@ -117,7 +117,7 @@ class Part:
 
     @torch.inference_mode()
     def _probe(self) -> list[tuple[None, ...] | None]:
-        """What each module returns after its output (attention's weights, a router's scores), if a tuple."""
+        """Find how much each module returns after its states, such as attention weights: a None for each."""
         behind: list[tuple[None, ...] | None] = [None] * len(self.modules)
         not_seen = set(range(len(self.modules)))
 
@@ -141,7 +141,7 @@ class Part:
 def _mapped(states_map: nn.Module, returned: tuple[None, ...] | None) -> Callable[..., Any]:
     def forward(*arguments: Any, **named: Any) -> Any:
         states = input_states(arguments, named)
-        # A map stays where it was first needed: each module of a model has its device.
+        # The map stays on the device where it was first needed, as a module's device does not change.
         mapped = states_map.to(states.device)(states.float()).to(states.dtype)
         return mapped if returned is None else (mapped, *returned)
 
@@ -161,12 +161,12 @@ def check_parts(transformer: Transformer) -> None:
     Raises
     ------
     ModelError
-        If they do not: then a part does more than its name says (Bloom's parts add the residual themselves),
-        or something else changes the states. Also if the blocks cannot be run one after the other, or the
-        model is not causal.
+        If they do not. Then a part does more than its name says (in Bloom, parts add the residual
+        themselves), or something else changes the states. Also if the blocks cannot be run one after the
+        other, or if the model is not causal.
     """
     if not transformer.causal:
-        raise ModelError(f"{type(transformer.model).__name__}: for its parts a causal model was expected")
+        raise ModelError(f"{type(transformer.model).__name__}: parts of a causal model were expected")
     run = ResumablePass(transformer, transformer.probe(), [0])
     zero = _Zero()
     attention, feed_forward = (Part(transformer, name) for name in ("attention", "feed-forward"))

@@ -1,6 +1,6 @@
-"""What a model is run over: which sentences, cut where, and which positions of them are kept.
+"""Makes the prompts that a model runs over: sentences, cut behind the last position that is kept.
 
-A masked language model is run over whole sentences, in each of them one token masked.
+A masked language model runs over whole sentences. In each of them one token is masked.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 
 def shard_sentences(corpus: pd.DataFrame, split: str, shard: int, shards: int) -> pd.DataFrame:
-    """Sentences of one shard: every `shards`-th one of the split, so that shards are alike in length."""
+    """Give the sentences of one shard: every `shards`-th one of the split, so that all shards are alike."""
     return corpus[corpus["split"] == split].iloc[shard::shards]
 
 
 class Prompt(NamedTuple):
-    """A prefix to run, and the positions to keep of it; or a whole sentence and its masked position."""
+    """A prefix to run, and which of its positions to keep; or a whole sentence and its masked position."""
 
     sentence: int
     """The sentence's id."""
     tokens: Sequence[int]
-    """Token ids as they are in the sentence: up to the last position kept, or all of them."""
+    """Token ids of the sentence: up to the last position that is kept, or all of them."""
     positions: Array
-    """Positions kept, ascending."""
+    """Positions that are kept, in rising order."""
     mask: int | None = None
-    """Token that takes the place of those at `positions` when the prompt is run, or None."""
+    """Token that replaces those at `positions` when the prompt runs; None replaces none."""
 
 
 def sample_positions(
@@ -43,8 +43,8 @@ def sample_positions(
 ) -> Array:
     """Draw positions of a sentence, without repetition.
 
-    The draw depends on the seed and the sentence's id only, so that it is the same in whatever shard, and in
-    whatever order, sentences are processed.
+    The draw depends only on the seed and the sentence's id. The shard and the order of the sentences do not
+    change it.
 
     Parameters
     ----------
@@ -53,11 +53,11 @@ def sample_positions(
     sentence : int
         Its id.
     positions : int
-        How many to draw; fewer come back from a sentence that has fewer.
+        How many to draw. A shorter sentence gives fewer.
 
     Returns
     -------
-    ndarray of int64, ascending
+    ndarray of int64, in rising order
     """
     candidates = np.arange(1 if skip_first else 0, length)
     generator = np.random.default_rng([seed, sentence])
@@ -75,9 +75,10 @@ def make_prompts(
     max_tokens: int = 512,
     masked: bool = False,
 ) -> list[Prompt]:
-    """Tokenise sentences, sample their positions and cut what lies behind, longest prefix first.
+    """Tokenise sentences, sample their positions, and cut each sentence behind its last sampled position.
 
-    Longest first, so that a batch that does not fit into memory shows at once and not at the end.
+    The longest prompts come first: if a batch does not fit into memory, that shows at once and not at the
+    end.
 
     Parameters
     ----------
@@ -85,23 +86,23 @@ def make_prompts(
         With columns sentence_id and sentence.
     tokenizer : transformers.PreTrainedTokenizerBase
     seed, positions, skip_first
-        As in `sample_positions`, of the tokens that may be sampled: without special tokens, the first one is
-        the text's own first token.
+        As in `sample_positions`, for the tokens that may be sampled. Without special tokens, the first of
+        these is the first token of the text itself.
     special_tokens : bool
         Sample the tokenizer's special tokens too, such as the start token that it puts before each sentence.
-        Masked prompts never do.
+        In masked prompts they are never sampled.
     max_tokens : int
-        Longer sentences are cut; they still end in the special tokens that the tokenizer adds.
+        Longer sentences are cut. They still end in the special tokens that the tokenizer adds.
     masked : bool
-        For a masked language model: each sampled position is masked in a prompt of its own, which has all of
-        the sentence.
+        Make prompts for a masked language model: one for each sampled position. It holds the whole sentence,
+        with this position masked.
 
     Raises
     ------
     CorpusError
         If no sentence has a token to sample.
     ModelError
-        If a tokenizer for masked prompts has no mask token.
+        If masked prompts are asked for, and the tokenizer has no mask token.
     """
     mask = mask_token(tokenizer) if masked else None
     special = np.asarray([] if special_tokens and not masked else tokenizer.all_special_ids)
@@ -145,7 +146,7 @@ def stored_prompts(texts: pd.DataFrame, *, seed: int, positions: int) -> list[Pr
     Returns
     -------
     list of Prompt
-        Longest first. What stands behind the last position kept is cut.
+        Longest first. Each text is cut behind the last position that is kept.
     """
     prompts = []
     for text, tokens, prompt_tokens in zip(
@@ -164,12 +165,12 @@ def _longest_first(prompt: Prompt) -> tuple[int, int]:
 def batches(
     prompts: Sequence[Prompt], batch_tokens: int, context: int | None = None
 ) -> Iterator[Sequence[Prompt]]:
-    """Cut prompts, sorted by falling length, into batches of at most `batch_tokens` tokens with padding.
+    """Cut prompts, sorted by falling length, into batches of at most `batch_tokens` tokens, padding included.
 
-    A batch that is large enough to run fast (an eighth of that) ends where prompts get a tenth shorter than
-    its longest: padding them would cost more than another batch. A prompt that alone is longer than
-    `batch_tokens` makes a batch of its own; so does one longer than `context` (`Transformer.context`), whose
-    states would depend on its neighbours, and theirs on it.
+    A batch that is large enough to run fast (an eighth of `batch_tokens`) ends before the first prompt that
+    is a tenth shorter than its longest: to pad it would cost more than another batch. Two kinds of prompts
+    are batches of their own: those longer than `batch_tokens`, and those longer than `context`
+    (`Transformer.context`), since the states in a batch with one of these would depend on its length.
     """
     start = 0
     while start < len(prompts):
@@ -185,7 +186,7 @@ def batches(
 
 
 def pad(batch: Sequence[Prompt], padding: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens of a batch as they are run, masks set, and the (row, position) of each sample.
+    """Give the tokens of a batch as the model gets them, with masks, and the row and position of each sample.
 
     Returns
     -------

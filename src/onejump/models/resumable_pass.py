@@ -1,6 +1,6 @@
-"""A run of a model that can be taken up again at a level, with other states.
+"""Runs a model once, and can then run its upper blocks again with other states.
 
-The whole sequences run, without a key/value cache. For passes of single tokens with a cache see
+Whole sequences run, without a key/value cache. For passes of single tokens with a cache see
 `onejump.models.passes`.
 """
 
@@ -16,7 +16,7 @@ from onejump.models.transformer import Transformer
 
 
 class ResumablePass:
-    """One run of a model over a batch, which can be taken up again at a level.
+    """One run of a model over a batch. It can be finished again from a level, with other states.
 
     Parameters
     ----------
@@ -29,9 +29,9 @@ class ResumablePass:
     Attributes
     ----------
     states : dict of int -> Tensor of shape (sequences, length, H)
-        At the levels that are kept.
+        States at the levels that are kept.
     last : Tensor of shape (sequences, length, H)
-        At level L.
+        States at level L.
     """
 
     @torch.inference_mode()
@@ -44,7 +44,7 @@ class ResumablePass:
             level = len(self._rest)
             if level in levels:
                 self.states[level] = input_states(arguments, named)
-            # Kept without the states: those of all other levels would take too much memory.
+            # All arguments but the states are kept: the states of all levels would take too much memory.
             self._rest.append((arguments[1:], {k: v for k, v in named.items() if k != "hidden_states"}))
 
         def after_last(_: nn.Module, __: Any, returned: Any) -> None:
@@ -70,7 +70,7 @@ class ResumablePass:
         Returns
         -------
         Tensor of shape (sequences, length, H)
-            At level L.
+            States at level L.
         """
         for block, (arguments, named) in zip(self._blocks[level:], self._rest[level:], strict=True):
             states = output_states(block(states, *arguments, **named))
@@ -84,7 +84,7 @@ def input_states(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor
 
 
 def output_states(returned: Any) -> Tensor:
-    """The states that a block, or a part of one, returned; some return a tuple that begins with them."""
+    """The states that a block, or a part of one, returned. Some return a tuple that begins with them."""
     states: Tensor = returned[0] if isinstance(returned, tuple) else returned
     return states
 

@@ -1,10 +1,10 @@
-"""Rotary positions whose frequencies depend on the length of what is run (longrope, dynamic scaling).
+"""Rotary positions whose frequencies depend on the length of the sequence (longrope, dynamic scaling).
 
-Up to the original context these models are like any other. Beyond it, all positions of a batch get
-frequencies by its longest sequence, so that a sequence's states change with its neighbours; and dynamic
-scaling keeps the frequencies of the longest sequence so far for later, shorter ones.
+Up to the original context, such a model is like any other. Beyond it, the longest sequence of a batch
+decides the frequencies of all its sequences, so that a sequence's states depend on the others in the batch.
+With dynamic scaling, later and shorter batches keep the frequencies of the longest sequence so far.
 
-Such a sequence is run alone, from the frequencies of a fresh model. Its states still depend on its own
+So a longer sequence runs alone, with the frequencies of a fresh model. Its states still depend on its own
 length: extraction runs a sentence up to its last sampled position, and no further.
 """
 
@@ -18,15 +18,15 @@ _BY_LENGTH = ("longrope", "dynamic", "su")
 
 
 def original_context(config: Any) -> int | None:
-    """Tokens up to which no state depends on the length of the batch; None for any number.
+    """Find up to how many tokens no state depends on the length of the batch; None if none ever does.
 
     Parameters
     ----------
     config : transformers.PreTrainedConfig
-        Of the text model.
+        The configuration of the text model.
     """
     said = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    # One set of parameters, or one for each kind of attention.
+    # There is one set of parameters, or one for each kind of attention.
     every = [said, *(value for value in said.values() if isinstance(value, dict))]
     limits = []
     for parameters in every:
@@ -42,7 +42,7 @@ def original_context(config: Any) -> int | None:
 
 
 def forget_lengths(body: nn.Module) -> None:
-    """Take a model's rotary frequencies back to what they are before it runs anything."""
+    """Reset a model's rotary frequencies to those of a fresh model."""
     for module in body.modules():
         names = [*vars(module), *(name for name, _ in module.named_buffers(recurse=False))]
         for name in names:

@@ -1,4 +1,4 @@
-"""What one run of a model shows: which modules it calls, in which order, and what they make of what."""
+"""Watches one run of a model: which modules it calls, in which order, with which inputs and outputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onejump.base.errors import ModelError
 
 
 def state_of(returned: Any, block: nn.Module) -> Tensor:
-    """The state in what a block takes or returns: that itself, or the first of several.
+    """Give the state in what a block takes or returns: a tensor, or the first element of a tuple.
 
     Raises
     ------
@@ -31,7 +31,7 @@ def state_of(returned: Any, block: nn.Module) -> Tensor:
 
 
 def given_to(arguments: tuple[Any, ...], named: dict[str, Any], block: nn.Module) -> Tensor:
-    """The state that a block is called with.
+    """Give the state that a block is called with.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def given_to(arguments: tuple[Any, ...], named: dict[str, Any], block: nn.Module
 
 
 def calls(modules: Iterable[nn.Module], run: Callable[[], Any]) -> list[nn.Module]:
-    """Some modules in the order in which a run calls them, each as often as it does."""
+    """List modules in the order in which a run calls them. A module is listed once for each call."""
     called: list[nn.Module] = []
     hooks = [
         module.register_forward_pre_hook(lambda module, _: called.append(module))
@@ -66,7 +66,7 @@ class Step:
 
 
 class Way:
-    """What a run does behind the last block, and what of it is made of what.
+    """The calls of modules behind the last block, in a run of the model.
 
     Parameters
     ----------
@@ -75,9 +75,9 @@ class Way:
     run : callable
         Runs the model once.
     dtype : torch.dtype
-        The model's. Some models keep their states in a wider one between their modules.
+        The model's dtype. Some models keep their states in a wider one between their modules.
     besides : torch.nn.Module, optional
-        A module to look at besides those without children.
+        A module to watch besides those without children.
 
     Attributes
     ----------
@@ -116,14 +116,15 @@ class Way:
 
     def _step(self, module: nn.Module, arguments: tuple[Any, ...], made: Any) -> None:
         given = arguments[0] if arguments else None
-        # What changes nothing, as dropout, is no step.
+        # A module that changes nothing, such as dropout, is not a step.
         if isinstance(given, Tensor) and isinstance(made, Tensor) and not self.same(given, made):
             self._steps.append(Step(module, given, made))
 
     def same(self, one: Tensor, other: Tensor) -> bool:
-        """Whether two tensors are the same numbers in the model's own dtype.
+        """Whether two tensors hold the same numbers, in the model's own dtype.
 
-        A model that lengthens its sequences for its blocks (Longformer) shortens them again behind these.
+        Some models (Longformer) lengthen their sequences for the blocks, and shorten them again behind the
+        blocks. So only the length that both tensors have is compared.
         """
         if one.dim() == other.dim() == 3:
             length = min(one.shape[1], other.shape[1])
@@ -133,11 +134,11 @@ class Way:
         )
 
     def after(self, state: Tensor) -> list[Step]:
-        """The steps that take a state."""
+        """The steps whose input is this state."""
         return [step for step in self._steps if self.same(step.given, state)]
 
     def making(self, state: Tensor) -> Step | None:
-        """The step that makes a state, if one does."""
+        """The step whose output is this state, if there is one."""
         return next((step for step in self._steps if self.same(step.made, state)), None)
 
     def of(self, module: nn.Module) -> Step | None:

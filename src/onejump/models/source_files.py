@@ -1,4 +1,4 @@
-"""The files that a model or a data set is read from: which ones, and a digest of what is in them."""
+"""Lists the files that a model or a data set is read from, and computes a digest of their content."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 from onejump.base.errors import ModelError
 from onejump.base.files import replacing
 
-# What transformers reads: weights, configuration, tokenizer, the model's own code. A remark (README.md) or an
-# optimizer's state (optimizer.pt) beside them is no part of the model.
+# Suffixes of what transformers reads: weights, configuration, tokenizer, the model's own code. Other files
+# beside these, such as README.md or the state of an optimizer (optimizer.pt), are not part of the model.
 _OF_A_MODEL = frozenset((".safetensors", ".bin", ".json", ".txt", ".model", ".tiktoken", ".jinja", ".py"))
-# Files are read by this many threads: a digest is computed at about 1.5 GB/s a core.
+# The number of threads that read files. One core computes a digest at about 1.5 GB/s.
 _READERS = 8
 
 
@@ -29,7 +29,7 @@ def model_files(folder: str | Path) -> list[Path]:
 
 
 def folder_files(folder: str | Path) -> list[Path]:
-    """All files below a folder, sorted by name, without hidden ones and those in hidden folders."""
+    """All files below a folder, sorted by name, except hidden files and files in hidden folders."""
     folder = Path(folder)
     return sorted(
         file
@@ -39,9 +39,9 @@ def folder_files(folder: str | Path) -> list[Path]:
 
 
 def unpacked_name(gguf: str | Path) -> str:
-    """Name of the folder that a GGUF file is unpacked to: its own, and a hash of its path.
+    """Name of the folder that a GGUF file is unpacked to: the file's name, and a hash of its path.
 
-    Two files of one name in different folders have different names here.
+    So two files with the same name in different folders are unpacked to different folders.
     """
     place = hashlib.sha256(os.path.normpath(gguf).encode()).hexdigest()[:8]
     return f"{Path(gguf).stem}-{place}"
@@ -50,7 +50,7 @@ def unpacked_name(gguf: str | Path) -> str:
 def model_digest(folder: str | Path) -> str:
     """SHA-256 of the names and the content of a model's files.
 
-    Neither the folder's place nor the dates of its files count: a copy has the same digest.
+    The path of the folder and the dates of its files do not count: a copy has the same digest.
     """
     return digest_of_files(model_files(folder), folder)
 
@@ -66,14 +66,14 @@ def digest_of_files(files: Sequence[Path], folder: str | Path) -> str:
 
 
 def remembered_digest(files: Sequence[Path], folder: str | Path, memory: str | Path) -> str:
-    """As `digest_of_files`, but files whose sizes and dates are those of an earlier call are not read again.
+    """As `digest_of_files`, but files that have the sizes and dates of an earlier call are not read again.
 
     Parameters
     ----------
     files, folder
         As in `digest_of_files`.
     memory : path
-        A folder that keeps one small file for each call with other sizes or dates.
+        A folder. Each call with new sizes or dates adds one small file to it.
     """
     status = [(str(file.absolute()), file.stat()) for file in files]
     listing = repr([(name, found.st_size, found.st_mtime_ns) for name, found in status])
@@ -81,7 +81,7 @@ def remembered_digest(files: Sequence[Path], folder: str | Path, memory: str | P
     if known.is_file():
         return known.read_text(encoding="utf-8")
     digest = digest_of_files(files, folder)
-    # Where nothing can be written, files are read each time.
+    # If nothing can be written there, the files are read at each call.
     with suppress(OSError), replacing(known) as fresh:
         fresh.write_text(digest, encoding="utf-8")
     return digest
@@ -94,14 +94,15 @@ def file_digest(path: str | Path) -> str:
 
 
 def check_model_files(digest: str, folder: str | Path) -> None:
-    """Make sure that a folder holds a certain model.
+    """Make sure that the files of a model have not changed.
 
     Parameters
     ----------
     digest : str
         The model's identity (`onejump.models.description.ModelDescription.model_digest`).
     folder : path
-        The folder that the model was loaded from. A name on the hub passes: its commit was loaded.
+        The folder that the model was loaded from. A name on the hub always passes, as a certain commit was
+        loaded.
 
     Raises
     ------
@@ -111,5 +112,5 @@ def check_model_files(digest: str, folder: str | Path) -> None:
     if digest.startswith("sha256:") and model_digest(folder) != digest:
         raise ModelError(
             f"{folder}: the model's files have changed since the model stage read them, and all results have "
-            "to be of one model: let the files be, and run the same command again"
+            "to be of one model: leave the files as they are, and run the same command again"
         )

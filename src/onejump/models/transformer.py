@@ -1,4 +1,4 @@
-"""Any Hugging Face language model, causal or masked, seen as embedding -> blocks -> final norm -> head."""
+"""Divides a language model of transformers, causal or masked, into embedding -> blocks -> norm -> head."""
 
 from __future__ import annotations
 
@@ -26,44 +26,44 @@ from onejump.models.rope import forget_lengths, original_context
 from onejump.models.seen import given_to, state_of
 
 RUN_ERRORS = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError)
-"""What a model's own code raises when it is run in a way that it does not know."""
+"""The errors that a model's own code raises when it is run in a way that it does not support."""
 
 
 class Transformer:
     """A language model, causal or masked, whose residual stream can be read at every level.
 
     Level 0 is the input of the first block, level l the output of block l, and level L the output of the
-    last block, before the final norm; of a masked language model (BERT, RoBERTa, DistilBERT), level 0 is
-    behind the norm of its embeddings, and level L before the transform that its head begins with.
+    last block, before the final norm. In a masked language model (BERT, RoBERTa, DistilBERT), level 0 is
+    behind the norm of the embeddings, and level L is before the transform that the head begins with.
 
     Parameters
     ----------
     model : transformers.PreTrainedModel
-        A language model, in evaluation mode afterwards. One whose class is called ...ForMaskedLM sees all of
-        a sentence, any other has to be causal.
+        A language model. It is put into evaluation mode. A class named ...ForMaskedLM sees all of a sentence;
+        any other model has to be causal.
     modules : mapping of {"blocks", "norm", "head"} -> str, optional
-        Where the list of blocks, the norm behind them and the unembedding are, as `model.named_modules()`
-        says it, for a model in which onejump does not find them.
+        Paths, as `model.named_modules()` gives them, of the list of blocks, the norm behind them and the
+        unembedding. They are needed for a model in which onejump does not find these.
 
     Attributes
     ----------
     causal : bool
-        Whether a token's state depends on the tokens before it only.
+        Whether a token's state depends only on that token and the ones before it.
     padding : int
         Token that pads the sentences of a batch to one length.
     context : int or None
-        Tokens beyond which a sequence has to be run alone, as the frequencies of its rotary positions depend
-        on the longest sequence of a batch (longrope, dynamic scaling); None for most models.
+        A sequence of more tokens than this has to run alone, as the frequencies of its rotary positions
+        depend on the longest sequence of a batch (longrope, dynamic scaling). None for most models.
     blocks : torch.nn.ModuleList
         The L blocks.
     head : Head
-        Transform if there is one, final norm and unembedding, in float32.
+        The transform if there is one, the final norm and the unembedding, in float32.
 
     Raises
     ------
     ModelError
-        If blocks, final norm or head are not found (naming what was looked for), or if the head of level L
-        does not give the model's own logits.
+        If blocks, final norm or head are not found; the message names what was looked for. Also if the head,
+        applied to level L, does not give the model's own logits.
     """
 
     def __init__(self, model: Any, modules: Mapping[str, str | None] | None = None) -> None:
@@ -101,18 +101,18 @@ class Transformer:
 
     @property
     def device(self) -> torch.device:
-        """Where token ids go."""
+        """The device that token ids are moved to."""
         device: torch.device = self.model.get_input_embeddings().weight.device
-        # An embedding that is kept elsewhere and loaded when needed moves its inputs itself.
+        # An embedding on "meta" is loaded when it is needed. It then moves its inputs itself.
         return torch.device("cpu") if device.type == "meta" else device
 
     @torch.inference_mode()
     def states(self, tokens: Tensor, rows: Tensor, positions: Tensor) -> Tensor:
-        """Residual stream at some positions, at all levels.
+        """Give the residual stream at some positions, at all levels.
 
-        A causal model's state depends on the tokens before it only, so sequences padded on the right need
-        no attention mask, as long as no position in the padding is asked for. A masked language model is
-        kept from seeing `padding`.
+        In a causal model, no state depends on the tokens behind it. So sequences that are padded on the
+        right need no attention mask, as long as no position in the padding is asked for. For a masked
+        language model, an attention mask hides `padding`.
 
         Parameters
         ----------
@@ -129,7 +129,7 @@ class Transformer:
         Raises
         ------
         ModelError
-            If several sequences are given at once, padded to more than `context` tokens.
+            If several sequences are given together that are padded to more than `context` tokens.
         """
         levels: list[Tensor] = []
         with self._reading(levels, rows, positions):
@@ -137,14 +137,12 @@ class Transformer:
         return torch.stack([level.to(levels[0].device) for level in levels])
 
     def run(self, tokens: Tensor) -> None:
-        """Run all of the model except its head over sequences (n, length), padded on the right.
-
-        `padding` is the token that pads them.
+        """Run the model without its head over sequences (n, length), padded on the right with `padding`.
 
         Raises
         ------
         ModelError
-            If several sequences are given at once, padded to more than `context` tokens.
+            If several sequences are given together that are padded to more than `context` tokens.
         """
         if self.context is not None and len(tokens) > 1 and tokens.shape[1] > self.context:
             raise ModelError(
@@ -163,7 +161,7 @@ class Transformer:
         return module(tokens, attention_mask=(tokens != self.padding).long())
 
     def _try(self) -> Any:
-        """One short run, to see what it does."""
+        """Run the model over a short sequence, to see what it does."""
         try:
             with torch.inference_mode():
                 return self._run(self.model, self.probe())
@@ -185,7 +183,7 @@ class Transformer:
             levels.append(state[rows.to(state.device), positions.to(state.device)])
 
         def before_first(block: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-            if not levels:  # a block can run several times
+            if not levels:  # the first block can run several times
                 keep(given_to(arguments, named, block))
 
         def after(block: nn.Module, _: Any, returned: Any) -> None:
@@ -200,12 +198,13 @@ class Transformer:
                 handle.remove()
 
     def parts(self, part: str) -> list[list[nn.Module]]:
-        """Of each block the modules that are one of PARTS.
+        """Find the modules of a part, one of `PARTS`, in each block.
 
         Raises
         ------
         ModelError
-            If a part of a block is not found (naming what was looked for), or blocks differ in their number.
+            If a part of a block is not found; the message names what was looked for. Also if blocks have
+            different numbers of such modules.
         """
         found = [find_parts(block)[part] for block in self.blocks]
         counts = sorted({len(modules) for modules in found})
@@ -218,14 +217,15 @@ class Transformer:
 
     @torch.inference_mode()
     def check(self) -> None:
-        """Make sure that our view of the model gives what the model itself does.
+        """Make sure that the blocks and the head that were found give what the model itself gives.
 
         Raises
         ------
         ModelError
-            If the head of level L does not give the model's own logits, as a norm or a transform that onejump
-            cannot see lies between them; or if a causal model's state depends on the tokens behind it, or a
-            masked one's on padding; or if a logit is not finite.
+            If the head, applied to level L, does not give the model's own logits: then something lies
+            between them that onejump did not see, such as a norm. Also if a state of a causal model depends
+            on the tokens behind it, if a state of a masked one depends on padding, or if a logit is not
+            finite.
         """
         name = type(self.model).__name__
         tolerance = TOLERANCE[self.model.dtype]
@@ -243,7 +243,7 @@ class Transformer:
         kept = max(1, tokens.shape[1] // 2)
         behind = torch.arange(tokens.shape[1]) >= kept
         if self.causal:
-            # Of equal length: a prefix alone goes through products of other sizes, which round differently.
+            # Both sequences have the same length: a shorter one would be rounded differently.
             others = tokens.masked_fill(behind, int(tokens[0, 0]))
             off = distance(self._logits(others)[:kept], ours[:kept])
             broken = (
@@ -255,7 +255,7 @@ class Transformer:
             off = distance(self._logits(padded)[:kept], self._logits(tokens[:, :kept]))
             broken = f"the state of a token depends on padding (token {self.padding}) behind its sentence"
             if self.model.dtype != torch.float32:
-                tolerance *= 3  # lengths differ: all that padding does, and rounding besides
+                tolerance *= 3  # the lengths differ, and so does the rounding
         if not off <= tolerance:
             raise ModelError(f"{name}: {broken} (its logits move by {off:.3g} of their spread)")
 
@@ -266,14 +266,14 @@ class Transformer:
             raise ModelError(f"{type(self.model).__name__}: {what} is not finite in {dtype}{advice}")
 
     def _logits(self, tokens: Tensor) -> Tensor:
-        """Logits (length, V) of a sequence (1, length), by our head on our level L."""
+        """Logits (length, V) of a sequence (1, length): the head that was found, applied to level L."""
         every = torch.arange(tokens.shape[1])
         last = self.states(tokens, torch.zeros_like(every), every)[-1]
         return self.head.logits(last.to(self.head.gain))
 
     @torch.inference_mode()
     def _follow_blocks(self) -> None:
-        """Follow the states from block to block.
+        """Check that each block takes the output of the block before it.
 
         Raises
         ------
@@ -290,7 +290,7 @@ class Transformer:
         def after(block: nn.Module, _: Any, output: Any) -> None:
             came_out.append(state_of(output, block).clone())
 
-        blocks = list(dict.fromkeys(self.blocks))  # one that is shared is there once
+        blocks = list(dict.fromkeys(self.blocks))  # a block that runs several times is listed once
         handles = [block.register_forward_pre_hook(before, with_kwargs=True) for block in blocks]
         handles += [block.register_forward_hook(after) for block in blocks]
         try:
