@@ -42,8 +42,10 @@ class Decoding:
     ----------
     context : int
         Tokens that were taken.
+    tokens_of_step : Tensor of shape (batch, n), int64
+        What goes through the model: one token of each sequence, or the whole sequences of a masked model.
     states : list of Tensor of shape (batch, H)
-        At each level 0..L, in the model's dtype.
+        Of the last token at each level 0..L, in the model's dtype.
 
     Raises
     ------
@@ -58,12 +60,12 @@ class Decoding:
         self.context = context if most is None else max(1, min(context, most - 1))
         first = transformer.probe()
         sequence = first.repeat(1, -(-self.context // first.shape[1]))[:, : self.context]
-        self._tokens = sequence.repeat(batch, 1).to(transformer.device)
+        self.tokens_of_step = sequence.repeat(batch, 1).to(transformer.device)
         self._cache: Any = None
         try:
             if transformer.causal:
                 self._cache = self._filled(sequence.to(transformer.device))
-                self._tokens = self._tokens[:, :1]
+                self.tokens_of_step = self.tokens_of_step[:, :1]
             self.states = self._read()
         except RUN_ERRORS as error:
             reason = " ".join(str(error).split())[:200]
@@ -75,7 +77,7 @@ class Decoding:
     @property
     def tokens(self) -> int:
         """Tokens that go through the blocks in a step."""
-        return self._tokens.numel()
+        return self.tokens_of_step.numel()
 
     @property
     def attended(self) -> int:
@@ -105,7 +107,7 @@ class Decoding:
         blocks = list(dict.fromkeys(self._transformer.blocks))
         handles = [blocks[0].register_forward_pre_hook(before_first)]
         handles += [block.register_forward_hook(after) for block in blocks]
-        cache = self._copy_of_cache()
+        cache = self.copy_of_cache()
         try:
             start = now(device)
             self._run(cache)
@@ -122,8 +124,8 @@ class Decoding:
         cache.batch_repeat_interleave(self._batch)
         return cache
 
-    def _copy_of_cache(self) -> Any:
-        """A cache that can grow while the first one stays: a layer that grows gets new tensors."""
+    def copy_of_cache(self) -> Any:
+        """Give a cache that can grow while the first one stays, as a layer that grows gets new tensors."""
         if self._cache is None:
             return None
         cache = copy.copy(self._cache)
@@ -132,9 +134,9 @@ class Decoding:
 
     def _run(self, cache: Any) -> None:
         if cache is None:
-            self._transformer.run(self._tokens)
+            self._transformer.run(self.tokens_of_step)
         else:
-            self._transformer.body(self._tokens, past_key_values=cache, use_cache=True)
+            self._transformer.body(self.tokens_of_step, past_key_values=cache, use_cache=True)
 
     @torch.inference_mode()
     def _read(self) -> list[Tensor]:
@@ -151,7 +153,7 @@ class Decoding:
         handles = [blocks[0].register_forward_pre_hook(before_first, with_kwargs=True)]
         handles += [block.register_forward_hook(after) for block in blocks]
         try:
-            self._run(self._copy_of_cache())
+            self._run(self.copy_of_cache())
         finally:
             for handle in handles:
                 handle.remove()

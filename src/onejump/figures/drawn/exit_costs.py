@@ -35,9 +35,9 @@ class _Panel(NamedTuple):
         return float(self._full()[self.column])
 
     def check(self, method: str) -> float:
-        """Give the cost of jump and head, mean over levels, in blocks."""
+        """Give the cost of jump and head, the median over levels, in blocks."""
         rows = self.rows[self.rows["method"] == method]
-        check = (rows[f"jump_{self.column}"] + rows[f"head_{self.column}"]).mean()
+        check = (rows[f"jump_{self.column}"] + rows[f"head_{self.column}"]).median()
         full = self._full()
         first = float(self.rows.loc[self.rows["level"] == 0, f"blocks_{self.column}"].iloc[0])
         block = (float(full[f"blocks_{self.column}"]) - first) / self.blocks()
