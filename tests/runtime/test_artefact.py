@@ -211,6 +211,7 @@ def test_a_file_that_was_changed_by_hand_is_refused(folder: Path) -> None:
         ("rank", 2, r"down: shape \(32, 3\) given, \(32, 2\) expected"),
         ("level", 4, "level: 4 given, accepted is 0 to 3"),
         ("norm", "batch", "config.norm: 'batch' given, accepted is 'rms' or 'layer'"),
+        ("corpus", "\x1b[2Jhello", "config.corpus: '.x1b.2Jhello' given, accepted is"),
         ("surprise", 1, "config.surprise is not a key that is accepted"),
         ("kind", "n-njtc", r"offset: shape \(4, 3\) given, \(3,\) expected for the sizes that config\.json"),
         ("kind", "quantum", r"offset: shape \(4, 3\) given"),

@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 from projects import PAIR, Project, Study
 
+import onejump
 from onejump.cli.main import main
 from onejump.study.study import load_study
 
@@ -88,6 +89,33 @@ def test_ojfa_is_the_jump_that_the_selection_names(finished: Project) -> None:
     pd.testing.assert_series_equal(table.loc["ojfa", jump], table.loc["n-njtc", jump])
 
 
+def test_the_kept_jump_needs_no_other_file_of_the_study(finished: Project, tmp_path: Path) -> None:
+    pair = finished.folder / PAIR
+    kept = Path(shutil.copytree(pair / "export" / "ojfa", tmp_path / "kept"))
+    jump = onejump.OneJump.from_pretrained(kept)
+    jump.check_fits(onejump.load_model(str(finished.folder / "tiny-llama"), device="cpu"))
+    assert jump.config.level == json.loads((pair / "selection.json").read_text(encoding="utf-8"))["jump"]
+    assert (jump.config.study, jump.config.license) == ("tiny", None)
+    table = pd.read_parquet(pair / "evaluation.parquet").query("method == 'ojfa'")
+    of_metric = table[table["metric"] == "precision@1"].sort_values("level")
+    assert jump.config.scores["precision@1"] == of_metric["value"].tolist()
+    for figure in ("selected", "methods"):
+        assert jump.figures[f"{figure}.png"] == (pair / "figures" / f"{figure}.png").read_bytes()
+        assert f"(figures/{figure}.png)" in jump.card
+
+
+def test_another_method_to_keep_exports_that_method_only(project: Project) -> None:
+    project.study |= {"export": {"methods": ["joint", "ojfa"]}}
+    assert project.planned() == {"export": 1, "all": 1, "total": 2}
+    project.study |= {"export": {"methods": ["joint", "ojfa"], "license": "apache-2.0"}}
+    before = (project.folder / PAIR / "export/ojfa/model.safetensors").read_bytes()
+    project.snakemake()
+    kept = [onejump.OneJump.from_pretrained(project.folder / PAIR / f"export/{m}") for m in ("joint", "ojfa")]
+    assert [jump.config.license for jump in kept] == ["apache-2.0"] * 2
+    assert [jump.config.level is None for jump in kept] == [True, False]
+    assert (project.folder / PAIR / "export/ojfa/model.safetensors").read_bytes() == before
+
+
 def test_short_jobs_leave_the_other_cores_to_one_another(finished: Project) -> None:
     def threads(log: Path) -> int:
         return int(re.search(r"threads: (\d+)", (finished.folder / log).read_text(encoding="utf-8"))[1])
@@ -140,7 +168,7 @@ def test_a_figure_option_redraws_that_figure_only(project: Project) -> None:
 def test_the_selection_metric_reruns_selection_and_what_follows(project: Project) -> None:
     project.study |= {"selection": {"metric": "mse"}}
     assert set(project.planned()) == {
-        *("selection", "evaluate", "evaluation", "parameters", "notes", "all", "total"),
+        *("selection", "evaluate", "evaluation", "parameters", "notes", "export", "all", "total"),
         *FIGURES,
     }
     assert project.planned()["evaluate"] == 2  # ojfa and the arbitrary choices
@@ -153,7 +181,7 @@ def test_a_solver_reruns_that_methods_fits_and_what_follows(project: Project) ->
     planned = project.planned()
     assert planned["shortcuts"] == 1
     assert planned["evaluate"] == 1
-    follows = {"evaluation", "parameters", "notes", *FIGURES - {"figure_scores"}}
+    follows = {"evaluation", "parameters", "notes", "export", *FIGURES - {"figure_scores"}}
     assert set(planned) == {"shortcuts", "evaluate", "all", "total", *follows}
 
 

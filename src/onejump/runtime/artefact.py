@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
@@ -213,7 +213,7 @@ class OneJump(
         OneJumpError
             If the folder cannot be written.
         """
-        if "config" in options:
+        if options.pop("config", None) not in (None, self.config, asdict(self.config)):
             raise OneJumpError("config given, but a jump has its own: make another OneJump of it")
         try:
             saved: str | None = super().save_pretrained(save_directory, **options)

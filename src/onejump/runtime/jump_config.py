@@ -30,7 +30,8 @@ Width = Annotated[int, Field(ge=1, le=1_000_000)]
 Vocabulary = Annotated[int, Field(ge=1, le=100_000_000)]
 Level = Annotated[int, Field(ge=0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Name = Annotated[str, Field(max_length=1000)]
+# Without control characters, which could command the terminal that a jump of somebody else is shown on.
+Name = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 Precision = Literal["float32", "float16", "bfloat16"]
 
 
