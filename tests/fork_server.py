@@ -75,15 +75,17 @@ def python_by_fork(folder: Path, environment: dict[str, str]) -> Iterator[Path]:
 
 
 def ask(address: str, arguments: list[str]) -> int:
-    """Let the server start a process that has this one's open files, and wait for its status."""
+    """Let the server start a process that has this one's open files, and end as that process ends."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
         asked = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
         socket.send_fds(connection, [b" "], [0, 1, 2])
         connection.sendall(json.dumps(asked).encode())
         connection.shutdown(socket.SHUT_WR)
-        status = connection.recv(16)
-    return int(status or b"1")
+        status = int(connection.recv(16) or b"1")
+    if status < 0:
+        os.kill(os.getpid(), -status)
+    return status
 
 
 def serve(address: str) -> socket.socket:
@@ -141,10 +143,9 @@ def become_what_was_asked(connection: socket.socket) -> None:
     os.environ.update(asked["environment"])
     sys.executable, *sys.argv = asked["arguments"]
     by_name = sys.argv[0] == "-m"
-    sys.path[:1] = [
-        asked["folder"] if by_name else str(Path(sys.argv[0]).parent),
-        *filter(None, os.environ.get("PYTHONPATH", "").split(":")),
-    ]
+    first = "." if by_name else os.path.dirname(sys.argv[0])
+    besides = filter(None, os.environ.get("PYTHONPATH", "").split(":"))
+    sys.path[:1] = map(os.path.abspath, (first, *besides))
     if by_name:
         sys.argv = sys.argv[1:]
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
