@@ -1,11 +1,42 @@
-"""How far the next round drafts: the policies of the runtime."""
+"""How far the next round drafts: the policies of the runtime.
+
+A round drafts a chain of tokens, each from an early exit, then catches up: one pass through the remaining
+blocks tells which drafts to keep, and gives one token more. If draft i is kept with probability a_i when all
+before it were, a chain of k drafts gives 1 + a_1 + a_1 a_2 + ... + a_1 ... a_k tokens on average. `CostModel`
+asks for the round with the most tokens for each second, by what it measured so far.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from onejump.base.errors import OneJumpError
+from onejump.runtime.acceptance import Acceptance, Expected
+from onejump.runtime.round_seconds import RoundSeconds, amounts_of, timed
+
+Floats = NDArray[np.float64]
+
+# Most prefixes of a gate's levels that are weighed.
+_MOST_PREFIXES = 8
+# How many standard deviations are added to the share of drafts kept: what was tried seldom is tried again.
+_OPTIMISM = 1.0
+# A drafting round has to promise this many times the tokens for each second of a plain one.
+_WORTH = 1.01
+# Plain rounds that drafting may have cost at any time, besides this part of all plain rounds.
+_ALLOWED, _ALLOWED_PART = 1.0, 0.008
+# Rounds that drafting may have gained and that count against later losses.
+_CREDIT = 2.0
+# Plain rounds in a row after which drafting is tried again, whatever is expected of it.
+_RETRY = 256
+# Drafting rounds in a row after which a plain round is timed again: at first, and at most, as it doubles.
+_TIME_SOON, _TIME_AGAIN = 8, 128
+# The choice is made anew every round at first, then every few rounds: it takes up to a millisecond.
+_SOON, _EVERY = 32, 4
 
 
 @dataclass(frozen=True)
@@ -76,3 +107,186 @@ class Fixed:
 
     def learn(self, seen: RoundSeen) -> None:
         """Learn nothing."""
+
+
+class Promise(NamedTuple):
+    """What a round is expected to give."""
+
+    tokens: float
+    """New tokens, mean."""
+    seconds: float
+    """Time, mean."""
+
+
+class CostModel:
+    """The policy that asks for the round with the most tokens for each second, by what it measured so far.
+
+    It starts with two plain rounds. Then it learns from every round how long its parts take, how often tokens
+    exit and how often drafts are kept. Rounds are weighed by their expected tokens over their expected
+    seconds, with some optimism for what was tried seldom. A chain grows by one draft when its last one has
+    been kept twice. Drafting never costs more than two plain rounds and 0.8% of the time: what it cost
+    against plain rounds is added up, and beyond that the rounds are plain ones. The same observations give
+    the same choices.
+
+    Parameters
+    ----------
+    levels : sequence of int
+        Levels that the gate checks, rising. With none, all rounds are plain.
+    blocks : int
+        L.
+    most_drafts : int
+        Most drafts in a chain.
+    widths : sequence of int
+        Numbers of candidates that may be tried; (1,) where there are no trees, as in sampling.
+    expected : mapping of level -> Expected, optional
+        What a calibration of the gate found.
+
+    Raises
+    ------
+    OneJumpError
+        If a level is not one of 0..L-1, or the levels do not rise, or a number is too small.
+    """
+
+    def __init__(
+        self,
+        levels: Sequence[int],
+        blocks: int,
+        *,
+        most_drafts: int = 8,
+        widths: Sequence[int] = (1, 2, 4, 8),
+        expected: Mapping[int, Expected] | None = None,
+    ) -> None:
+        if list(levels) != sorted(set(levels)) or (levels and not 0 <= levels[0] <= levels[-1] < blocks):
+            raise OneJumpError(
+                f"levels {list(levels)} given, accepted are rising ones from 0 to {blocks - 1}"
+            )
+        if most_drafts < 1 or 1 not in widths or min(widths) < 1:
+            raise OneJumpError(
+                f"most_drafts {most_drafts} and widths {list(widths)} given, accepted are one draft or more, "
+                "and widths that include 1"
+            )
+        self.levels, self.blocks, self.most_drafts = tuple(levels), blocks, most_drafts
+        self.widths = tuple(sorted(set(widths)))
+        self.seconds = RoundSeconds()
+        """How long rounds take."""
+        self.acceptance = Acceptance(self.levels, most_drafts, self.widths[1:], expected or {})
+        """How often tokens exit and drafts are kept."""
+        count = len(self.levels)
+        places = np.linspace(1, count, min(count, _MOST_PREFIXES)).round().astype(int)
+        self._prefixes = [int(place) for place in places]
+        self._rounds = self._plain_in_a_row = self._drafting_in_a_row = 0
+        self._time_again = _TIME_SOON
+        self._spent = 0.0
+        self._chosen, self._promised = Round(0), Promise(1.0, 1.0)
+
+    def next_round(self) -> Round:
+        """Choose the next round."""
+        if not self.levels or not self.seconds.known:
+            return Round(0)
+        if self._drafting_in_a_row >= self._time_again:
+            self._time_again = min(2 * self._time_again, _TIME_AGAIN)
+            return Round(0)
+        if self._rounds < _SOON or self._rounds % _EVERY == 0 or self._plain_in_a_row >= _RETRY:
+            self._chosen = self._choose()
+            self._promised = self.promise(self._chosen)
+        elif self._loss > 0:
+            # What is not believed in, but hoped for, is tried once.
+            return Round(0)
+        return self._chosen if self._spent + max(self._loss, 0.0) <= _ALLOWED else Round(0)
+
+    @property
+    def _loss(self) -> float:
+        """What a chosen round is expected to cost against plain ones, in plain rounds."""
+        return self._promised.seconds / self.seconds.plain - self._promised.tokens
+
+    def learn(self, seen: RoundSeen) -> None:
+        """Take note of a round that has ended.
+
+        For a batch, of each row of the round, with the round's seconds divided by the number of rows.
+        """
+        plan = seen.plan
+        checked = self.levels if plan.levels is None else tuple(x for x in plan.levels if x in self.levels)
+        ended = plan.drafts > seen.drafted
+        width = 1 if ended else plan.width
+        checks = sum(sum(level <= exit_ for level in checked) for exit_ in seen.exit_levels)
+        amounts = amounts_of(
+            self.blocks,
+            seen.exit_levels,
+            width=width,
+            checks=checks + ended * len(checked),
+        )
+        if plan.drafts and self.seconds.known and timed(seen.seconds):
+            # How many tokens one round gave is mostly luck. How many such rounds give is known better.
+            rounds = self.seconds.usual(amounts, seen.seconds) / self.seconds.plain
+            self._spent += rounds - self._promised.tokens
+        self._spent = max(self._spent - _ALLOWED_PART * seen.committed, -_CREDIT)
+        self.seconds.learn(amounts, seen.seconds)
+        if plan.drafts:
+            self.acceptance.learn(seen.exit_levels, seen.accepted, checked=checked, ended=ended, width=width)
+        self.acceptance.fade(seen.committed)
+        self._rounds += 1
+        self._plain_in_a_row = 0 if plan.drafts else self._plain_in_a_row + 1
+        self._drafting_in_a_row = self._drafting_in_a_row + 1 if plan.drafts else 0
+
+    def promise(self, plan: Round) -> Promise:
+        """What a round is expected to give, by what was measured so far and without optimism.
+
+        Parameters
+        ----------
+        plan : Round
+            With a number of drafts, a width and levels that the policy itself may ask for.
+        """
+        if plan.drafts == 0:
+            return Promise(1.0, self.seconds.plain)
+        count = len(self.levels if plan.levels is None else plan.levels)
+        tokens, seconds = self._weighed([count], optimism=0.0)
+        place = 0, self.widths.index(plan.width), plan.drafts - 1
+        return Promise(float(tokens[place]), float(seconds[place]))
+
+    def _choose(self) -> Round:
+        longest = self.acceptance.longest
+        tokens, seconds = (of[:, :, :longest] for of in self._weighed(self._prefixes, _OPTIMISM))
+        prefix, width, drafts = (int(i) for i in np.unravel_index(np.argmax(tokens / seconds), tokens.shape))
+        rate = tokens[prefix, width, drafts] / seconds[prefix, width, drafts]
+        worth = rate * self.seconds.plain >= _WORTH or self._plain_in_a_row >= _RETRY
+        count = self._prefixes[prefix]
+        levels = None if count == len(self.levels) else self.levels[:count]
+        best = Round(drafts + 1, self.widths[width], levels)
+        return best if worth else Round(0)
+
+    def _weighed(self, prefixes: Sequence[int], optimism: float) -> tuple[Floats, Floats]:
+        """Expected tokens and seconds of rounds, each of shape (prefixes, widths, drafts).
+
+        A prefix is how many of the gate's levels are checked, the shallowest ones.
+        """
+        exits, depth = self.acceptance.exits(), np.array(self.levels) / self.blocks
+        one, wide = self.acceptance.kept(optimism)
+        reached = np.cumprod(np.append(1.0, 1 - exits[:-1]))
+        count = np.array(prefixes)
+        # Share of tokens that exit at each level, for each prefix.
+        at = (reached * exits) * (np.arange(len(exits)) < count[:, None])
+        exit_ = at.sum(1, keepdims=True)
+        shares = at / np.maximum(exit_, 1e-12)
+        number = np.arange(1, self.most_drafts + 1)
+        # That i drafts are made, and that no token exits behind i - 1 of them; (prefixes, drafts).
+        made, before = exit_**number, exit_ ** (number - 1)
+        drafts = np.cumsum(made, 1)
+        one_kept = np.cumprod(exit_ * (shares @ one.T), 1)
+        chain = np.concatenate([np.ones_like(exit_), one_kept[:, :-1]], 1)
+        last = np.concatenate([(shares @ one.T)[:, None], np.einsum("pl,wdl->pwd", shares, wide)], 1)
+        tokens = np.cumsum(chain, 1)[:, None] + (chain * exit_)[:, None] * last
+
+        mean_depth, extra = shares @ depth, np.array(self.widths) - 1.0
+        with_candidates = made[:, None] * (extra > 0)[:, None]
+        pending = drafts * (1 - mean_depth[:, None])
+        checks_of_exit = (shares @ np.arange(1, len(exits) + 1))[:, None]
+        checks = drafts * checks_of_exit + count[:, None] * (1 - exit_) * np.cumsum(before, 1)
+        together = (exit_[:, None] - with_candidates) * (1 - mean_depth[:, None, None]) + with_candidates
+        plain, *costs = self.seconds.costs
+        seconds = (
+            plain
+            + costs[0] * together
+            + costs[1] * (pending[:, None] + made[:, None] * extra[:, None])
+            + (costs[2] * drafts * mean_depth[:, None] + costs[3] * checks + costs[4] * drafts)[:, None]
+        )
+        return tokens, seconds
