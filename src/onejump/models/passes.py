@@ -91,7 +91,7 @@ class _KeysOnly(_LeftOut):
 
     def forward(self, *arguments: Any, **named: Any) -> Any:
         """Run the block until its cache has got keys and values."""
-        states = given_to(arguments, named, self.__dict__["block"])
+        states = _passing.out = given_to(arguments, named, self.__dict__["block"])
         try:
             self.__dict__["block"](*arguments, **named)
         except KeysKept:
@@ -160,7 +160,7 @@ class PartialPasses:
         Parameters
         ----------
         first, last : int
-            Levels, 0 <= first < last <= L.
+            Levels, 0 <= first < last <= L; both 0 for the states of level 0.
         tokens : Tensor of shape (rows, n), int64
         place : Place
             Where the tokens stand.
@@ -196,7 +196,7 @@ class PartialPasses:
         _passing.states, _passing.place = states, place
         try:
             out = view(input_ids=tokens, past_key_values=cache, use_cache=True, **named)
-            result = states if keys_only else out.logits if end else _passing.out
+            result = out.logits if end else _passing.out
             if _passing.states is not None or result is None:
                 raise ModelError(f"{self._name}: it does not run in parts: its code ran past its blocks")
         finally:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 _BY_LENGTH = ("longrope", "dynamic", "su")
@@ -25,12 +26,8 @@ def original_context(config: Any) -> int | None:
     config : transformers.PreTrainedConfig
         The configuration of the text model.
     """
-    said = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    # There is one set of parameters, or one for each kind of attention.
-    every = [said, *(value for value in said.values() if isinstance(value, dict))]
     limits = []
-    for parameters in every:
-        kind = str(parameters.get("rope_type") or parameters.get("type"))
+    for kind, parameters in _by_kind(config):
         if not any(name in kind for name in _BY_LENGTH):
             continue
         names = ["max_position_embeddings"]
@@ -41,6 +38,24 @@ def original_context(config: Any) -> int | None:
     return min(limits, default=None)
 
 
+def grows(config: Any) -> bool:
+    """Whether frequencies change with every token beyond the original context, and not only once.
+
+    Parameters
+    ----------
+    config : transformers.PreTrainedConfig
+        Of the text model.
+    """
+    return any("dynamic" in kind for kind, _ in _by_kind(config))
+
+
+def _by_kind(config: Any) -> list[tuple[str, dict[str, Any]]]:
+    """The parameters of rotary positions: one set, or one for each kind of attention."""
+    said = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    every = [said, *(value for value in said.values() if isinstance(value, dict))]
+    return [(str(parameters.get("rope_type") or parameters.get("type")), parameters) for parameters in every]
+
+
 def forget_lengths(body: nn.Module) -> None:
     """Reset a model's rotary frequencies to those of a fresh model."""
     for module in body.modules():
@@ -49,6 +64,8 @@ def forget_lengths(body: nn.Module) -> None:
             if name.endswith("original_inv_freq"):
                 kept: Tensor = getattr(module, name)
                 current = name.replace("original_inv_freq", "inv_freq")
-                setattr(module, current, kept.to(getattr(module, current).device, copy=True))
+                # The model itself writes over these, also where there is no inference mode.
+                with torch.inference_mode(mode=False):
+                    setattr(module, current, kept.to(getattr(module, current).device, copy=True))
             elif name.endswith("max_seq_len_cached") and hasattr(module, "original_max_seq_len"):
                 setattr(module, name, module.original_max_seq_len)

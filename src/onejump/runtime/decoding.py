@@ -17,6 +17,7 @@ Verified greedy decoding gives the full model's own tokens; verified sampling fo
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -61,6 +62,10 @@ class Decoding:
     generators : sequence of torch.Generator
         One for each row, on the CPU; only used where tokens are drawn.
     streamer : object, optional
+    numbers : sequence of int, optional
+        What the streamer calls the rows; unless given, 0 and so on.
+    began : float, optional
+        When the generation began, by `time.perf_counter`; unless given, now.
     """
 
     def __init__(
@@ -71,9 +76,16 @@ class Decoding:
         exits: Exits | None,
         generators: Sequence[torch.Generator],
         streamer: Any = None,
+        *,
+        numbers: Sequence[int] | None = None,
+        began: float | None = None,
     ) -> None:
         self._settings, self._exits, self._generators = settings, exits, generators
         self._streamer = streamer
+        self._numbers = range(len(prompts)) if numbers is None else numbers
+        self._ends = math.inf
+        if settings.seconds is not None:
+            self._ends = (time.perf_counter() if began is None else began) + settings.seconds
         self._rows = [Row(index, list(prompt)) for index, prompt in enumerate(prompts)]
         self.record = Generated(torch.empty(0), [], [], passes.blocks)
         # Columns beyond a model's positions do no harm: only tokens that are run have a position.
@@ -86,22 +98,20 @@ class Decoding:
         began = time.perf_counter()
         try:
             for row, logits in zip(self._rows, self._run.prompts(self._rows), strict=True):
-                processed = self._settings.processed(logits[None], [row.tokens])[0]
+                processed = self._settings.processed(logits[None], [row.tokens], row.prompt)[0]
                 token = self._pick(row, processed, int(processed.argmax()))
                 self._commit(row, [token], [self._run.levels])
             self.record.prompt_seconds = time.perf_counter() - began
             while alive := [row for row in self._rows if not row.ended]:
-                if (
-                    self._settings.seconds is not None
-                    and time.perf_counter() - began > self._settings.seconds
-                ):
+                if time.perf_counter() > self._ends:
                     break
                 self._round(alive)
         except KeyboardInterrupt:
             self.record.interrupted = True
         record = self.record
         record.seconds = time.perf_counter() - began
-        record.new_tokens = [row.tokens[row.prompt :] for row in self._rows]
+        # An interruption may come between a token and its level.
+        record.new_tokens = [row.tokens[row.prompt :][: len(row.levels)] for row in self._rows]
         record.exit_levels = [row.levels for row in self._rows]
         record.decoded = sum(max(row.new - 1, 0) for row in self._rows)
         record.plain_flops = sum(
@@ -195,7 +205,7 @@ class Decoding:
         last = row.chain[-1]
         last.exit_level = last.level
         self.record.drafted += 1
-        processed = self._settings.processed(logits[None], self._contexts(row, [last]))[0]
+        processed = self._settings.processed(logits[None], self._contexts(row, [last]), row.prompt)[0]
         if self._settings.sample:
             last.proposal = processed.softmax(-1)
             last.draft = draw(last.proposal, self._generators[row.index])
@@ -211,7 +221,7 @@ class Decoding:
     def _settle(self, row: Row, logits: Tensor, seen: _Seen) -> None:
         """Compare drafts with the full model's logits (n, V) of the chain and the candidates."""
         pending = [*row.chain, *row.candidates]
-        processed = self._settings.processed(logits, self._contexts(row, pending))
+        processed = self._settings.processed(logits, self._contexts(row, pending), row.prompt)
         best = processed.argmax(-1).tolist()
         drafts = [one.draft for one in row.chain if one.draft is not None]
         tokens: list[int] = []
@@ -261,7 +271,7 @@ class Decoding:
 
     def _exit_once(self, rows: list[Row], plan: Round) -> None:
         """Let each token exit or not; the blocks above an exit get keys and values of the exited state."""
-        exited = self._exit(rows, plan)
+        exited = self._exit(rows, plan) if plan.drafts > 0 else []
         for level in sorted({row.chain[0].exit_level for row in exited}):
             self._run.keys_only([row for row in exited if row.chain[0].exit_level == level], level)
         for row in exited:
@@ -297,7 +307,7 @@ class Decoding:
         if self._streamer is None:
             return
         if hasattr(self._streamer, "exits"):
-            self._streamer.exits(row.index, tokens[:final], levels[:final], refused)
+            self._streamer.exits(self._numbers[row.index], tokens[:final], levels[:final], refused)
         else:
             for token in tokens[:final]:
                 self._streamer.put(torch.tensor([token]))

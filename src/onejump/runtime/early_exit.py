@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from onejump.base.errors import OneJumpError
 from onejump.exits.gates import Gate
@@ -17,7 +18,7 @@ from onejump.runtime.cost_model import Fixed, Policy
 from onejump.runtime.decoding import MODES, Decoding, Exits
 from onejump.runtime.predictor import ExitPredictor, predictor_of
 from onejump.runtime.record import Generated
-from onejump.runtime.settings import settings_for
+from onejump.runtime.settings import check_positions, settings_for
 from onejump.shortcuts.shortcut import Shortcut
 
 # Drafts in a chain of the modes that keep every exit.
@@ -70,6 +71,12 @@ class EarlyExit:
     ) -> None:
         if mode not in MODES:
             raise OneJumpError(f"mode: {mode!r} given, accepted is {', '.join(MODES)}")
+        if not isinstance(model, nn.Module | Transformer):
+            raise OneJumpError(f"model: a {type(model).__name__} given, a model of transformers is accepted")
+        if jump is not None and not isinstance(jump, OneJump | Shortcut):
+            raise OneJumpError(f"jump: a {type(jump).__name__} given, a OneJump or a Shortcut is accepted")
+        if policy is not None and not hasattr(policy, "next_round"):
+            raise OneJumpError(f"policy: {policy!r} given, one of onejump.runtime.cost_model is accepted")
         transformer = model if isinstance(model, Transformer) else Transformer(model)
         if isinstance(jump, OneJump):
             jump.check_fits(transformer)
@@ -101,6 +108,7 @@ class EarlyExit:
         input_ids : Tensor of shape (rows, n), int64
             Prompts, padded on either side where the attention mask is 0.
         attention_mask : Tensor of shape (rows, n), optional
+            Unless given, the padding token is padding, if there is one that is no stop token.
         stopping_criteria : list of transformers.StoppingCriteria, optional
             Each is called with one row's tokens (1, n), and None in the place of scores.
         streamer : object, optional
@@ -123,17 +131,17 @@ class EarlyExit:
         Raises
         ------
         OneJumpError
-            If a prompt is empty, or an argument is not accepted.
+            If a prompt is empty, an argument is not accepted, or the model has too few positions.
         """
-        prompts = _prompts(input_ids, attention_mask)
-        settings = settings_for(
-            self.transformer.model,
-            input_ids.shape[1],
-            generation_config,
-            stopping_criteria,
-            **arguments,
-        )
+        began = time.perf_counter()
+        model = self.transformer.model
+        _check_tokens(input_ids, model.get_input_embeddings().weight.shape[0])
+        settings = settings_for(model, input_ids.shape[1], generation_config, stopping_criteria, **arguments)
+        prompts = _prompts(input_ids, attention_mask, settings.pads)
+        check_positions(self.transformer, [len(prompt) for prompt in prompts], settings.new_tokens)
         generators = _generators(generator, len(prompts))
+        if streamer is not None and not hasattr(streamer, "put"):
+            raise OneJumpError(f"streamer: a {type(streamer).__name__} given, it has no method put")
         if streamer is not None:
             if len(prompts) > 1 and not hasattr(streamer, "exits"):
                 raise OneJumpError(f"a streamer of one text was given, with {len(prompts)} prompts")
@@ -149,6 +157,8 @@ class EarlyExit:
                 self._exits(sample=settings.sample),
                 [generators[row] for row in rows],
                 streamer,
+                numbers=rows,
+                began=began,
             )
             records.append(decoding.run())
             if records[-1].interrupted:
@@ -169,6 +179,8 @@ class EarlyExit:
 
 
 def _gate_of(gate: Gate | str | None, jump: OneJump | Shortcut | None) -> Gate | None:
+    if gate is not None and not isinstance(gate, str) and not hasattr(gate, "exits"):
+        raise OneJumpError(f"gate: {gate!r} given, a gate of onejump.exits.gates is accepted")
     if not isinstance(gate, str):
         return gate
     if jump is None:
@@ -190,11 +202,21 @@ def _check_levels(gate: Gate | None, predictor: ExitPredictor) -> None:
         )
 
 
-def _prompts(input_ids: Tensor, attention_mask: Tensor | None) -> list[list[int]]:
-    if input_ids.dim() != 2:
+def _check_tokens(input_ids: Any, vocabulary: int) -> None:
+    if not isinstance(input_ids, Tensor):
+        raise OneJumpError(f"input_ids: a {type(input_ids).__name__} given, a tensor (rows, n) is accepted")
+    if input_ids.dim() != 2 or not len(input_ids):
         raise OneJumpError(f"input_ids of shape {tuple(input_ids.shape)} given, (rows, n) is accepted")
+    if input_ids.is_floating_point() or input_ids.is_complex() or input_ids.dtype == torch.bool:
+        raise OneJumpError(f"input_ids of {input_ids.dtype} given, whole numbers are accepted")
+    wrong = input_ids[(input_ids < 0) | (input_ids >= vocabulary)]
+    if len(wrong):
+        raise OneJumpError(f"input_ids: token {int(wrong[0])} given, 0 to {vocabulary - 1} are accepted")
+
+
+def _prompts(input_ids: Tensor, attention_mask: Tensor | None, pads: int | None) -> list[list[int]]:
     if attention_mask is None:
-        attention_mask = torch.ones_like(input_ids)
+        attention_mask = torch.ones_like(input_ids) if pads is None else input_ids != pads
     if attention_mask.shape != input_ids.shape:
         raise OneJumpError(
             f"attention_mask of shape {tuple(attention_mask.shape)} given, that of input_ids, "
@@ -214,6 +236,8 @@ def _generators(
     if given is None or isinstance(given, torch.Generator):
         seeds = torch.randint(2**62, (rows,), generator=given).tolist()
         return [torch.Generator().manual_seed(seed) for seed in seeds]
+    if not isinstance(given, Sequence) or not all(isinstance(one, torch.Generator) for one in given):
+        raise OneJumpError(f"generator: {given!r} given, a torch.Generator or one for each row is accepted")
     if len(given) != rows:
         raise OneJumpError(f"{len(given)} generators given for {rows} prompts: one for each is accepted")
     return list(given)

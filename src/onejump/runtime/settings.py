@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation import logits_process
 
 from onejump.base.errors import OneJumpError
+from onejump.models.anatomy import text_config
+from onejump.models.rope import grows
+from onejump.models.transformer import Transformer
 
 # Arguments that change what is generated, and that are taken.
 _TAKEN = (
@@ -49,6 +52,8 @@ class Settings:
     """Tokens that end a text."""
     padding: int
     """Token that fills up the rows of the result."""
+    pads: int | None
+    """Token that is padding in a prompt, where no attention mask says what is."""
     new_tokens: int
     """Most new tokens of a row."""
     seconds: float | None = None
@@ -56,7 +61,7 @@ class Settings:
     criteria: StoppingCriteriaList = field(default_factory=StoppingCriteriaList)
     """More reasons to end a text: each is called with its tokens (1, n)."""
 
-    def processed(self, logits: Tensor, contexts: Sequence[Sequence[int]]) -> Tensor:
+    def processed(self, logits: Tensor, contexts: Sequence[Sequence[int]], prompt: int) -> Tensor:
         """Give logits (n, V) in float32 as processors leave them.
 
         Parameters
@@ -64,6 +69,8 @@ class Settings:
         logits : Tensor of shape (n, V)
         contexts : sequence of n sequences of int
             The tokens before each; only looked at where a processor does.
+        prompt : int
+            How many of these tokens are the prompt's.
         """
         logits = logits.float()
         if not self.processors:
@@ -74,8 +81,13 @@ class Settings:
             return found
         rows = []
         for row, context in zip(logits, contexts, strict=True):
-            tokens = torch.tensor(context, dtype=torch.long, device=logits.device)
-            rows.append(self.processors(tokens[None], row[None].clone()))
+            tokens = torch.tensor(context, dtype=torch.long, device=logits.device)[None]
+            scores = row[None].clone()
+            for processor in self.processors:
+                # Of transformers' processors this one alone counts tokens behind a prompt, of one length.
+                counts_new = isinstance(processor, logits_process.MinNewTokensLengthLogitsProcessor)
+                scores = processor(tokens[:, prompt:] if counts_new else tokens, scores)
+            rows.append(scores)
         return torch.cat(rows)
 
     def ends(self, tokens: Sequence[int], device: torch.device) -> bool:
@@ -115,6 +127,24 @@ def settings_for(
     OneJumpError
         If an argument is not known, or asks for what exits cannot give (beam search, for example).
     """
+    try:
+        return _settings(model, prompt, given, criteria, arguments)
+    except (ValueError, TypeError, AttributeError) as error:  # transformers' own, of values
+        reason = " ".join(str(error).split())
+        raise OneJumpError(f"an argument given is not accepted by transformers: {reason}") from error
+
+
+def _settings(
+    model: Any,
+    prompt: int,
+    given: GenerationConfig | None,
+    criteria: StoppingCriteriaList | Sequence[Any] | None,
+    arguments: dict[str, Any],
+) -> Settings:
+    if given is not None and not isinstance(given, GenerationConfig):
+        raise OneJumpError(
+            f"generation_config: a {type(given).__name__} given, a transformers.GenerationConfig is accepted"
+        )
     own = GenerationConfig() if given is None else copy.deepcopy(given)
     arguments = {name: value for name, value in arguments.items() if value is not None}
     if unknown := sorted(set(arguments) - set(vars(GenerationConfig()))):
@@ -131,13 +161,14 @@ def settings_for(
     padding = own.pad_token_id
     if padding is None:
         padding = stops[0] if stops else 0
-    processors, by_context = _processors(own, prompt, stops, model.device)
+    processors, by_context = _processors(own, stops, model.device)
     return Settings(
         sample=bool(own.do_sample),
         processors=processors,
         by_context=by_context,
         stops=frozenset(map(int, stops)),
         padding=int(padding),
+        pads=None if own.pad_token_id in (None, *stops) else int(own.pad_token_id),
         new_tokens=_new_tokens(own, model, prompt, lengths_given=lengths_given),
         seconds=own.max_time,
         criteria=StoppingCriteriaList(criteria or []),
@@ -175,8 +206,55 @@ def _new_tokens(own: GenerationConfig, model: Any, prompt: int, *, lengths_given
     return most
 
 
+def check_positions(transformer: Transformer, prompts: Sequence[int], new_tokens: int) -> None:
+    """Refuse texts that are longer than a model has positions for.
+
+    Parameters
+    ----------
+    transformer : Transformer
+    prompts : sequence of int
+        Tokens of each prompt.
+    new_tokens : int
+        Most new tokens.
+
+    Raises
+    ------
+    OneJumpError
+        If learned positions end before the texts do, or if rotary positions would change while a text is
+        generated, as their frequencies depend on its length.
+    """
+    longest, shortest = max(prompts), min(prompts)
+    # The last token is not run.
+    most = longest + new_tokens - 1
+    given = f"a prompt of {longest} tokens and {new_tokens} new ones given"
+    held = _learned_positions(transformer)
+    if held is not None and most > held:
+        raise OneJumpError(f"{given}, the model has {held} positions: at most {held + 1} tokens are accepted")
+    context = transformer.context
+    # Longrope changes its frequencies once: texts that are beyond from the first pass on keep theirs.
+    if (
+        context is None
+        or most <= context
+        or (shortest > context and not grows(text_config(transformer.model)))
+    ):
+        return
+    raise OneJumpError(
+        f"{given}: beyond its original context of {context} tokens the model's rotary positions depend on "
+        f"the length of the text: at most {context + 1} tokens are accepted"
+    )
+
+
+def _learned_positions(transformer: Transformer) -> int | None:
+    """How many positions a model has learned; None where it computes them."""
+    for name, module in transformer.body.named_modules():
+        called = name.rpartition(".")[2]
+        if isinstance(module, nn.Embedding) and ("position" in called or called == "wpe"):
+            return getattr(text_config(transformer.model), "max_position_embeddings", None)
+    return None
+
+
 def _processors(
-    own: GenerationConfig, prompt: int, stops: list[int], device: torch.device
+    own: GenerationConfig, stops: list[int], device: torch.device
 ) -> tuple[LogitsProcessorList, bool]:
     """Processors in the order of transformers, and whether one looks at the tokens before."""
     by_context: list[Any] = []
@@ -188,7 +266,7 @@ def _processors(
         by_context.append(logits_process.NoBadWordsLogitsProcessor(own.bad_words_ids, stops or None))
     if own.min_new_tokens and stops:
         by_context.append(
-            logits_process.MinNewTokensLengthLogitsProcessor(prompt, own.min_new_tokens, stops, device=device)
+            logits_process.MinNewTokensLengthLogitsProcessor(0, own.min_new_tokens, stops, device=device)
         )
     elif own.min_length and stops:
         by_context.append(logits_process.MinLengthLogitsProcessor(own.min_length, stops, device=device))

@@ -1,0 +1,71 @@
+"""What tests of generation with exits share: small models, rounds drawn at random, and a plain loop."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import torch
+from families import VOCABULARY, disturb
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from onejump.exits.gates import TopProbability
+from onejump.runtime.cost_model import Fixed, Policy, Round, RoundSeen
+from onejump.runtime.early_exit import EarlyExit
+from onejump.shortcuts.kinds.identity import Identity
+
+
+def small_llama(blocks: int = 3, vocabulary: int = VOCABULARY, **configuration: Any) -> Any:
+    """A random Llama without stop tokens."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = LlamaConfig(
+        **sizes, num_hidden_layers=blocks, vocab_size=vocabulary, max_position_embeddings=64, **configuration
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config).eval()
+    disturb(model, 3)
+    model.generation_config.update(eos_token_id=None, pad_token_id=0, bos_token_id=None)
+    return model
+
+
+def always(*levels: int) -> TopProbability:
+    """The gate that lets every token exit at the first of its levels."""
+    return TopProbability(dict.fromkeys(levels, 0.0))
+
+
+def exiting(model: Any, drafts: int = 2, gate: Any = None, **options: Any) -> EarlyExit:
+    """A model whose tokens exit at level 1, unless a gate says otherwise."""
+    gate = always(1) if gate is None else gate
+    return EarlyExit(model, Identity(), gate=gate, packed=False, **{"policy": Fixed(drafts)} | options)
+
+
+def prompt(length: int = 7, seed: int = 0) -> Tensor:
+    """A random prompt (1, length), without the tokens that configurations name."""
+    return torch.randint(3, VOCABULARY, (1, length), generator=torch.Generator().manual_seed(seed))
+
+
+def padded(prompts: list[Tensor], side: str = "left") -> tuple[Tensor, Tensor]:
+    """Prompts (1, n) as one batch, padded with 0, and its attention mask."""
+    longest = max(prompt.shape[1] for prompt in prompts)
+    tokens = torch.zeros(len(prompts), longest, dtype=torch.long)
+    mask = torch.zeros_like(tokens)
+    for row, of in enumerate(prompts):
+        at = slice(longest - of.shape[1], None) if side == "left" else slice(of.shape[1])
+        tokens[row, at], mask[row, at] = of[0], 1
+    return tokens, mask
+
+
+class Drawn(Policy):
+    """Rounds drawn at random: any length, any width, any levels."""
+
+    def __init__(self, seed: int, levels: tuple[int, ...], longest: int = 4) -> None:
+        self._drawn, self._levels, self._longest = random.Random(seed), levels, longest
+
+    def next_round(self) -> Round:
+        levels = tuple(level for level in self._levels if self._drawn.random() < 0.8) or self._levels[:1]
+        return Round(self._drawn.randint(0, self._longest), self._drawn.choice([1, 1, 3]), levels)
+
+    def learn(self, seen: RoundSeen) -> None:
+        assert seen.accepted <= seen.drafted
+        assert len(seen.exit_levels) == len(seen.agreed)
