@@ -157,6 +157,7 @@ def _measuring_cost(sizes: Sizes, levels: int, options: ExitCosts, kinds: Sequen
         single_flops=2.0 * states * (head + projections + numbers),
         moved=turns * _READING * (sizes.weights + 4 * head + 4 * projections + 4 * numbers)
         + 12.0 * states * vocabulary * (1 + levels * len(low_rank)),
+        block_calls=turns * levels,
         memory=LIBRARIES
         + TRANSFORMERS
         + sizes.weights
