@@ -14,6 +14,7 @@ import torch
 from huggingface_hub import ModelCard
 
 import onejump
+from onejump.exits.gates import TopProbability
 from onejump.models.transformer import Transformer
 from onejump.runtime.artefact import OneJump
 from onejump.runtime.card import card_of, shown_levels
@@ -58,10 +59,17 @@ def test_it_shows_its_figures_and_nothing_that_is_not_there(config: JumpConfig) 
     assert "## How good" not in card_of(replace(config, scores={}, compared={}))
 
 
+@pytest.mark.parametrize("gated", [False, True])
 def test_its_code_runs(
-    studied: Path, tiny: Callable[..., Transformer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    studied: Path,
+    tiny: Callable[..., Transformer],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    gated: bool,
 ) -> None:
     jump = OneJump.from_study(studied)
+    if gated:
+        jump = jump.with_gates({"95%": TopProbability({1: 0.0})})
     jump.save_pretrained(tmp_path / "kept")
     (code,) = re.findall(r"```python\n(.*?)```", jump.card, re.S)
     model = tiny()
@@ -69,8 +77,9 @@ def test_its_code_runs(
     tokens = torch.tensor([[5, 6, 7]])
     names = {"input_ids": tokens, "rows": torch.tensor([0]), "positions": torch.tensor([2])}
     exec(code.replace("THIS REPOSITORY OR FOLDER", str(tmp_path / "kept")), names)
-    states = model.states(tokens, names["rows"], names["positions"])
-    assert torch.equal(names["logits"], model.head.logits(jump.at(2)(states[2])))
+    if not gated:
+        states = model.states(tokens, names["rows"], names["positions"])
+        assert torch.equal(names["logits"], model.head.logits(jump.at(2)(states[2])))
 
 
 @pytest.mark.parametrize("blocks", [1, 4, 16, 17, 30, 126])

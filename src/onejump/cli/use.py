@@ -40,10 +40,10 @@ def described(jump: OneJump) -> Iterator[str]:
 
     config = jump.config
     fitted = "all levels" if config.level is None else f"level {config.level}"
-    revision = f" at {config.revision}" if config.revision else " (from a folder)"
+    source = f"at {config.revision}" if config.is_on_hub else f"from the folder {config.base_model}"
     rows = {
         "map": f"{config.kind}, rank {config.rank}, fitted to {fitted}, {jump.shortcut.numbers():,} numbers",
-        "model": config.base_model + revision,
+        "model": f"{config.model_name} {source}",
         "digest": config.model_digest or "not known",
         "sizes": f"L = {config.blocks} blocks, H = {config.hidden}, V = {config.vocabulary:,}, "
         f"final norm {config.norm}, {config.architecture}",

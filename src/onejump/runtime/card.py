@@ -47,7 +47,7 @@ def card_title(config: JumpConfig) -> str:
     """Name a jump in one line: its method, its rank, and its model with L and H."""
     level = "" if config.level is None else f" from level {config.level}"
     return (
-        f"{config.method}{level}, rank {config.rank}, for {config.base_model} "
+        f"{config.method}{level}, rank {config.rank}, for {config.model_name} "
         f"(L = {config.blocks}, H = {config.hidden})"
     )
 
@@ -87,7 +87,7 @@ def _header(config: JumpConfig) -> str:
 
 
 def _opening(config: JumpConfig) -> Iterator[str]:
-    yield f"# {config.method} for {_plain(config.base_model)}"
+    yield f"# {config.method} for {_plain(config.model_name)}"
     token = "the next token" if config.causal else "a masked token"
     yield (
         "A *jump* maps the hidden state of a token after an early block of a language model to an "
@@ -104,6 +104,7 @@ def _use(config: JumpConfig) -> Iterator[str]:
         model = f'"{config.base_model}", revision="{config.revision}"'
     load = [
         "import onejump",
+        *(["from onejump.runtime.early_exit import EarlyExit"] if config.gates and config.causal else []),
         "",
         f"model = onejump.load_model({model})",
         'jump = onejump.OneJump.from_pretrained("THIS REPOSITORY OR FOLDER")',
@@ -111,7 +112,7 @@ def _use(config: JumpConfig) -> Iterator[str]:
     if config.gates and config.causal:
         gate = "95%" if "95%" in config.gates else next(iter(config.gates))
         use = [
-            f'early = onejump.EarlyExit(model, jump, gate="{gate}")',
+            f'early = EarlyExit(model, jump, gate="{gate}")',
             "print(early.generate(input_ids, max_new_tokens=100))",
         ]
     else:
@@ -206,14 +207,14 @@ def _base_model(config: JumpConfig) -> Iterator[str]:
     yield "## The model that it fits"
     rows = [
         ["name", f"`{config.base_model}`"],
-        ["revision", f"`{config.revision}`" if config.revision else "from a folder"],
+        ["revision", f"`{config.revision}`" if config.revision else "none: it is from a folder"],
         ["digest of its files", f"`{config.model_digest}`" if config.model_digest else "not known"],
         ["architecture", f"`{config.architecture}`"],
         ["blocks L, hidden size H, vocabulary V", f"{config.blocks}, {config.hidden}, {config.vocabulary:,}"],
         ["final norm", {"rms": "RMSNorm", "layer": "LayerNorm"}[config.norm]],
         *([f"hash of the unembedding, {name}", f"`{value}`"] for name, value in config.unembedding.items()),
     ]
-    yield table(["", ""], rows)
+    yield table(["model", config.model], rows, numbers=False)
 
 
 def _origin(config: JumpConfig) -> Iterator[str]:
@@ -241,9 +242,9 @@ def with_unit(metric: str) -> str:
     return f"{metric} ({_UNITS[metric]})" if metric in _UNITS else metric
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a table in Markdown; the first column is aligned to the left."""
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: bool = True) -> str:
+    """Write a table in Markdown; columns of numbers, all but the first one, are aligned to the right."""
+    lines = [columns, ["---", *["---:" if numbers else "---"] * (len(columns) - 1)], *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 

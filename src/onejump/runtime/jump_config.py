@@ -91,6 +91,11 @@ class JumpConfig:
     """What was measured of each gate: agreement, blocks, blocks_saved, flops_saved, n."""
 
     @property
+    def model_name(self) -> str:
+        """The model's name on the hub, or the one that the study gives it."""
+        return self.base_model if self.is_on_hub else self.model
+
+    @property
     def is_on_hub(self) -> bool:
         """Whether `base_model` is a name on the hub."""
         return self.revision is not None

@@ -1,0 +1,72 @@
+"""The stage "export": it gathers what other stages wrote, of one model."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from onejump.base.errors import OneJumpError
+from onejump.base.files import read_json, write_json
+from onejump.base.format import SELECTION
+from onejump.exits.gates import Margin
+from onejump.models.description import read_description
+from onejump.runtime.artefact import OneJump
+from onejump.runtime.export import CALIBRATION, export_jump
+
+
+@pytest.fixture
+def given(studied: Path, tmp_path: Path) -> dict[str, Any]:
+    """The arguments of the stage, for the selected jump."""
+    return {
+        "folder": tmp_path / "kept",
+        "description": studied.parent / "model.json",
+        "head": studied.parent / "head.safetensors",
+        "shortcuts": studied / "shortcuts/n-njtc",
+        "selection": studied / "selection.json",
+        "evaluation": studied / "evaluation.parquet",
+        "parameters": studied / "parameters.parquet",
+        "method": "ojfa",
+        "study": "tiny",
+        "model": "tiny-llama",
+        "corpus": "random",
+    }
+
+
+def test_calibrated_gates_are_taken_along(given: dict[str, Any], studied: Path, tmp_path: Path) -> None:
+    gates = {"95%": Margin({0: 0.5, 2: 0.25})}
+    content = {
+        "gates": {name: gate.to_dict() for name, gate in gates.items()},
+        "measured": {"95%": {"agreement": 0.953, "blocks_saved": 0.125, "n": 2000}},
+        "samples": "another key of that stage",
+    }
+    digest = read_description(given["description"]).model_digest
+    calibration = tmp_path / "calibration.json"
+    write_json(calibration, content, CALIBRATION, model_digest=digest)
+    export_jump(**given, calibration=calibration, license="mit")
+    kept = OneJump.from_pretrained(given["folder"])
+    assert dict(kept.gates) == gates
+    assert kept.config.measured == {"95%": {"agreement": 0.953, "blocks_saved": 0.125, "n": 2000.0}}
+    assert "| 95% | margin | 0, 2 | 95.3% | 12.5% | 2,000 |" in kept.card
+    assert kept.config.level == read_json(studied / "selection.json", SELECTION)["jump"]
+
+
+def test_files_of_another_model_are_refused(given: dict[str, Any], tmp_path: Path) -> None:
+    calibration = tmp_path / "calibration.json"
+    write_json(calibration, {"gates": {}}, CALIBRATION, model_digest="sha256:" + 64 * "1")
+    with pytest.raises(OneJumpError, match="belong to different models"):
+        export_jump(**given, calibration=calibration)
+    write_json(calibration, {"thresholds": {}}, CALIBRATION)
+    with pytest.raises(OneJumpError, match=r"calibration\.json: it has no key 'gates'"):
+        export_jump(**given, calibration=calibration)
+    assert not given["folder"].exists(), "nothing is half-written"
+
+
+def test_a_damaged_head_is_refused(given: dict[str, Any], tmp_path: Path) -> None:
+    head = Path(shutil.copy(given["head"], tmp_path))
+    content = head.read_bytes()
+    head.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(OneJumpError, match=r"head\.safetensors: damaged"):
+        export_jump(**given | {"head": head})
