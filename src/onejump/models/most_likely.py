@@ -45,10 +45,10 @@ def likeliest(logits: Tensor) -> Tensor:
     parts = parts_of(vocabulary)
     if logits.device.type != "cpu" or parts == 1:
         return logits.argmax(-1, keepdim=True)
-    by_part = logits.reshape(*logits.shape[:-1], parts, -1)
-    part = by_part.amax(-1).argmax(-1, keepdim=True)
-    inside: Tensor = by_part.take_along_dim(part[..., None], -2)[..., 0, :].argmax(-1, keepdim=True)
-    return part * (vocabulary // parts) + inside
+    by_part = logits.reshape(-1, parts, vocabulary // parts)
+    part = by_part.amax(-1).argmax(-1)
+    inside = by_part[torch.arange(len(by_part)), part].argmax(-1)
+    return (part * (vocabulary // parts) + inside).view(*logits.shape[:-1], 1)
 
 
 def most_likely(logits: Tensor, k: int = 1, *, overwrite: bool = False) -> Top:
