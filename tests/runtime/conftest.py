@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from jumps_at_random import RANK, trained
 from stage_files import select
 
 from onejump.data.shard_writer import ShardWriter, StoreOptions
@@ -23,10 +24,8 @@ from onejump.scoring.parameters import count_parameters
 from onejump.scoring.scores import score_jumps
 from onejump.scoring.selection import select_jump
 from onejump.shortcuts.files import save_shortcuts
-from onejump.shortcuts.kinds.distilled import Distilled
-from onejump.shortcuts.kinds.one_jump import OneJump as OneJumpKind
 
-RANK, SAMPLES = 3, 96
+SAMPLES = 96
 FITTED = ("n-njtc", "joint", "one-jump", "distilled")
 
 
@@ -52,22 +51,6 @@ def write_shard(path: Path, transformer: Transformer, digest: str, seed: int) ->
             logsumexp=logits.logsumexp(-1).numpy(),
         )
     return path
-
-
-def trained(kind: str, levels: int, hidden: int) -> list[OneJumpKind] | list[Distilled]:
-    """Random jumps of the kinds that would be trained."""
-    generator = torch.Generator().manual_seed(7)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator) / hidden**0.5
-
-    if kind == "one-jump":
-        shared = (normal(hidden, RANK), normal(levels, RANK), normal(RANK, hidden), normal(hidden))
-        return [OneJumpKind(*shared, "rms", 1e-6, mix=normal(levels, RANK, RANK))]
-    return [
-        Distilled(normal(hidden, RANK), normal(RANK), normal(RANK, hidden), normal(hidden), "rms", 1e-6)
-        for _ in range(levels)
-    ]
 
 
 @pytest.fixture(scope="session")

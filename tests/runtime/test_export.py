@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+from jumps_at_random import trained
 
-from onejump.base.errors import OneJumpError
-from onejump.base.files import read_json, write_json
+from onejump.base.errors import ModelError, OneJumpError
+from onejump.base.files import read_json, write_json, write_table
 from onejump.base.format import SELECTION
 from onejump.exits.gates import Margin
 from onejump.models.description import read_description
+from onejump.models.loading import describe, load_model
 from onejump.runtime.artefact import OneJump
 from onejump.runtime.export import CALIBRATION, export_jump
+from onejump.shortcuts.files import save_shortcuts
 
 
 @pytest.fixture
@@ -70,3 +75,29 @@ def test_a_damaged_head_is_refused(given: dict[str, Any], tmp_path: Path) -> Non
     head.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(OneJumpError, match=r"head\.safetensors: damaged"):
         export_jump(**given | {"head": head})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_masked_model_keeps_its_jump_too(
+    tiny_masked_folder: Callable[[str], Path], tmp_path: Path, dtype: str
+) -> None:
+    """Its head has a transform before the norm, and its study may load it in bfloat16."""
+    pair = tmp_path / "results/masked/tiny-bert/random"
+    about, head = pair.parent / "model.json", pair.parent / "head.safetensors"
+    describe(about, head, source=str(tiny_masked_folder("bert")), dtype=dtype, device="cpu")
+    digest = read_description(about).model_digest
+    save_shortcuts(
+        pair / "shortcuts/one-jump", trained("one-jump", 4, 32), {}, levels=4, one=True, model_digest=digest
+    )
+    measured = [("one-jump", level, "precision@1", 0.5, 10, 5) for level in range(4)]
+    columns = ["method", "level", "metric", "value", "n", "documents"]
+    write_table(pair / "evaluation.parquet", pd.DataFrame(measured, columns=columns))
+    write_table(pair / "parameters.parquet", pd.DataFrame({"method": ["one-jump"], "numbers": [1]}))
+    OneJump.from_study(pair).save_pretrained(tmp_path / "kept")
+    jump = OneJump.from_pretrained(tmp_path / "kept")
+    assert (jump.config.causal, jump.config.norm) == (False, "layer")
+    assert "predicts a masked token" in jump.card
+    for loaded in ("float32", "bfloat16"):
+        jump.check_fits(load_model(str(tiny_masked_folder("bert")), dtype=loaded, device="cpu"))
+    with pytest.raises(ModelError, match="unembedding: "):
+        jump.check_fits(load_model(str(tiny_masked_folder("roberta")), device="cpu"))
