@@ -108,6 +108,8 @@ def test_the_prompt_comes_from_the_argument_a_file_or_a_pipe(
         ),
         (["{model}", "{jump}", "a", "--gate", "margin:0.5"], "without levels"),
         (["{model}", "{jump}", "a", "--system", "b"], "--system given, but the model has no chat template"),
+        (["{model}", "-p", "a", "--device", "gpu"], "device: 'gpu' given, accepted are auto, cpu"),
+        (["{model}", "-p", "a", "--device", "cuda:99"], "device: 'cuda:99' given, accepted are auto, cpu"),
         (["{missing}.gguf", "-p", "a"], "no such GGUF file"),
     ],
 )

@@ -222,7 +222,7 @@ def _table(about: dict[str, Any], summaries: list[Summary], left_out: dict[str, 
             f"{summary.ratio:.2f}x",
             "-" if summary.blocks is None else f"{summary.blocks:.1f}",
             *(
-                "-" if part is None else f"{part:.0%}"
+                "-" if part is None else f"{part:.0%}".replace("-0%", "0%")
                 for part in (summary.agreement, summary.acceptance, summary.flops_saved)
             ),
             f"{summary.same} of {summary.texts}",

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.utils import logging
 
 from onejump.base.errors import OneJumpError
 from onejump.exits.gates import Gate
@@ -275,7 +276,7 @@ class Bench:
             options["prompt_lookup_num_tokens"] = LOOKED_UP
         if method == ASSISTANT:
             options["assistant_early_exit"] = self.assistant_level
-        with _same_configuration(self._model):
+        with _same_configuration(self._model), _quiet():
             sequences: Tensor = self._model.generate(
                 tokens,
                 attention_mask=mask,
@@ -315,6 +316,17 @@ def _same_configuration(model: Any) -> Iterator[None]:
         for config, name, value in kept:
             setattr(config, name, value)
         model.generation_config.assistant_early_exit = own
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide remarks of transformers about its own calls, which assistant_early_exit makes."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _padded(prompts: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Tensor]:

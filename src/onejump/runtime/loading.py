@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onejump.base.errors import GateError, OneJumpError
+import torch
+
+from onejump.base.device import pick_device
+from onejump.base.errors import GateError, OneJumpError, StudyError
 from onejump.exits.gates import GATES, Gate, gate_from_dict
 from onejump.models.loading import convert_gguf, load_model, load_tokenizer
 from onejump.models.source_files import unpacked_name
@@ -74,6 +77,7 @@ def load_for_use(
     OneJumpError
         If something cannot be loaded, or the jump does not fit the model.
     """
+    _check_device(device)
     kept = None if jump is None else OneJump.from_pretrained(jump)
     source = model
     if model == BASE_MODEL and not Path(model).is_dir():
@@ -94,6 +98,14 @@ def load_for_use(
         kept.check_fits(transformer)
     tokenizer = load_tokenizer(source, revision=revision, trust_remote_code=trust_remote_code)
     return Loaded(transformer, tokenizer, kept, source)
+
+
+def _check_device(device: str) -> None:
+    try:
+        pick_device(device)
+    except (StudyError, RuntimeError):  # a GPU that is not there; a name that torch does not know
+        accepted = ["auto", "cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise OneJumpError(f"device: {device!r} given, accepted are {', '.join(accepted)}") from None
 
 
 def cache_folder() -> Path:
