@@ -1,0 +1,266 @@
+"""Weights packed once for the CPU.
+
+A product of a few rows with a weight matrix takes about twice the time of a product of one row, as the
+matrix is brought into another order each time. oneDNN keeps that order: a weight is packed once, and the
+product of 4 or 8 rows costs little more than that of one. So a few drafted tokens can be verified at almost
+the price of one.
+
+The model is not changed. `packed` gives a view of it, which shares all modules and weights with the model
+but for its linear maps. A packed map still has the model's own weight, and looks whether that is the one that
+was packed: if it was changed, or moved to another device or dtype, the map multiplies with the weight as it
+is.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
+
+from onejump.models.norms import TOLERANCE
+from onejump.models.transformer import RUN_ERRORS, Transformer, distance
+
+_LOG = logging.getLogger(__name__)
+# oneDNN chooses the order of a packed weight for this many rows.
+_ROWS = 4
+
+_library: Any = torch.library.Library("onejump", "DEF")  # type: ignore[no-untyped-call]
+_library.define("packed_linear(Tensor states, Tensor packed, Tensor? bias, SymInt width) -> Tensor")
+
+
+def _product(states: Tensor, packed: Tensor, bias: Tensor | None, width: int) -> Tensor:
+    """States (..., in) times a packed weight (width, in)."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(states, packed, bias, "none", [], "")
+    return product
+
+
+def _product_shape(states: Tensor, packed: Tensor, bias: Tensor | None, width: int) -> Tensor:
+    return states.new_empty((*states.shape[:-1], width))
+
+
+# torch's compiler takes packed weights as constants only, and so would compile each block anew. An operation
+# that it does not know it calls as it is.
+_library.impl("packed_linear", _product, "MkldnnCPU")
+torch.library.register_fake("onejump::packed_linear", _product_shape, lib=_library)
+
+
+class _Packed(nn.Module):
+    """A linear map with a packed weight beside its own; made of a copy of the map that it stands for."""
+
+    weight: Tensor
+    bias: Any
+    width: int
+    _packed: Tensor
+    _seen: tuple[int, int]
+    _unpacked_rows: int
+
+    def pack(self, unpacked_rows: int) -> None:
+        """Pack the weight as it is now."""
+        weight = self.matrix()
+        self.__dict__["width"] = weight.shape[0]
+        self.__dict__["_packed"] = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _ROWS)
+        self.__dict__["_unpacked_rows"] = unpacked_rows if weight.dtype == torch.float32 else 0
+        self.__dict__["_seen"] = _version(self.weight)
+
+    def matrix(self) -> Tensor:
+        """The weight, (out, in)."""
+        return self.weight
+
+    def plain(self, states: Tensor) -> Tensor:
+        """Multiply with the weight as it is."""
+        return functional.linear(states, self.weight, self.bias)
+
+    def changed(self) -> bool:
+        """Whether the weight is no longer the one that was packed."""
+        return _version(self.weight) != self._seen
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Multiply states (..., in)."""
+        compiled = torch.compiler.is_compiling()
+        rows = states.shape[:-1].numel()
+        if rows <= self._unpacked_rows or states.dtype != self._packed.dtype:
+            return self.plain(states)
+        if compiled:  # whoever compiles asks before each run whether a weight has changed
+            product: Tensor = torch.ops.onejump.packed_linear(states, self._packed, self.bias, self.width)
+            return product
+        if rows == 0 or self.changed() or (states.requires_grad and torch.is_grad_enabled()):
+            return self.plain(states)
+        return _product(states, self._packed, self.bias, self.width)
+
+
+class _PackedLinear(_Packed, nn.Linear):
+    """`torch.nn.Linear`."""
+
+
+class _PackedConv1D(_Packed, Conv1D):  # type: ignore[misc]
+    """GPT-2's linear map, whose weight is transposed."""
+
+    def matrix(self) -> Tensor:
+        """The weight, (out, in)."""
+        return self.weight.T
+
+    def plain(self, states: Tensor) -> Tensor:
+        """Multiply with the weight as it is."""
+        return functional.linear(states, self.weight.T, self.bias)
+
+
+_CLASSES: dict[type, type[_Packed]] = {nn.Linear: _PackedLinear, Conv1D: _PackedConv1D}
+
+
+def packed(transformer: Transformer, *, compiled: bool = False, unpacked_rows: int = 1) -> Transformer:
+    """Give a view of a model whose weights are packed once for the CPU.
+
+    The view holds a second copy of the weights of all linear maps in the blocks and of the unembedding
+    (`packed_bytes`). Threads may share it.
+
+    Parameters
+    ----------
+    transformer : Transformer
+        Stays as it is.
+    compiled : bool
+        Whether blocks are compiled (`onejump.runtime.compiled_blocks`), which takes a while in the first
+        passes, and a C++ compiler.
+    unpacked_rows : int
+        In float32, products of up to this many rows take the weight as it is: for a matrix and a vector, MKL
+        needs no other order, and costs less to call than oneDNN. 0: all products take the packed weight.
+
+    Returns
+    -------
+    Transformer
+        Whose logits are those of the given one but for rounding. It is the given one if nothing of it can be
+        packed: if it is not on the CPU, or in a dtype other than float32 and bfloat16. A warning says so.
+    """
+    if reason := _why_not(transformer):
+        _LOG.warning("%s: weights are not packed: %s", type(transformer.model).__name__, reason)
+        return transformer
+    maps = [
+        module
+        for part in (*transformer.blocks, _head_of(transformer.model))
+        for module in part.modules()
+        if type(module) in _CLASSES and not _hooked(module)
+    ]
+    view = viewed(transformer, {module: _pack(module, unpacked_rows) for module in maps})
+    if not gives_the_same(view, transformer, "packed"):
+        return transformer
+    if not compiled:
+        return view
+    from onejump.runtime.compiled_blocks import compile_blocks
+
+    return compile_blocks(view)
+
+
+def packed_bytes(transformer: Transformer) -> int:
+    """Bytes of the packed weights of a view."""
+    found = {module for module in transformer.model.modules() if isinstance(module, _Packed)}
+    return sum(module._packed.numel() * module._packed.element_size() for module in found)
+
+
+def packed_maps(module: nn.Module) -> list[_Packed]:
+    """Packed maps inside a module."""
+    return [inner for inner in module.modules() if isinstance(inner, _Packed)]
+
+
+def viewed(transformer: Transformer, others: Mapping[nn.Module, nn.Module]) -> Transformer:
+    """Give a view of a model with other modules in the place of some.
+
+    Parameters
+    ----------
+    transformer : Transformer
+    others : mapping of torch.nn.Module -> torch.nn.Module
+        Of a module of the model, what is in its place in the view.
+
+    Returns
+    -------
+    Transformer
+        Modules that contain one of `others` are shallow copies; all else is shared.
+    """
+    known = dict(others)
+    view = copy.copy(transformer)
+    view.model = _view(transformer.model, known)
+    view.body = _view(transformer.body, known)
+    view.blocks = nn.ModuleList([_view(block, known) for block in transformer.blocks])
+    return view
+
+
+def _view(module: nn.Module, known: dict[nn.Module, nn.Module]) -> nn.Module:
+    if module not in known:
+        inner = {name: part and _view(part, known) for name, part in module._modules.items()}
+        view = module
+        if any(inner[name] is not part for name, part in module._modules.items()):
+            view = copy.copy(module)
+            view.__dict__["_modules"] = inner
+        known[module] = view
+    return known[module]
+
+
+@torch.inference_mode()
+def gives_the_same(view: Transformer, transformer: Transformer, how: str) -> bool:
+    """Whether a view gives the model's own logits; a warning says so if it does not."""
+    try:
+        off = distance(_in_two_passes(view), _in_two_passes(transformer))
+        reason = f"it does not give its own logits then (off by {off:.3g} of their spread)"
+    except RUN_ERRORS as error:
+        off, reason = float("inf"), " ".join(str(error).split())[:200]
+    if off <= TOLERANCE[transformer.model.dtype]:
+        return True
+    _LOG.warning("%s: it is not %s: %s", type(transformer.model).__name__, how, reason)
+    return False
+
+
+def _in_two_passes(transformer: Transformer) -> Tensor:
+    """Logits (1, n, V) of a short text; of a causal model, the second half goes by the cache of the first."""
+    tokens, model = transformer.probe().to(transformer.device), transformer.model
+    if not transformer.causal:
+        whole: Tensor = model(tokens).logits
+        return whole
+    half = tokens.shape[1] // 2
+    first = model(tokens[:, :half], use_cache=True)
+    second = model(tokens[:, half:], past_key_values=first.past_key_values, use_cache=True)
+    return torch.cat([first.logits, second.logits], 1)
+
+
+def _why_not(transformer: Transformer) -> str | None:
+    """Why a model cannot be packed; None if it can."""
+    model = transformer.model
+    devices = sorted({parameter.device.type for parameter in model.parameters()})
+    if devices != ["cpu"]:
+        return f"the model is on {' and '.join(devices)}; on the CPU they are packed"
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return "this build of torch has no oneDNN"
+    dtype = str(model.dtype).removeprefix("torch.")
+    if model.dtype not in (torch.float32, torch.bfloat16):
+        return f"the model's dtype is {dtype}; float32 and bfloat16 are packed"
+    if model.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return "this CPU has no products in bfloat16"
+    return None
+
+
+def _head_of(model: Any) -> nn.Module:
+    head = model.get_output_embeddings()
+    return head if isinstance(head, nn.Module) else nn.Module()
+
+
+def _hooked(module: nn.Module) -> bool:
+    """Whether a module was wrapped by a tool that brings its weights when they are needed."""
+    return "forward" in module.__dict__ or getattr(module, "_hf_hook", None) is not None
+
+
+def _pack(module: nn.Module, unpacked_rows: int) -> _Packed:
+    # A shallow copy has the same dictionary of parameters: a weight that is replaced is replaced in both.
+    view = copy.copy(module)
+    view.__class__ = _CLASSES[type(module)]
+    assert isinstance(view, _Packed)
+    view.pack(unpacked_rows)
+    return view
+
+
+def _version(weight: Tensor) -> tuple[int, int]:
+    """Where a weight lies, and how often it was changed: another dtype or device needs another place."""
+    # Tensors made in inference mode count no changes.
+    return weight.data_ptr(), -1 if weight.is_inference() else weight._version
