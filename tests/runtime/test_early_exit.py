@@ -97,3 +97,25 @@ def test_each_row_of_a_batch_is_its_own_single_run(name: str, side: str) -> None
         assert found.new_tokens[row] == alone[0, len(prompt) :].tolist()
     assert torch.equal(found.sequences[:, : max(lengths)], padded)
     assert found.accepted > 0
+
+
+@pytest.mark.parametrize("name", ["GPT2LMHeadModel", "Gemma2ForCausalLM", "BloomForCausalLM"])
+def test_a_sampled_text_does_not_depend_on_what_was_drafted(name: str) -> None:
+    prompts = torch.randint(3, VOCABULARY, (3, 6), generator=torch.Generator().manual_seed(7))
+    arguments: dict[str, Any] = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "max_new_tokens": 16}
+
+    def generators() -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(row) for row in range(3)]
+
+    plain = EarlyExit(transformer(name), None, packed=False)
+    expected = plain.generate(prompts, generator=generators(), **arguments).new_tokens
+    exits = EarlyExit(transformer(name), Identity(), gate=GATE, packed=False)
+    accepted = 0
+    for seed in range(4):
+        exits.policy = Drawn(seed, (1, 2))
+        found = exits.generate(prompts, generator=generators(), **arguments)
+        assert found.new_tokens == expected
+        accepted += found.accepted
+    assert accepted > 0
+    alone = exits.generate(prompts[1:2], generator=generators()[1:2], **arguments)
+    assert alone.new_tokens == expected[1:2]

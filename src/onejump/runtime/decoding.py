@@ -11,8 +11,8 @@ model would have said at each place.
 | trusted | kept whatever the full model says; how often it agrees is counted |
 | copied | kept, and the full model is not asked: the exited state goes through the key and value projections of the blocks above (CALM, arXiv 2207.07061) |
 
-Verified greedy decoding gives the full model's own tokens; verified sampling follows its distribution
-(`onejump.runtime.sampling`).
+Verified greedy decoding gives the full model's own tokens. Verified sampling gives the tokens that the full
+model would draw with the same noise (`onejump.runtime.sampling`).
 """  # noqa: E501
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from onejump.runtime.cost_model import Policy, Round, RoundSeen
 from onejump.runtime.predictor import ExitPredictor
 from onejump.runtime.record import Generated
 from onejump.runtime.rows import Passes, Pending, Row
-from onejump.runtime.sampling import draw, judge
+from onejump.runtime.sampling import Noise
 from onejump.runtime.settings import Settings
 
 MODES = ("verified", "trusted", "copied")
@@ -80,7 +80,8 @@ class Decoding:
         numbers: Sequence[int] | None = None,
         began: float | None = None,
     ) -> None:
-        self._settings, self._exits, self._generators = settings, exits, generators
+        self._settings, self._exits = settings, exits
+        self._noise = [Noise(generator) for generator in generators]
         self._streamer = streamer
         self._numbers = range(len(prompts)) if numbers is None else numbers
         self._ends = math.inf
@@ -88,6 +89,7 @@ class Decoding:
             self._ends = (time.perf_counter() if began is None else began) + settings.seconds
         self._rows = [Row(index, list(prompt)) for index, prompt in enumerate(prompts)]
         self.record = Generated(torch.empty(0), [], [], passes.blocks)
+        self._vocabulary = passes.transformer.head.vocabulary
         # Columns beyond a model's positions do no harm: only tokens that are run have a position.
         longest = max(map(len, prompts))
         self._run = Passes(passes, len(prompts), longest + min(settings.new_tokens, 256), self.record)
@@ -98,8 +100,8 @@ class Decoding:
         began = time.perf_counter()
         try:
             for row, logits in zip(self._rows, self._run.prompts(self._rows), strict=True):
-                processed = self._settings.processed(logits[None], [row.tokens], row.prompt)[0]
-                token = self._pick(row, processed, int(processed.argmax()))
+                row.begin()
+                token = int(self._scores(row, row.chain, logits[None])[0].argmax())
                 self._commit(row, [token], [self._run.levels])
             self.record.prompt_seconds = time.perf_counter() - began
             while alive := [row for row in self._rows if not row.ended]:
@@ -160,7 +162,7 @@ class Decoding:
             # A chain of n drafts gives n + 1 tokens.
             going = [row for row in going if row.new + number + 2 <= self._settings.new_tokens]
             wide = self._exits is not None and self._exits.wide and number == plan.drafts - 1
-            exited = self._exit(going, plan, plan.width if wide else 1)
+            exited = self._exit(going, plan, min(plan.width, self._vocabulary) if wide else 1)
             going = []
             for row in exited:
                 last = row.chain[-1]
@@ -205,15 +207,9 @@ class Decoding:
         last = row.chain[-1]
         last.exit_level = last.level
         self.record.drafted += 1
-        processed = self._settings.processed(logits[None], self._contexts(row, [last]), row.prompt)[0]
-        if self._settings.sample:
-            last.proposal = processed.softmax(-1)
-            last.draft = draw(last.proposal, self._generators[row.index])
-        elif width == 1:
-            last.draft = int(processed.argmax())
-        else:
-            best = processed.topk(min(width, len(processed))).indices.tolist()
-            last.draft = best[0]
+        best = self._scores(row, [last], logits[None])[0].topk(width).indices.tolist()
+        last.draft = best[0]
+        if width > 1:
             row.candidates = [
                 Pending(token, last.position + 1, last.column + 1 + index) for index, token in enumerate(best)
             ]
@@ -221,15 +217,13 @@ class Decoding:
     def _settle(self, row: Row, logits: Tensor, seen: _Seen) -> None:
         """Compare drafts with the full model's logits (n, V) of the chain and the candidates."""
         pending = [*row.chain, *row.candidates]
-        processed = self._settings.processed(logits, self._contexts(row, pending), row.prompt)
-        best = processed.argmax(-1).tolist()
+        best = self._scores(row, pending, logits).argmax(-1).tolist()
         drafts = [one.draft for one in row.chain if one.draft is not None]
         tokens: list[int] = []
         levels: list[int] = []
         at: Pending | None = row.chain[0]
         while at is not None:
-            index = pending.index(at)
-            kept, token = self._judged(row, at, processed[index], best[index], seen)
+            kept, token = self._judged(at, best[pending.index(at)], seen)
             following = self._following(row, at, token) if at.draft is not None else None
             # Of several candidates, another one than the most likely one may be the full model's token.
             kept = kept or following is not None
@@ -243,20 +237,16 @@ class Decoding:
         kept_drafts = sum(level < self._run.levels for level in levels)
         self._commit(row, tokens, levels, drafts[kept_drafts:])
 
-    def _judged(self, row: Row, at: Pending, logits: Tensor, best: int, seen: _Seen) -> tuple[bool, int]:
+    def _judged(self, at: Pending, best: int, seen: _Seen) -> tuple[bool, int]:
         """Whether the draft behind a token is kept, and the token that stands there in the end."""
         if at.draft is None:
-            return False, self._pick(row, logits, best)
-        agrees = int(at.guesses[-1]) == best if self._settings.sample else at.draft == best
+            return False, best
         seen.levels.append(at.exit_level)
-        seen.agreed.append(agrees)
+        seen.agreed.append(at.draft == best)
         assert self._exits is not None
         if self._exits.mode == "trusted":
             return True, at.draft
-        if self._settings.sample:
-            assert at.proposal is not None
-            return judge(at.draft, at.proposal, logits.softmax(-1), self._generators[row.index])
-        return agrees, best
+        return at.draft == best, best
 
     def _following(self, row: Row, at: Pending, token: int) -> Pending | None:
         """The pending token that a final token continues with; None where no such token was run."""
@@ -283,14 +273,15 @@ class Decoding:
         for row, logits in self._run.raise_to([row for row in rows if row not in exited], self._run.levels):
             self._settle(row, logits, seen)
 
-    def _pick(self, row: Row, logits: Tensor, best: int) -> int:
-        """The full model's token, from its processed logits (V,)."""
-        return draw(logits.softmax(-1), self._generators[row.index]) if self._settings.sample else best
-
-    def _contexts(self, row: Row, pending: list[Pending]) -> list[list[int]]:
-        if not self._settings.by_context:
-            return [[] for _ in pending]
-        return [row.context(one) for one in pending]
+    def _scores(self, row: Row, pending: list[Pending], logits: Tensor) -> Tensor:
+        """Give what the next token behind each pending one has to be the largest of, (n, V)."""
+        contexts = [row.context(one) for one in pending] if self._settings.by_context else [()] * len(pending)
+        scores = self._settings.processed(logits, contexts, row.prompt)
+        if not self._settings.sample:
+            return scores
+        noise = self._noise[row.index]
+        places = [one.position + 1 - row.prompt for one in pending]
+        return scores + torch.stack([noise.at(place, scores[0]) for place in places])
 
     def _commit(self, row: Row, tokens: list[int], levels: list[int], refused: Sequence[int] = ()) -> None:
         """Make tokens final, up to one that ends the text."""
@@ -304,6 +295,7 @@ class Decoding:
             )
             if row.ended:
                 break
+        self._noise[row.index].forget(row.new)
         if self._streamer is None:
             return
         if hasattr(self._streamer, "exits"):

@@ -14,7 +14,7 @@ from onejump.exits.gates import Gate
 from onejump.models.passes import PartialPasses
 from onejump.models.transformer import Transformer
 from onejump.runtime.artefact import OneJump
-from onejump.runtime.cost_model import Fixed, Policy
+from onejump.runtime.cost_model import CostModel, Fixed, Policy
 from onejump.runtime.decoding import MODES, Decoding, Exits
 from onejump.runtime.predictor import ExitPredictor, predictor_of
 from onejump.runtime.record import Generated
@@ -154,7 +154,7 @@ class EarlyExit:
                 self.passes,
                 [prompts[row] for row in rows],
                 settings,
-                self._exits(sample=settings.sample),
+                self._exits(),
                 [generators[row] for row in rows],
                 streamer,
                 numbers=rows,
@@ -167,14 +167,19 @@ class EarlyExit:
             streamer.end()
         return _joined(records, input_ids, settings.padding)
 
-    def _exits(self, *, sample: bool) -> Exits | None:
+    def _exits(self) -> Exits | None:
         if self.predictor is None or self.gate is None or not self.gate.levels:
             return None
+        # A wide draft needs a mask of its own.
+        wide = self.mode == "verified" and self.passes.rows_differ
         policy = self.policy
         if policy is None:
-            policy = Fixed(1) if self.mode == "verified" else Fixed(_LONG_CHAIN)
-        # A wide draft needs a mask of its own, and the full model's most likely token to choose by.
-        wide = self.mode == "verified" and not sample and self.passes.rows_differ
+            if self.mode == "verified":
+                policy = CostModel(
+                    self.gate.levels, self.passes.blocks, widths=(1, 2, 4, 8) if wide else (1,)
+                )
+            else:
+                policy = Fixed(_LONG_CHAIN)
         return Exits(self.predictor, self.gate, policy, self.mode, wide)
 
 

@@ -34,8 +34,6 @@ class Pending:
     """The level that it exited at, where it did."""
     draft: int | None = None
     """The next token that its exit predicted."""
-    proposal: Tensor | None = None
-    """Probabilities (V,) that the draft was drawn by; None where it is the most likely token."""
 
 
 class Row:

@@ -1,55 +1,43 @@
-"""Draw tokens, and keep or refuse drafts so that kept tokens follow the full model's distribution."""
+"""Draw tokens so that the text does not depend on what was drafted.
+
+To draw a token with probabilities p is to take the largest of ln p_v + g_v, g_v independent Gumbel noise
+(the Gumbel-max trick). An exit and the full model use the same noise for the same place of a text: the
+draft is the largest of ln q_v + g_v, and it is kept where it is also the largest of ln p_v + g_v. So the
+text follows the full model's distribution exactly, and it is the text that the full model alone would draw
+with this noise, whatever exits and however far drafts go (drafter-invariant speculative decoding, arXiv
+2408.07978). A draft is kept with probability at least (1 - d) / (1 + d), d the total variation distance of
+p and q; speculative sampling (arXiv 2211.17192), which keeps 1 - d, would give another text for each way to
+draft.
+"""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-def draw(weights: Tensor, generator: torch.Generator) -> int:
-    """Draw a token in proportion to weights (V,), which are not negative and need not add up to one.
-
-    The generator lives on the CPU, whatever the weights' device: a row's draws do not depend on where it is
-    computed, nor on other rows.
-    """
-    reached = weights.double().cumsum(0)
-    uniform = torch.rand((), generator=generator, dtype=torch.float64).item()
-    # The first token whose sum lies above: one of weight zero is never drawn.
-    token = torch.searchsorted(reached, reached[-1:] * uniform, right=True)
-    return min(int(token), int(reached.argmax()))
-
-
-class Verdict(NamedTuple):
-    """What became of a draft."""
-
-    kept: bool
-    token: int
-    """The draft where it is kept, otherwise a token in its place."""
-
-
-def judge(draft: int, proposal: Tensor, target: Tensor, generator: torch.Generator) -> Verdict:
-    """Keep a draft, or draw another token, so that the token follows the target distribution exactly.
-
-    The draft is kept with probability min(1, p / q). Otherwise a token is drawn in proportion to
-    max(p - q, 0) (speculative sampling, arXiv 2211.17192, theorem 1).
+class Noise:
+    """The Gumbel noise of one text: V numbers for each place, drawn in the order of places.
 
     Parameters
     ----------
-    draft : int
-        Drawn from the proposal.
-    proposal : Tensor of shape (V,)
-        q, the probabilities that it was drawn by.
-    target : Tensor of shape (V,)
-        p, the full model's.
     generator : torch.Generator
+        On the CPU, wherever the model is: what is drawn does not depend on the device, nor on other rows.
     """
-    p, q = float(target[draft]), float(proposal[draft])
-    uniform = torch.rand((), generator=generator, dtype=torch.float64).item()
-    if uniform * q < p:
-        return Verdict(kept=True, token=draft)
-    rest = (target.double() - proposal.double()).clamp_min(0)
-    if not bool(rest.any()):  # equal but for rounding
-        rest = target
-    return Verdict(kept=False, token=draw(rest, generator))
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self._generator = generator
+        self._drawn: list[Tensor] = []
+        self._first = 0
+
+    def at(self, place: int, like: Tensor) -> Tensor:
+        """Give the noise (V,) of a place, 0 for the first new token, for logits (V,) like these."""
+        while self._first + len(self._drawn) <= place:
+            drawn = torch.empty(len(like), dtype=torch.float64).exponential_(generator=self._generator)
+            self._drawn.append(drawn.log_().neg_().float())
+        return self._drawn[place - self._first].to(like.device)
+
+    def forget(self, before: int) -> None:
+        """Drop the noise of the places before one."""
+        del self._drawn[: before - self._first]
+        self._first = max(self._first, before)
