@@ -264,6 +264,39 @@ def test_another_model_is_run_alone(project: Project) -> None:
     assert "corpus" not in project.planned()
 
 
+def test_text_that_a_model_generates_is_a_corpus_like_any_other(project: Project) -> None:
+    generated = {"prompts": "stories", "prompt_tokens": 6, "new_tokens": 8, "positions": 2}
+    told = {"generated": generated, "training": 80, "validation": 20}
+    study = project.study
+    study["corpora"]["told"] = told
+    study["experiments"] = {"transfer": {"methods": ["n-njtc"]}}
+    project.study = study
+    planned = project.planned()
+    # A shard has the 100 samples of other corpora, in 50 texts.
+    expected = {"generation": 3, "generated_corpus": 1, "generated_document_roles": 1, "activations": 3}
+    assert expected.items() <= planned.items()
+    assert planned["transfer_evaluate"] == 2
+    assert not {"corpus", "document_roles", "model"} & set(planned), "they are there"
+    pair = PAIR.parent / "told"
+    target = f"{pair}/evaluation/n-njtc.parquet"
+    project.snakemake("--", target)
+    texts = pd.read_parquet(project.folder / pair / "corpus.parquet")
+    assert texts["split"].value_counts().to_dict() == {"training": 80, "validation": 20}
+    evaluated = pd.read_parquet(project.folder / target)
+    new = texts["tokens"].map(len) - texts["prompt_tokens"]
+    assert set(evaluated["n"]) == {new[texts["split"] == "validation"].clip(upper=2).sum()}
+    assert set(evaluated["documents"]) == {texts.loc[texts["split"] == "validation", "document"].nunique()}
+    study["corpora"]["told"]["generated"] = generated | {"temperature": 1.5}
+    # Another model generates text of its own.
+    study["models"]["other"] = {"folder": "tiny-llama", "dtype": "bfloat16"}
+    project.study = study
+    again = project.planned("--", target)
+    fitted = {"shortcuts": 1, "evaluate": 1}
+    assert again == {**expected, **fitted, "total": 10}
+    others = project.planned("--", target.replace("tiny-llama", "other"))
+    assert (others["generation"], others["model"]) == (3, 1)
+
+
 def test_tables_that_were_deleted_are_made_again(project: Project) -> None:
     for name in ("scores", "evaluation", "parameters"):
         (project.folder / PAIR / f"{name}.parquet").unlink()
