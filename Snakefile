@@ -30,6 +30,7 @@ for experiment in STUDY.experiments.sections():
 
 include: "workflow/rules/notes.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/calibration.smk"
 include: "workflow/rules/export.smk"
 include: "workflow/rules/progress.smk"
 

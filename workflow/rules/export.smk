@@ -12,7 +12,7 @@ rule export:
         selection=selection_of,
         evaluation=f"{PAIR}/evaluation.parquet",
         parameters=f"{PAIR}/parameters.parquet",
-        calibration=[],
+        calibration=f"{PAIR}/calibration/{{method}}.json" if STUDY.export.targets else [],
         figures=[f"{PAIR}/figures/{figure}.png" for figure in ON_THE_CARD],
     output:
         folder=directory(f"{PAIR}/export/{{method}}"),

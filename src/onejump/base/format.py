@@ -76,6 +76,8 @@ MODEL = Format("model", 1)
 """`model.json` of the model stage (`onejump.models.description`)."""
 SELECTION = Format("selection", 1, ("jump", "score", "margin", "ranking", "by_metric", "computed_from"))
 """The JSON file of the selection stage."""
+CALIBRATION = Format("calibration", 1)
+"""The JSON file of the stage "calibration"."""
 TABLE = Format("table", 1)
 """Parquet tables of all stages."""
 

@@ -22,7 +22,7 @@ TOKENS_PER_SENTENCE = 29.0
 # A stage has the name of its rule.
 _GPU_STAGES = (
     *("generation", "activations", "distillation", "evaluate"),
-    *("confidences", "criteria", "exit_costs", "sub_module_activations", "sub_modules"),
+    *("confidences", "calibration", "criteria", "exit_costs", "sub_module_activations", "sub_modules"),
 )
 
 
@@ -96,8 +96,13 @@ def _stages(study: Study, costs: JobCosts) -> Iterator[_Stage]:
         yield _stage("level_pairs", [costs.level_pairs(experiments.level_pairs)])
     if experiments.sub_modules is not None:
         yield from _sub_modules(experiments.sub_modules, costs)
+    yield from _refits(study, costs)
     if experiments.early_exit is not None:
         yield from _early_exit(study, costs)
+    for method in study.calibrated():
+        # Samples for thresholds and those for validation are predicted in one job.
+        samples = costs.samples("validation") + _unseen(study, costs)
+        yield _stage(f"calibration {method}", [costs.evaluate(method, samples)])
     if experiments.criteria is not None:
         yield _stage("criteria", [costs.criteria()])
     if experiments.exit_costs is not None:
@@ -142,11 +147,20 @@ def _sub_modules(options: SubModules, costs: JobCosts) -> Iterator[_Stage]:
     yield _stage("sub_modules", [costs.sub_modules(options)])
 
 
-def _early_exit(study: Study, costs: JobCosts) -> Iterator[_Stage]:
-    for name in sorted({study.fitted_as(method) for method in study.exiting()}):
+def _refits(study: Study, costs: JobCosts) -> Iterator[_Stage]:
+    """Fits without the documents for thresholds."""
+    for name in sorted({study.fitted_as(method) for method in (*study.exiting(), *study.calibrated())}):
         if FACTS[name].fitted_by == "shortcuts":
             yield _fits(study, name, [costs.fit(name)], note=" (held out)")
-    unseen = math.ceil(study.held_out.thresholds * costs.samples("training"))
+
+
+def _unseen(study: Study, costs: JobCosts) -> int:
+    """Count the samples for thresholds."""
+    return math.ceil(study.held_out.thresholds * costs.samples("training"))
+
+
+def _early_exit(study: Study, costs: JobCosts) -> Iterator[_Stage]:
+    unseen = _unseen(study, costs)
     for method in study.exiting():
         jobs = [costs.evaluate(method, samples) for samples in (costs.samples("validation"), unseen)]
         yield _stage(f"confidences {method}", jobs)

@@ -15,7 +15,7 @@ from torch import Tensor
 from onejump.base.checksum import verify
 from onejump.base.errors import FormatError, OneJumpError
 from onejump.base.files import read_json, read_table, replacing
-from onejump.base.format import KIND, SELECTION, Format
+from onejump.base.format import CALIBRATION, KIND, SELECTION
 from onejump.base.identity import one_model
 from onejump.base.selected import SELECTED
 from onejump.models.description import read_description
@@ -31,8 +31,6 @@ from onejump.shortcuts.shortcut import LowRank, Shortcut
 if TYPE_CHECKING:
     import pandas as pd
 
-CALIBRATION = Format("calibration", 1)
-"""The JSON file of the stage "calibration"."""
 _VERSIONS = ("onejump", "torch", "transformers")
 
 

@@ -165,8 +165,7 @@ class Study(Section):
                     )
         if self.experiments.transfer is not None and len(self.corpora) < 2:
             raise rule("it needs another corpus to evaluate on: add one to corpora", "experiments/transfer")
-        if self.experiments.early_exit is not None:
-            self._check_thresholds()
+        self._check_thresholds()
         return self
 
     @model_validator(mode="after")
@@ -187,21 +186,28 @@ class Study(Section):
             return tuple(self.export.methods)
         return ("one-jump",) if "one-jump" in self.shortcuts.names() else ("ojfa",)
 
+    def calibrated(self) -> tuple[str, ...]:
+        """Name the methods whose gates are calibrated."""
+        return self.exported() if self.export.targets else ()
+
     def _check_thresholds(self) -> None:
         """Refuse a solver that cannot leave out the documents for thresholds."""
-        for method in {self.fitted_as(exiting) for exiting in self.exiting()}:
-            kind = self.shortcuts.kind(method)
-            if isinstance(kind, EitherSolver) and kind.solver == "gradient":
-                raise rule(
-                    f"shortcuts.{method}.solver: 'gradient' given, but early exit fits this kind again "
-                    "without the documents for thresholds, which only the solver exact can do",
-                    "experiments/early-exit",
-                )
+        users = {"experiments/early-exit": self.exiting(), "export/targets": self.calibrated()}
+        for path, methods in users.items():
+            for method in {self.fitted_as(exiting) for exiting in methods}:
+                kind = self.shortcuts.kind(method)
+                if isinstance(kind, EitherSolver) and kind.solver == "gradient":
+                    raise rule(
+                        f"shortcuts.{method}.solver: 'gradient' given, but early exit fits this kind again "
+                        "without the documents for thresholds, which only the solver exact can do",
+                        path,
+                    )
 
     def needed_roles(self) -> tuple[str, ...]:
         """Name the held-out documents that the study uses: stopping, thresholds."""
         distilled = any(map(self._is_distilled, self.shortcuts.names()))
-        roles = {"stopping": distilled, "thresholds": self.experiments.early_exit is not None}
+        thresholds = self.experiments.early_exit is not None or bool(self.calibrated())
+        roles = {"stopping": distilled, "thresholds": thresholds}
         return tuple(role for role, wanted in roles.items() if wanted)
 
     def evaluated(self) -> tuple[str, ...]:

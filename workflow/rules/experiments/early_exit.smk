@@ -1,25 +1,6 @@
 EXIT = f"{PAIR}/early-exit"
 
 
-use rule shortcuts as calibration_shortcuts with:
-    input:
-        shards=shards("training"),
-        documents=documents_of,
-        description=ancient(f"{RESULTS}/{{model}}/model.json"),
-    output:
-        folder=directory(f"{EXIT}/shortcuts/{{method}}"),
-    log:
-        f"{PAIR}/logs/early-exit/shortcuts/{{method}}.log",
-    benchmark:
-        f"{PAIR}/benchmarks/early-exit/shortcuts/{{method}}.tsv"
-    params:
-        options=options_of,
-        seed=0,
-        code=code_of_fit("fitting.shortcuts"),
-    message:
-        "Fitting {wildcards.method} without the documents for thresholds, {wildcards.model} on {wildcards.corpus}"
-
-
 rule confidences:
     input:
         shards=shards("validation"),

@@ -1,0 +1,371 @@
+"""The stage "calibration": gates that keep 90, 95 and 99% agreement with the full model.
+
+Of each kind of gate it chooses the levels that are checked and a threshold for each, on held-out samples, and
+judges them on validation samples. Agreement is that of a token's exit, given the model's own tokens before
+it: what verified decoding sees. FLOPs are those of a token that ends at its exit, the checks at all levels
+before it included. What verified decoding spends on catching up is not in them.
+
+For the kinds with a confidence p, level l exits where s_l / (1 - g_l) reaches one lambda: s_l are the FLOPs
+that exiting there saves, and g_l is the probability to agree, calibrated from p
+(`onejump.exits.calibration`). That is a threshold on p for each level (`onejump.exits.rules`). Levels are
+added one by one, each time the one that saves the most FLOPs at the target, until none saves more. Patience
+has one whole number for all levels, which lie in even steps.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from onejump.base.device import pick_device
+from onejump.base.files import write_json, write_table
+from onejump.base.format import CALIBRATION
+from onejump.base.identity import one_model
+from onejump.base.selected import SELECTED
+from onejump.data.held_out import documents_of_samples, samples_with_role
+from onejump.data.store import ActivationStore
+from onejump.exits.calibration import Calibration
+from onejump.exits.confidences import Confidences, Floats
+from onejump.exits.enough_samples import too_few_for
+from onejump.exits.gates import GATES, Entropy, Margin, Patience, ThresholdGate, TopProbability
+from onejump.exits.sweep import Sweep
+from onejump.models.description import read_description
+from onejump.models.head import Head
+from onejump.models.logit_parts import samples_together
+from onejump.scoring.predictors import Predictors
+from onejump.scoring.standard_errors import Clusters
+from onejump.scoring.top_tokens import top_tokens_of
+from onejump.shortcuts.methods import ShortcutAt, methods_of
+from onejump.shortcuts.shortcut import LowRank
+
+_SURE: tuple[type[ThresholdGate], ...] = (TopProbability, Margin, Entropy)
+_LOG = logging.getLogger(__name__)
+
+
+class Observed(NamedTuple):
+    """What a method predicts in n samples at L levels."""
+
+    confidence: dict[str, Floats]
+    """By kind of gate, each (n, L): those kinds that need one level only."""
+    tokens: NDArray[np.int64]
+    """Predicted tokens, (n, L)."""
+    hits: NDArray[np.bool_]
+    """Whether a predicted token is the full model's own, (n, L)."""
+    documents: NDArray[np.int64]
+    """Document of the sample, (n,)."""
+
+    def patience(self, levels: Sequence[int]) -> Floats:
+        """How many of these levels in a row, up to each one, predict the same token: (n, levels)."""
+        tokens = self.tokens[:, levels]
+        counts = np.ones(tokens.shape)
+        for place in range(1, len(levels)):
+            same = tokens[:, place] == tokens[:, place - 1]
+            counts[:, place] = np.where(same, counts[:, place - 1] + 1, 1)
+        return counts
+
+
+class Flops(NamedTuple):
+    """What parts of a token's way cost, in FLOPs."""
+
+    block: float
+    check: float
+    """A jump and its exit head."""
+    head: float
+    """The full model's head."""
+    blocks: int
+    """L."""
+
+    @property
+    def whole(self) -> float:
+        """Of a token that does not exit and is not checked."""
+        return self.blocks * self.block + self.head
+
+    def spent(self, levels: Sequence[int], place: NDArray[np.int64]) -> Floats:
+        """Of tokens that exit at a place among the checked levels, or at none: its number is their count."""
+        checks = np.minimum(place + 1, len(levels))
+        at = np.append(np.array(levels, np.float64) * self.block, self.whole)
+        spent: Floats = at[place] + checks * self.check
+        return spent
+
+
+class Chosen(NamedTuple):
+    """A gate, and what it gives on the samples that it was chosen on."""
+
+    gate: ThresholdGate
+    agreement: float
+    saved: float
+    """Share of the FLOPs."""
+
+
+@torch.inference_mode()
+def observe(
+    store: ActivationStore,
+    head: Head,
+    method: ShortcutAt,
+    *,
+    samples: Tensor | None = None,
+    documents: NDArray[np.int64],
+    device: torch.device | str = "cpu",
+) -> Observed:
+    """Confidences and predicted tokens of a method at all early-exit levels.
+
+    Parameters
+    ----------
+    store : ActivationStore
+    head : Head
+    method : function of a level that gives its shortcut
+    samples : Tensor of shape (samples,), bool, optional
+        Which samples of the store; all unless given.
+    documents : ndarray of shape (samples,)
+        The document of each sample of the store.
+    device : torch.device
+    """
+    head = head.to(device)
+    predictors = Predictors(head, {"method": method}, device)
+    chosen = torch.ones(store.samples, dtype=torch.bool) if samples is None else samples
+    rows = chosen.nonzero()[:, 0]
+    own = top_tokens_of(store)[rows][:, 0].numpy()
+    levels = store.levels - 1
+    confidence = {kind.kind: np.empty((len(rows), levels)) for kind in _SURE}
+    tokens = np.empty((len(rows), levels), np.int64)
+    for level in tqdm(range(levels), unit="level", disable=None):
+        predictor = predictors.at("method", level)
+        for part, of_level in store.parts(level, samples_together(head, device), chosen.numpy()):
+            logits = predictor.logits(torch.from_numpy(of_level).to(device))
+            tokens[part, level] = logits.argmax(-1).cpu().numpy()
+            earlier = torch.empty(len(logits), 0, dtype=torch.long, device=logits.device)
+            for kind in _SURE:
+                confidence[kind.kind][part, level] = kind.confidence(logits, earlier).cpu().numpy()
+    return Observed(confidence, tokens, tokens == own[:, None], documents[rows.numpy()])
+
+
+def exits_of(gate: ThresholdGate, found: Observed) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Whether each sample agrees, and its place among the gate's levels: their count where it never exits."""
+    levels = list(gate.levels)
+    samples = len(found.hits)
+    if not levels:
+        return np.ones(samples, bool), np.zeros(samples, np.int64)
+    scores = found.patience(levels) if gate.kind == "patience" else found.confidence[gate.kind][:, levels]
+    exits = np.column_stack([scores >= list(gate.thresholds.values()), np.ones(samples, bool)])
+    place = exits.argmax(1)
+    hits = np.column_stack([found.hits[:, levels], np.ones(samples, bool)])
+    return hits[np.arange(samples), place], place
+
+
+def best_gate(kind: str, target: float, found: Observed, flops: Flops) -> Chosen | None:
+    """Choose levels and thresholds of a kind of gate that save the most FLOPs at an agreement.
+
+    Returns
+    -------
+    Chosen or None
+        None if no gate of the kind saves FLOPs at the target.
+    """
+    if kind == Patience.kind:
+        tried = [
+            _judged(_by_patience(target, found, levels), found, flops) for levels in _steps(flops.blocks)
+        ]
+        return max((one for one in tried if one is not None), key=lambda one: one.saved, default=None)
+    make = _by_confidence(kind, found, flops)
+    best: Chosen | None = None
+    levels: list[int] = []
+    while True:
+        better: tuple[Chosen, int] | None = None
+        for level in sorted(set(range(flops.blocks)) - set(levels)):
+            chosen = _judged(make(target, sorted([*levels, level])), found, flops)
+            least = better[0] if better else best
+            if chosen is not None and (least is None or chosen.saved > least.saved):
+                better = chosen, level
+        if better is None:
+            return best
+        best, level = better
+        levels.append(level)
+
+
+def _steps(blocks: int) -> Iterator[list[int]]:
+    """Levels in even steps, from any level on: at least two of them."""
+    for step in (1, 2, 3, 4, 6, 8, 12, 16):
+        yield from (list(range(first, blocks, step)) for first in range(blocks - step))
+
+
+def _judged(gate: ThresholdGate | None, found: Observed, flops: Flops) -> Chosen | None:
+    """A gate with what it gives on the samples; None if it saves nothing."""
+    if gate is None:
+        return None
+    agreed, place = exits_of(gate, found)
+    saved = float(1 - flops.spent(gate.levels, place).mean() / flops.whole)
+    return Chosen(gate, float(agreed.mean()), saved) if saved > 0 else None
+
+
+def _by_confidence(
+    kind: str, found: Observed, flops: Flops
+) -> Callable[[float, list[int]], ThresholdGate | None]:
+    """A function of target and levels that makes gates of one kind with calibrated thresholds."""
+    confidence = found.confidence[kind].clip(0, 1)
+    calibration = Calibration(confidence, found.hits)
+    odds = calibration.odds(confidence)
+
+    def make(target: float, levels: list[int]) -> ThresholdGate | None:
+        saved = (flops.whole - np.array(levels) * flops.block) / flops.whole
+        # More sure has to mean more likely to agree.
+        usable = calibration.weights[levels, 1] > 0
+        scores = np.where(usable, saved * (1 + odds[:, levels]), -np.inf)
+        threshold = Sweep(scores, found.hits[:, levels]).reaching(target)
+        # Of all confidences the least one that reaches the threshold, so that rounding makes no difference.
+        # A level where none does is not checked.
+        reaching = {
+            level: confidence[scores[:, place] >= threshold, level] for place, level in enumerate(levels)
+        }
+        thresholds = {level: float(those.min()) for level, those in reaching.items() if len(those)}
+        return GATES[kind](thresholds) if thresholds else None
+
+    return make
+
+
+def _by_patience(target: float, found: Observed, levels: list[int]) -> ThresholdGate | None:
+    threshold = Sweep(found.patience(levels), found.hits[:, levels]).reaching(target)
+    return Patience(dict.fromkeys(levels, int(threshold))) if math.isfinite(threshold) else None
+
+
+def calibrate_gates(
+    table: Path,
+    calibration: Path,
+    held_out: Sequence[Path],
+    validation: Sequence[Path],
+    head: Path,
+    description: Path,
+    unseen_shortcuts: Path,
+    shortcuts: Path,
+    selection: Path | None,
+    documents: Path,
+    *,
+    method: str,
+    targets: Sequence[float] = (0.99, 0.95, 0.9),
+    model: str,
+    corpus: str,
+    device: str = "auto",
+) -> None:
+    """The stage: choose gates on held-out samples and judge them on validation samples.
+
+    Parameters
+    ----------
+    table : Path
+        To write, with columns model, corpus, method, gate (kind), target, levels (checked), reached,
+        agreement, agreement_stderr, blocks (mean), blocks_saved, flops_saved, flops_saved_stderr,
+        held_out_flops_saved, n, documents, and note (why there is no gate, or empty). Agreement is that of an
+        exit given the model's own tokens before it.
+    calibration : Path
+        JSON to write: "gates" and "measured", each by name ("95%"), and "refused": why a name has no gate.
+        Each gate is of the kind that saves the most FLOPs on the held-out samples.
+    held_out, validation : sequence of Path
+        Training and validation shards.
+    head, description : Path
+        Of the model stage.
+    unseen_shortcuts : Path
+        Not fitted to the documents for thresholds: thresholds are chosen with these.
+    shortcuts : Path
+        What is exported: the gates are judged with these.
+    selection : Path, optional
+    documents : Path
+        Table of the stage "document roles".
+    method : str
+        As in `onejump.scoring.evaluation.evaluate_method`.
+    targets : sequence of float
+        Agreements with the full model to keep.
+    model, corpus : str
+        Names, for the table.
+    device : str
+    """
+    model_digest = one_model(held_out[0], validation[0], head, shortcuts, unseen_shortcuts, selection)
+    on, the_head = pick_device(device), Head.load(head)
+    known = read_description(description)
+    observed = []
+    for shards, folder, role in ((held_out, unseen_shortcuts, "thresholds"), (validation, shortcuts, None)):
+        store = ActivationStore(shards)
+        loaded = SELECTED[method].evaluated_with or method if method in SELECTED else method
+        made = methods_of(loaded, folder, selection, levels=store.levels - 1, device=on)
+        samples = None if role is None else samples_with_role(store, documents, role)
+        of_samples = documents_of_samples(store, documents)
+        observed.append(
+            observe(store, the_head, made[method], samples=samples, documents=of_samples, device=on)
+        )
+    flops = flops_of(made[method](0), the_head, known.blocks, known.parameters)
+    found, named = calibrated(observed[0], observed[1], flops, targets)
+    write_table(table, found, model_digest=model_digest, model=model, corpus=corpus, method=method)
+    write_json(calibration, named, CALIBRATION, model_digest=model_digest)
+
+
+def flops_of(shortcut: Any, head: Head, blocks: int, parameters: int) -> Flops:
+    """Count FLOPs: two for each weight that a token is multiplied with; attention's scores are left out."""
+    whole_head = 2.0 * head.vocabulary * head.hidden
+    numbers = (head.hidden + head.vocabulary) * shortcut.rank if isinstance(shortcut, LowRank) else None
+    check = whole_head + 2.0 * head.hidden**2 if numbers is None else 2.0 * numbers
+    return Flops(2.0 * (parameters - head.vocabulary * head.hidden) / blocks, check, whole_head, blocks)
+
+
+def calibrated(
+    seen: Observed, unseen: Observed, flops: Flops, targets: Sequence[float]
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Gates for each target, chosen on seen samples and judged on unseen ones: the table and the JSON."""
+    clusters = Clusters(unseen.documents)
+    as_confidences = Confidences(
+        seen.confidence[TopProbability.kind], seen.hits, np.zeros(len(seen.hits), np.int32), seen.documents
+    )
+    rows: list[dict[str, Any]] = []
+    named: dict[str, dict[str, Any]] = {"gates": {}, "measured": {}, "refused": {}}
+    for target in targets:
+        name = f"{100 * target:g}%"
+        refused = too_few_for(target, as_confidences)
+        chosen = {kind: None if refused else best_gate(kind, target, seen, flops) for kind in GATES}
+        for kind, one in chosen.items():
+            note = refused or ("" if one else f"no {kind} gate saves FLOPs at an agreement of {target:g}")
+            judged = _measured(one.gate if one else TopProbability({}), unseen, flops, clusters)
+            levels = [] if one is None else list(one.gate.levels)
+            rows.append(
+                {"gate": kind, "target": target, "levels": levels, "reached": one is not None}
+                | dict[str, Any](judged)
+                | {"held_out_flops_saved": one.saved if one else 0.0, "documents": clusters.documents}
+                | {"note": note}
+            )
+        possible = [(kind, one) for kind, one in chosen.items() if one is not None]
+        if not possible:
+            named["refused"][name] = refused or f"no gate saves FLOPs at an agreement of {target:g}"
+            _LOG.warning("%s: %s", name, named["refused"][name])
+            continue
+        _, best = max(possible, key=lambda pair: pair[1].saved)
+        named["gates"][name] = best.gate.to_dict()
+        # With a single document there is no standard error, and JSON has no NaN.
+        named["measured"][name] = {
+            key: value
+            for key, value in _measured(best.gate, unseen, flops, clusters).items()
+            if math.isfinite(value)
+        }
+    return pd.DataFrame(rows), named
+
+
+def _measured(gate: ThresholdGate, found: Observed, flops: Flops, clusters: Clusters) -> dict[str, float]:
+    agreed, place = exits_of(gate, found)
+    blocks = np.append(np.array(gate.levels, np.float64), flops.blocks)[place]
+    saved = 1 - flops.spent(gate.levels, place) / flops.whole
+    values = torch.from_numpy(np.stack([agreed.astype(np.float64), saved], 1))
+    (agreement, flops_saved), (agreement_stderr, flops_stderr) = (
+        of.tolist() for of in clusters.of_values(values)
+    )
+    return {
+        "agreement": agreement,
+        "agreement_stderr": agreement_stderr,
+        "blocks": float(blocks.mean()),
+        "blocks_saved": float(1 - blocks.mean() / flops.blocks),
+        "flops_saved": flops_saved,
+        "flops_saved_stderr": flops_stderr,
+        "n": float(len(blocks)),
+    }

@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+import torch
+from simulated_exits import some_shortcuts
+
+from onejump.exits.gate_calibration import Flops, Observed, best_gate, calibrated, exits_of, observe
+from onejump.exits.gates import GATES, Patience, gate_from_dict
+
+LEVELS, V = 6, 30
+FLOPS = Flops(block=10.0, check=1.0, head=20.0, blocks=LEVELS)
+
+
+def drawn(samples: int, seed: int, documents: int = 50) -> tuple[torch.Tensor, Observed]:
+    """Logits (n, L, V) that know more about the last token the deeper the level is, and what is observed."""
+    generator = torch.Generator().manual_seed(seed)
+    truth = torch.randint(V, (samples,), generator=generator)
+    logits = torch.randn(samples, LEVELS, V, generator=generator)
+    strength = 6 * torch.rand(samples, 1, generator=generator) * torch.linspace(0.3, 1.2, LEVELS)
+    logits.scatter_add_(2, truth[:, None, None].expand(-1, LEVELS, 1), strength[..., None])
+    none = torch.empty(samples, 0, dtype=torch.long)
+    confidence = {
+        kind: np.stack([GATES[kind].confidence(logits[:, level], none).numpy() for level in range(LEVELS)], 1)
+        for kind in GATES
+        if kind != "patience"
+    }
+    tokens = logits.argmax(-1).numpy()
+    hits = tokens == truth[:, None].numpy()
+    return logits, Observed(confidence, tokens, hits, np.arange(samples) % documents)
+
+
+def by_hand(gate, logits: torch.Tensor, hits: np.ndarray) -> tuple[list[bool], list[int]]:
+    """Run the gate over each sample, level by level, as generation does; the level is L where none exits."""
+    agreed, levels = [], []
+    for sample, of_sample in enumerate(logits):
+        earlier = torch.empty(1, 0, dtype=torch.long)
+        agreed.append(True)
+        levels.append(LEVELS)
+        for level in gate.levels:
+            at = of_sample[level][None]
+            if gate.exits(level, at, earlier):
+                agreed[-1], levels[-1] = bool(hits[sample, level]), level
+                break
+            earlier = torch.cat([earlier, at.argmax(-1)[None]], 1)
+    return agreed, levels
+
+
+@pytest.mark.parametrize("kind", GATES)
+@pytest.mark.parametrize("target", [0.9, 0.95])
+def test_a_chosen_gate_gives_while_generating_what_was_counted(kind, target) -> None:
+    logits, found = drawn(600, 0)
+    chosen = best_gate(kind, target, found, FLOPS)
+    assert chosen is not None
+    agreed, levels = by_hand(chosen.gate, logits, found.hits)
+    assert np.mean(agreed) == pytest.approx(chosen.agreement)
+    assert chosen.agreement >= target
+    spent = [
+        level * 10 + (20 if level == LEVELS else 0) + sum(checked <= level for checked in chosen.gate.levels)
+        for level in levels
+    ]
+    assert chosen.saved == pytest.approx(1 - np.mean(spent) / 80)
+    assert chosen.saved > 0.05
+
+
+@pytest.mark.parametrize("kind", ["top-probability", "margin", "entropy"])
+def test_it_saves_no_less_than_any_single_threshold_at_any_single_level(kind) -> None:
+    _, found = drawn(600, 1)
+    chosen = best_gate(kind, 0.9, found, FLOPS)
+    assert chosen is not None
+    best = 0.0
+    for level in range(LEVELS):
+        values = found.confidence[kind][:, level]
+        for threshold in values:
+            exits = values >= threshold
+            if (found.hits[:, level] | ~exits).mean() >= 0.9:
+                best = max(best, exits.mean() * (1 - level * 10 / 80) - 1 / 80)
+    assert chosen.saved >= best - 0.01
+
+
+def test_levels_are_left_out_where_checks_cost_more_than_they_save() -> None:
+    _, found = drawn(600, 2)
+    cheap = best_gate("margin", 0.9, found, FLOPS._replace(check=0.0))
+    dear = best_gate("margin", 0.9, found, FLOPS._replace(check=8.0))
+    assert cheap is not None
+    assert dear is not None
+    assert len(dear.gate.levels) < len(cheap.gate.levels)
+    assert best_gate("margin", 0.9, found, FLOPS._replace(check=80.0)) is None
+
+
+def test_gates_without_levels_never_exit() -> None:
+    _, found = drawn(20, 3)
+    agreed, _ = exits_of(Patience({}), found)
+    assert agreed.all()
+
+
+def test_gates_are_named_by_their_target_and_hold_on_other_samples() -> None:
+    seen, unseen = drawn(2000, 4)[1], drawn(4000, 5)[1]
+    table, named = calibrated(seen, unseen, FLOPS, (0.99, 0.95, 0.9))
+    assert list(named["gates"]) == ["99%", "95%", "90%"]
+    assert not named["refused"]
+    for name, content in named["gates"].items():
+        target = float(name[:-1]) / 100
+        gate = gate_from_dict(content, blocks=LEVELS)
+        measured = named["measured"][name]
+        assert measured["agreement"] == pytest.approx(exits_of(gate, unseen)[0].mean())
+        assert measured["agreement"] > target - 0.015
+        assert 0 < measured["agreement_stderr"] < 0.01
+        of_target = table[table["target"] == target]
+        assert gate.kind == of_target.loc[of_target["held_out_flops_saved"].idxmax(), "gate"]
+    assert named["measured"]["90%"]["flops_saved"] > named["measured"]["99%"]["flops_saved"]
+
+
+@pytest.mark.parametrize(("samples", "documents"), [(80, 40), (2000, 3)])
+def test_too_few_samples_give_no_gate_and_the_reason(samples, documents) -> None:
+    seen, unseen = drawn(samples, 6, documents)[1], drawn(500, 7)[1]
+    table, named = calibrated(seen, unseen, FLOPS, (0.99,))
+    assert named["gates"] == named["measured"] == {}
+    assert f"{samples} held-out samples of {documents} documents" in named["refused"]["99%"]
+    assert not table["reached"].any()
+    assert (table["note"] == named["refused"]["99%"]).all()
+
+
+def test_observed_confidences_are_those_of_the_head(make_head, make_store, levels_of_data) -> None:
+    head = make_head(8, 40)
+    store = make_store(levels_of_data(4, 60, 8), head=head)
+    jumps = some_shortcuts("n-njtc", 8, 3)
+    found = observe(store, head, jumps.__getitem__, documents=np.arange(60))
+    own = head.logits(torch.from_numpy(store.level(3))).argmax(-1).numpy()
+    for level, jump in enumerate(jumps):
+        logits = head.logits(jump(torch.from_numpy(store.level(level)))).detach().double().numpy()
+        p = np.exp(logits - logits.max(1, keepdims=True))
+        p /= p.sum(1, keepdims=True)
+        first = np.sort(p, 1)
+        np.testing.assert_array_equal(found.tokens[:, level], p.argmax(1))
+        np.testing.assert_array_equal(found.hits[:, level], p.argmax(1) == own)
+        np.testing.assert_allclose(found.confidence["top-probability"][:, level], first[:, -1], rtol=1e-4)
+        np.testing.assert_allclose(
+            found.confidence["margin"][:, level], first[:, -1] - first[:, -2], atol=1e-5
+        )
+        entropy = 1 + (p * np.log(p)).sum(1) / np.log(40)
+        np.testing.assert_allclose(found.confidence["entropy"][:, level], entropy, atol=1e-5)
