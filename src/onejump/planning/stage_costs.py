@@ -25,8 +25,10 @@ TRANSFORMERS = 0.25e9
 """Bytes of memory that transformers takes."""
 # Tokens that a chat template adds to a prompt.
 _TEMPLATE = 32
-# Bytes that are moved for each logit of a token that is drawn: sorted, summed up, compared.
-_DRAWN = 64
+# Bytes that are moved for each logit of a token that is drawn at random: sorted, summed up, with noise added.
+_DRAWN = 600
+# Weights are read in one go, at some times the rate of small operations.
+_IN_ONE_GO = 4
 # Matrices of logits that are alive at a time, in single precision.
 LOGIT_MATRICES = 6 * 4
 
@@ -54,7 +56,8 @@ def generation_cost(sizes: Sizes, generated: Generated, texts: int, *, batch_tok
     return Cost(
         tokens=texts * length,
         model_flops=2 * ((sizes.parameters - head) * texts * length + head * texts * generated.new_tokens),
-        moved=steps * sizes.weights + texts * generated.new_tokens * sizes.vocabulary * _DRAWN,
+        moved=steps * sizes.weights / _IN_ONE_GO
+        + (1 - generated.greedy) * texts * generated.new_tokens * sizes.vocabulary * _DRAWN,
         loaded=sizes.weights,
         disk=5 * texts * length,
         block_calls=steps * sizes.blocks,
@@ -64,7 +67,7 @@ def generation_cost(sizes: Sizes, generated: Generated, texts: int, *, batch_tok
         + sizes.weights
         + 4 * head
         + rows * length * width * BYTES[sizes.dtype] * (2 * sizes.blocks + 12)
-        + rows * sizes.vocabulary * _DRAWN,
+        + rows * sizes.vocabulary * 16,
     )
 
 
