@@ -67,7 +67,8 @@ def test_a_greedily_generated_text_is_the_most_likely_one_at_the_levels_where_it
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_trusted_exits_are_predicted_from_the_models_own_states(name: str) -> None:
-    exits = engine(name, "trusted", Patience({1: 2, 2: 2}) if name == "LlamaForCausalLM" else None)
+    # Level 0 too: the states that the first block gets.
+    exits = engine(name, "trusted", Patience({0: 2, 1: 2, 2: 2}) if name == "LlamaForCausalLM" else None)
     texts = torch.randint(3, VOCABULARY, (2, 9), generator=torch.Generator().manual_seed(2))
     logits, levels = exit_logits(exits, texts)
     whole = transformer(name)

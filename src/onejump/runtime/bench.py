@@ -198,10 +198,18 @@ class Bench:
         self.left_out: dict[str, str] = {}
         self._engines: dict[str, EarlyExit] = {}
         for method in self.methods:
-            if method == PLAIN:
-                self._engines[method] = EarlyExit(transformer, None, gate=None)
-            elif method in MODES:
-                self._engines[method] = EarlyExit(transformer, jump, gate=gate, mode=method, policy=policy())
+            if method in (PLAIN, *MODES):
+                exits: dict[str, Any] = {"gate": None}
+                if method != PLAIN:
+                    exits = {"gate": gate, "mode": method, "policy": policy()}
+                engine = EarlyExit(
+                    transformer,
+                    None if method == PLAIN else jump,
+                    # Weights that the first engine packed are the next one's too.
+                    packed=False if self._engines else "auto",
+                    **exits,
+                )
+                self._engines[method], transformer = engine, engine.transformer
 
     def compare(
         self, prompts: Sequence[Sequence[int]], *, batch: int = 1, repeats: int = 1, warm_up: int = 8
