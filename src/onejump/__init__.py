@@ -16,6 +16,7 @@ from typing import Any
 
 _HOME = {
     "ActivationStore": "data.store",
+    "EarlyExit": "runtime.early_exit",
     "ExitHead": "shortcuts.exit_head",
     "Head": "models.head",
     "OneJump": "runtime.artefact",

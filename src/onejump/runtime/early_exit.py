@@ -16,6 +16,8 @@ from onejump.models.transformer import Transformer
 from onejump.runtime.artefact import OneJump
 from onejump.runtime.cost_model import CostModel, Fixed, Policy
 from onejump.runtime.decoding import MODES, Decoding, Exits
+from onejump.runtime.packing import can_be_packed
+from onejump.runtime.packing import packed as packed_view
 from onejump.runtime.predictor import ExitPredictor, predictor_of
 from onejump.runtime.record import Generated
 from onejump.runtime.settings import check_positions, settings_for
@@ -42,7 +44,14 @@ class EarlyExit:
         How far drafts go. Unless given, verified decoding measures what pays, and the other modes let up to 8
         tokens in a row exit.
     packed : bool or "auto"
-        Whether weights are packed once for the CPU (`onejump.runtime.packing`). auto: on a CPU.
+        Whether weights are packed once for the CPU, which takes the memory of the weights again
+        (`onejump.runtime.packing`). auto: on a CPU, where tokens can exit.
+    compiled : bool
+        Whether blocks are compiled, on the CPU (`onejump.runtime.compiled_blocks`): faster from the second
+        text on, and it needs a C++ compiler.
+    allow_other_weights : bool
+        Take an exported jump for a model whose weights differ from those that it was fitted to, such as a
+        fine-tuned one.
 
     Raises
     ------
@@ -68,6 +77,8 @@ class EarlyExit:
         mode: str = "verified",
         policy: Policy | None = None,
         packed: bool | str = "auto",
+        compiled: bool = False,
+        allow_other_weights: bool = False,
     ) -> None:
         if mode not in MODES:
             raise OneJumpError(f"mode: {mode!r} given, accepted is {', '.join(MODES)}")
@@ -79,7 +90,7 @@ class EarlyExit:
             raise OneJumpError(f"policy: {policy!r} given, one of onejump.runtime.cost_model is accepted")
         transformer = model if isinstance(model, Transformer) else Transformer(model)
         if isinstance(jump, OneJump):
-            jump.check_fits(transformer)
+            jump.check_fits(transformer, allow_other_weights=allow_other_weights)
         self.mode, self.policy = mode, policy
         self.gate = _gate_of(gate, jump)
         self.predictor: ExitPredictor | None = None
@@ -87,6 +98,11 @@ class EarlyExit:
             shortcut = jump.shortcut if isinstance(jump, OneJump) else jump
             self.predictor = predictor_of(shortcut, transformer.head, len(transformer.blocks))
             _check_levels(self.gate, self.predictor)
+        if packed not in (True, False, "auto"):
+            raise OneJumpError(f"packed: {packed!r} given, accepted is True, False and 'auto'")
+        drafts = self.predictor is not None and self.gate is not None and mode != "copied"
+        if packed is True or compiled or (packed == "auto" and drafts and can_be_packed(transformer)):
+            transformer = packed_view(transformer, compiled=compiled)
         self.transformer = transformer
         self.passes = PartialPasses(transformer)
 

@@ -225,6 +225,11 @@ def _in_two_passes(transformer: Transformer) -> Tensor:
     return torch.cat([first.logits, second.logits], 1)
 
 
+def can_be_packed(transformer: Transformer) -> bool:
+    """Whether the weights of a model can be packed: on the CPU, in a dtype that oneDNN packs here."""
+    return _why_not(transformer) is None
+
+
 def _why_not(transformer: Transformer) -> str | None:
     """Why a model cannot be packed; None if it can."""
     model = transformer.model
