@@ -37,7 +37,7 @@ class Drawn(Policy):
 
     def learn(self, seen: RoundSeen) -> None:
         assert seen.accepted <= seen.drafted
-        assert len(seen.exit_levels) == len(seen.agreed)
+        assert len(seen.agreed) <= len(seen.exit_levels) == seen.drafted
 
 
 @functools.cache

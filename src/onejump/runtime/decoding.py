@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -128,32 +129,18 @@ class Decoding:
         for row in rows:
             row.begin()
         plan = Round(0) if self._exits is None else self._exits.policy.next_round()
-        before = sum(row.new for row in rows)
         if self._exits is not None and self._exits.mode == "copied":
             self._exit_once(rows, plan)
             return
-        seen = _Seen()
         if self._exits is not None and plan.drafts > 0:
             self._draft(rows, plan)
-        for row, logits in self._run.raise_to(rows, self._run.levels):
-            self._settle(row, logits, seen)
-        self.record.accepted += seen.accepted
-        self.record.compared += len(seen.agreed)
-        self.record.agreed += sum(seen.agreed)
+        every = [
+            self._settle(row, logits, plan) for row, logits in self._run.raise_to(rows, self._run.levels)
+        ]
         if self._exits is not None:
-            committed = sum(row.new for row in rows) - before
-            seconds = time.perf_counter() - began
-            self._exits.policy.learn(
-                RoundSeen(
-                    plan=plan,
-                    drafted=seen.drafted,
-                    accepted=seen.accepted,
-                    committed=committed,
-                    exit_levels=tuple(seen.levels),
-                    agreed=tuple(seen.agreed),
-                    seconds=seconds,
-                )
-            )
+            seconds = (time.perf_counter() - began) / len(rows)
+            for seen in every:
+                self._exits.policy.learn(replace(seen, seconds=seconds))
 
     def _draft(self, rows: list[Row], plan: Round) -> None:
         """Let tokens exit, each in the place that the one before it predicted."""
@@ -214,39 +201,45 @@ class Decoding:
                 Pending(token, last.position + 1, last.column + 1 + index) for index, token in enumerate(best)
             ]
 
-    def _settle(self, row: Row, logits: Tensor, seen: _Seen) -> None:
+    def _settle(self, row: Row, logits: Tensor, plan: Round) -> RoundSeen:
         """Compare drafts with the full model's logits (n, V) of the chain and the candidates."""
         pending = [*row.chain, *row.candidates]
         best = self._scores(row, pending, logits).argmax(-1).tolist()
         drafts = [one.draft for one in row.chain if one.draft is not None]
+        agreed: list[bool] = []
         tokens: list[int] = []
         levels: list[int] = []
         at: Pending | None = row.chain[0]
         while at is not None:
-            kept, token = self._judged(at, best[pending.index(at)], seen)
-            following = self._following(row, at, token) if at.draft is not None else None
-            # Of several candidates, another one than the most likely one may be the full model's token.
-            kept = kept or following is not None
+            token = best[pending.index(at)]
+            following, kept = None, False
+            if at.draft is not None:
+                agreed.append(at.draft == token)
+                if self._exits is not None and self._exits.mode == "trusted":
+                    token = at.draft
+                following = self._following(row, at, token)
+                # Of several candidates, another one than the most likely one may be the full model's token.
+                kept = at.draft == token or following is not None
             tokens.append(token)
             levels.append(at.exit_level if kept else self._run.levels)
-            seen.accepted += kept
             if following is not None and following.column != following.position:
                 self._move(row, following)
             at = following
-        seen.drafted += len(drafts)
-        kept_drafts = sum(level < self._run.levels for level in levels)
-        self._commit(row, tokens, levels, drafts[kept_drafts:])
-
-    def _judged(self, at: Pending, best: int, seen: _Seen) -> tuple[bool, int]:
-        """Whether the draft behind a token is kept, and the token that stands there in the end."""
-        if at.draft is None:
-            return False, best
-        seen.levels.append(at.exit_level)
-        seen.agreed.append(at.draft == best)
-        assert self._exits is not None
-        if self._exits.mode == "trusted":
-            return True, at.draft
-        return at.draft == best, best
+        accepted = sum(level < self._run.levels for level in levels)
+        self.record.accepted += accepted
+        self.record.compared += len(agreed)
+        self.record.agreed += sum(agreed)
+        before = row.new
+        self._commit(row, tokens, levels, drafts[accepted:])
+        return RoundSeen(
+            plan=plan,
+            drafted=len(drafts),
+            accepted=accepted,
+            committed=row.new - before,
+            exit_levels=tuple(one.exit_level for one in row.chain if one.draft is not None),
+            agreed=tuple(agreed),
+            seconds=0.0,
+        )
 
     def _following(self, row: Row, at: Pending, token: int) -> Pending | None:
         """The pending token that a final token continues with; None where no such token was run."""
@@ -269,9 +262,9 @@ class Decoding:
             assert draft is not None
             self._commit(row, [draft], [row.chain[0].exit_level])
         self.record.accepted += len(exited)
-        seen = _Seen()
-        for row, logits in self._run.raise_to([row for row in rows if row not in exited], self._run.levels):
-            self._settle(row, logits, seen)
+        others = [row for row in rows if row not in exited]
+        for row, logits in self._run.raise_to(others, self._run.levels):
+            self._settle(row, logits, plan)
 
     def _scores(self, row: Row, pending: list[Pending], logits: Tensor) -> Tensor:
         """Give what the next token behind each pending one has to be the largest of, (n, V)."""
@@ -303,12 +296,3 @@ class Decoding:
         else:
             for token in tokens[:final]:
                 self._streamer.put(torch.tensor([token]))
-
-
-class _Seen:
-    """What became of the drafts of a round."""
-
-    def __init__(self) -> None:
-        self.drafted = self.accepted = 0
-        self.levels: list[int] = []
-        self.agreed: list[bool] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -92,6 +93,7 @@ class EarlyExit:
         if isinstance(jump, OneJump):
             jump.check_fits(transformer, allow_other_weights=allow_other_weights)
         self.mode, self.policy = mode, policy
+        self._learned = threading.local()
         self.gate = _gate_of(gate, jump)
         self.predictor: ExitPredictor | None = None
         if jump is not None:
@@ -170,7 +172,7 @@ class EarlyExit:
                 self.passes,
                 [prompts[row] for row in rows],
                 settings,
-                self._exits(),
+                self._exits(len(rows)),
                 [generators[row] for row in rows],
                 streamer,
                 numbers=rows,
@@ -183,7 +185,7 @@ class EarlyExit:
             streamer.end()
         return _joined(records, input_ids, settings.padding)
 
-    def _exits(self) -> Exits | None:
+    def _exits(self, rows: int) -> Exits | None:
         if self.predictor is None or self.gate is None or not self.gate.levels:
             return None
         # A wide draft needs a mask of its own.
@@ -191,12 +193,21 @@ class EarlyExit:
         policy = self.policy
         if policy is None:
             if self.mode == "verified":
-                policy = CostModel(
-                    self.gate.levels, self.passes.blocks, widths=(1, 2, 4, 8) if wide else (1,)
-                )
+                policy = self._cost_model(rows, (1, 2, 4, 8) if wide else (1,))
             else:
                 policy = Fixed(_LONG_CHAIN)
         return Exits(self.predictor, self.gate, policy, self.mode, wide)
+
+    def _cost_model(self, rows: int, widths: tuple[int, ...]) -> CostModel:
+        """The cost model of this thread for so many rows: it goes on learning from text to text."""
+        assert self.gate is not None
+        known = getattr(self._learned, "of_rows", None)
+        if known is None:
+            known = self._learned.of_rows = {}
+        if rows not in known:
+            known[rows] = CostModel(self.gate.levels, self.passes.blocks, widths=widths)
+        found: CostModel = known[rows]
+        return found
 
 
 def _gate_of(gate: Gate | str | None, jump: OneJump | Shortcut | None) -> Gate | None:
