@@ -68,4 +68,4 @@ class Drawn(Policy):
 
     def learn(self, seen: RoundSeen) -> None:
         assert seen.accepted <= seen.drafted
-        assert len(seen.exit_levels) == len(seen.agreed)
+        assert len(seen.agreed) <= len(seen.exit_levels) == seen.drafted
