@@ -23,6 +23,7 @@ from onejump.models.anatomy import text_config
 from onejump.models.transformer import RUN_ERRORS, Transformer
 from onejump.runtime.cost_model import Policy
 from onejump.runtime.early_exit import EarlyExit
+from onejump.runtime.packing import can_be_packed, packed
 from onejump.runtime.record import Generated
 
 REFERENCE = "model.generate"
@@ -197,19 +198,14 @@ class Bench:
         )
         self.left_out: dict[str, str] = {}
         self._engines: dict[str, EarlyExit] = {}
-        for method in self.methods:
-            if method in (PLAIN, *MODES):
-                exits: dict[str, Any] = {"gate": None}
-                if method != PLAIN:
-                    exits = {"gate": gate, "mode": method, "policy": policy()}
-                engine = EarlyExit(
-                    transformer,
-                    None if method == PLAIN else jump,
-                    # Weights that the first engine packed are the next one's too.
-                    packed=False if self._engines else "auto",
-                    **exits,
-                )
-                self._engines[method], transformer = engine, engine.transformer
+        engines = [method for method in self.methods if method in (PLAIN, *MODES)]
+        # Packed once for all of them.
+        view = packed(transformer) if engines and can_be_packed(transformer) else transformer
+        for method in engines:
+            exits: dict[str, Any] = {"gate": None}
+            if method != PLAIN:
+                exits = {"gate": gate, "mode": method, "policy": policy()}
+            self._engines[method] = EarlyExit(view, None if method == PLAIN else jump, packed=False, **exits)
 
     def compare(
         self, prompts: Sequence[Sequence[int]], *, batch: int = 1, repeats: int = 1, warm_up: int = 8
