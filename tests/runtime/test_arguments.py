@@ -245,7 +245,6 @@ def test_max_time_begins_no_new_round() -> None:
     tokens, mask = padded([prompt(length, length) for length in (9, 4)])
     found = exiting(model()).generate(tokens, attention_mask=mask, max_new_tokens=12, max_time=1e-9)
     assert [len(new) for new in found.new_tokens] == [1, 1]
-    assert not found.interrupted
 
 
 WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {

@@ -229,8 +229,6 @@ def test_another_models_texts_are_refused(folder: Path, tmp_path: Path) -> None:
 def test_a_generation_that_is_stopped_leaves_no_table(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loop ends an interrupted generation with the texts as far as they are."""
-
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 

@@ -213,12 +213,9 @@ def test_an_interrupted_generation_leaves_the_model_as_it_was(where: str) -> Non
         stopper = Stopper(error)
         return {where: stopper if where == "streamer" else [stopper]}
 
-    found = exits.generate(prompt(), max_new_tokens=NEW, **given(KeyboardInterrupt))
-    assert found.interrupted
-    assert 0 < len(found.new_tokens[0]) == len(found.exit_levels[0]) < NEW
-    assert torch.equal(found.sequences, before[:, : found.sequences.shape[1]])
-    with pytest.raises(ZeroDivisionError):
-        exits.generate(prompt(), max_new_tokens=NEW, **given(ZeroDivisionError))
+    for error in (KeyboardInterrupt, ZeroDivisionError):
+        with pytest.raises(error):
+            exits.generate(prompt(), max_new_tokens=NEW, **given(error))
     assert torch.equal(own(prompt(), max_new_tokens=NEW), before)
     assert torch.equal(exits.generate(prompt(), max_new_tokens=NEW).sequences, before)
 

@@ -269,8 +269,6 @@ class Bench:
                 self.left_out[method] = " ".join(str(error).split())[:100] or type(error).__name__
                 return None
             raise
-        if record is not None and record.interrupted:
-            raise KeyboardInterrupt
         new = self._cut(sequences, tokens.shape[1]) if record is None else record.new_tokens
         return Run(method, number, repeat, new, seconds, record)
 

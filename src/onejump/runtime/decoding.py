@@ -99,22 +99,18 @@ class Decoding:
     def run(self) -> Generated:
         """Generate, and give the record, without its sequences."""
         began = time.perf_counter()
-        try:
-            for row, logits in zip(self._rows, self._run.prompts(self._rows), strict=True):
-                row.begin()
-                token = int(self._scores(row, row.chain, logits[None])[0].argmax())
-                self._commit(row, [token], [self._run.levels])
-            self.record.prompt_seconds = time.perf_counter() - began
-            while alive := [row for row in self._rows if not row.ended]:
-                if time.perf_counter() > self._ends:
-                    break
-                self._round(alive)
-        except KeyboardInterrupt:
-            self.record.interrupted = True
+        for row, logits in zip(self._rows, self._run.prompts(self._rows), strict=True):
+            row.begin()
+            token = int(self._scores(row, row.chain, logits[None])[0].argmax())
+            self._commit(row, [token], [self._run.levels])
+        self.record.prompt_seconds = time.perf_counter() - began
+        while alive := [row for row in self._rows if not row.ended]:
+            if time.perf_counter() > self._ends:
+                break
+            self._round(alive)
         record = self.record
         record.seconds = time.perf_counter() - began
-        # An interruption may come between a token and its level.
-        record.new_tokens = [row.tokens[row.prompt :][: len(row.levels)] for row in self._rows]
+        record.new_tokens = [row.tokens[row.prompt :] for row in self._rows]
         record.exit_levels = [row.levels for row in self._rows]
         record.decoded = sum(max(row.new - 1, 0) for row in self._rows)
         record.plain_flops = sum(
@@ -292,6 +288,8 @@ class Decoding:
         if self._streamer is None:
             return
         if hasattr(self._streamer, "exits"):
+            # Drafts behind a token that ended the text stood in no place of it.
+            refused = refused if final == len(tokens) else ()
             self._streamer.exits(self._numbers[row.index], tokens[:final], levels[:final], refused)
         else:
             for token in tokens[:final]:

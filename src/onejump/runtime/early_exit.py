@@ -150,6 +150,11 @@ class EarlyExit:
         ------
         OneJumpError
             If a prompt is empty, an argument is not accepted, or the model has too few positions.
+
+        Notes
+        -----
+        Ctrl-C, or an exception of a streamer or a criterion, ends the generation and leaves the model as it
+        was.
         """
         began = time.perf_counter()
         model = self.transformer.model
@@ -179,8 +184,6 @@ class EarlyExit:
                 began=began,
             )
             records.append(decoding.run())
-            if records[-1].interrupted:
-                break
         if streamer is not None:
             streamer.end()
         return _joined(records, input_ids, settings.padding)
@@ -280,8 +283,6 @@ def _joined(records: list[Generated], input_ids: Tensor, padding: int) -> Genera
     whole = records[0]
     for record in records[1:]:
         whole.add(record)
-    whole.new_tokens += [[] for _ in range(len(input_ids) - len(whole.new_tokens))]
-    whole.exit_levels += [[] for _ in range(len(input_ids) - len(whole.exit_levels))]
     longest = max(map(len, whole.new_tokens))
     new = [tokens + [padding] * (longest - len(tokens)) for tokens in whole.new_tokens]
     behind = torch.tensor(new, dtype=torch.long, device=input_ids.device).reshape(len(new), longest)

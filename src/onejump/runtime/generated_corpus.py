@@ -331,6 +331,4 @@ def _continue(
         eos_token_id=list(ends),
         **drawn,
     )
-    if made.interrupted:
-        raise KeyboardInterrupt
     return made.new_tokens

@@ -194,8 +194,6 @@ class OneJumpLM(HFLM):  # type: ignore[misc]
             stopping_criteria=[_StopStrings(self.tokenizer, prompts, stop)],
             **generation_kwargs,
         )
-        if found.interrupted:
-            raise KeyboardInterrupt
         for levels in found.exit_levels:
             self.exit_levels.update(levels)
         return found.sequences

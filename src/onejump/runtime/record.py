@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -41,8 +41,6 @@ class Generated:
     """From the first pass to the last token."""
     prompt_seconds: float = 0.0
     """Of these, for the pass over the prompts."""
-    interrupted: bool = field(default=False)
-    """Whether the generation was ended before its time."""
 
     @property
     def agreement(self) -> float | None:
@@ -74,9 +72,6 @@ class Generated:
         for name, value in vars(other).items():
             if name in _ADDED:
                 setattr(self, name, getattr(self, name) + value)
-        self.interrupted |= other.interrupted
 
 
-_ADDED = frozenset(
-    name for name in Generated.__dataclass_fields__ if name not in ("sequences", "levels", "interrupted")
-)
+_ADDED = frozenset(name for name in Generated.__dataclass_fields__ if name not in ("sequences", "levels"))
