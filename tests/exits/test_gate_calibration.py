@@ -3,8 +3,9 @@ import pytest
 import torch
 from simulated_exits import some_shortcuts
 
-from onejump.exits.gate_calibration import Flops, Observed, best_gate, calibrated, exits_of, observe
+from onejump.exits.gate_calibration import Flops, best_gate, calibrated, exits_of
 from onejump.exits.gates import GATES, Patience, gate_from_dict
+from onejump.exits.observed import SURE, Observed, confidences_of, observe
 
 LEVELS, V = 6, 30
 FLOPS = Flops(block=10.0, check=1.0, head=20.0, blocks=LEVELS)
@@ -138,3 +139,18 @@ def test_observed_confidences_are_those_of_the_head(make_head, make_store, level
         )
         entropy = 1 + (p * np.log(p)).sum(1) / np.log(40)
         np.testing.assert_allclose(found.confidence["entropy"][:, level], entropy, atol=1e-5)
+
+
+@pytest.mark.parametrize("vocabulary", [1, 2, 41, 3200])
+def test_confidences_of_one_softmax_are_those_of_the_gates(vocabulary) -> None:
+    # Also probabilities that float32 cannot hold, logits of -inf and equal logits.
+    logits = (
+        torch.randn(60, vocabulary, generator=torch.Generator().manual_seed(8))
+        * torch.logspace(-2, 2, 60)[:, None]
+    )
+    logits[0], logits[1, 1:], logits[2, :2] = 3.0, -torch.inf, 500.0
+    sure = confidences_of(logits.clone())
+    none = torch.empty(60, 0, dtype=torch.long)
+    assert torch.equal(sure.tokens, logits.argmax(-1))
+    for kind, found in zip(SURE, sure.of_kinds, strict=True):
+        torch.testing.assert_close(found.double(), kind.confidence(logits.double(), none), rtol=0, atol=3e-6)

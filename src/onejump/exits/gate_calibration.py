@@ -24,8 +24,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from tqdm import tqdm
 
 from onejump.base.device import pick_device
 from onejump.base.files import write_json, write_table
@@ -37,41 +35,16 @@ from onejump.data.store import ActivationStore
 from onejump.exits.calibration import Calibration
 from onejump.exits.confidences import Confidences, Floats
 from onejump.exits.enough_samples import too_few_for
-from onejump.exits.gates import GATES, Entropy, Margin, Patience, ThresholdGate, TopProbability
+from onejump.exits.gates import GATES, Patience, ThresholdGate, TopProbability
+from onejump.exits.observed import Observed, observe
 from onejump.exits.sweep import Sweep
 from onejump.models.description import read_description
 from onejump.models.head import Head
-from onejump.models.logit_parts import samples_together
-from onejump.scoring.predictors import Predictors
 from onejump.scoring.standard_errors import Clusters
-from onejump.scoring.top_tokens import top_tokens_of
-from onejump.shortcuts.methods import ShortcutAt, methods_of
+from onejump.shortcuts.methods import methods_of
 from onejump.shortcuts.shortcut import LowRank
 
-_SURE: tuple[type[ThresholdGate], ...] = (TopProbability, Margin, Entropy)
 _LOG = logging.getLogger(__name__)
-
-
-class Observed(NamedTuple):
-    """What a method predicts in n samples at L levels."""
-
-    confidence: dict[str, Floats]
-    """By kind of gate, each (n, L): those kinds that need one level only."""
-    tokens: NDArray[np.int64]
-    """Predicted tokens, (n, L)."""
-    hits: NDArray[np.bool_]
-    """Whether a predicted token is the full model's own, (n, L)."""
-    documents: NDArray[np.int64]
-    """Document of the sample, (n,)."""
-
-    def patience(self, levels: Sequence[int]) -> Floats:
-        """How many of these levels in a row, up to each one, predict the same token: (n, levels)."""
-        tokens = self.tokens[:, levels]
-        counts = np.ones(tokens.shape)
-        for place in range(1, len(levels)):
-            same = tokens[:, place] == tokens[:, place - 1]
-            counts[:, place] = np.where(same, counts[:, place - 1] + 1, 1)
-        return counts
 
 
 class Flops(NamedTuple):
@@ -105,48 +78,6 @@ class Chosen(NamedTuple):
     agreement: float
     saved: float
     """Share of the FLOPs."""
-
-
-@torch.inference_mode()
-def observe(
-    store: ActivationStore,
-    head: Head,
-    method: ShortcutAt,
-    *,
-    samples: Tensor | None = None,
-    documents: NDArray[np.int64],
-    device: torch.device | str = "cpu",
-) -> Observed:
-    """Confidences and predicted tokens of a method at all early-exit levels.
-
-    Parameters
-    ----------
-    store : ActivationStore
-    head : Head
-    method : function of a level that gives its shortcut
-    samples : Tensor of shape (samples,), bool, optional
-        Which samples of the store; all unless given.
-    documents : ndarray of shape (samples,)
-        The document of each sample of the store.
-    device : torch.device
-    """
-    head = head.to(device)
-    predictors = Predictors(head, {"method": method}, device)
-    chosen = torch.ones(store.samples, dtype=torch.bool) if samples is None else samples
-    rows = chosen.nonzero()[:, 0]
-    own = top_tokens_of(store)[rows][:, 0].numpy()
-    levels = store.levels - 1
-    confidence = {kind.kind: np.empty((len(rows), levels)) for kind in _SURE}
-    tokens = np.empty((len(rows), levels), np.int64)
-    for level in tqdm(range(levels), unit="level", disable=None):
-        predictor = predictors.at("method", level)
-        for part, of_level in store.parts(level, samples_together(head, device), chosen.numpy()):
-            logits = predictor.logits(torch.from_numpy(of_level).to(device))
-            tokens[part, level] = logits.argmax(-1).cpu().numpy()
-            earlier = torch.empty(len(logits), 0, dtype=torch.long, device=logits.device)
-            for kind in _SURE:
-                confidence[kind.kind][part, level] = kind.confidence(logits, earlier).cpu().numpy()
-    return Observed(confidence, tokens, tokens == own[:, None], documents[rows.numpy()])
 
 
 def exits_of(gate: ThresholdGate, found: Observed) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
