@@ -4,7 +4,9 @@ Passes go over 1 to 16 tokens behind a prompt, with a key/value cache. The loop 
 one of its own: one pass, the most likely token. Its text has to be that of `model.generate`. Both are held
 against the time in which all weights are multiplied with one vector, which is the time of reading them.
 
-Arguments: the folder of a model, then "compiled" to compile its blocks too.
+`EarlyExit` without a jump decodes too, unpacked and packed.
+
+Argument: the folder of a model.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from onejump.models.loading import load_model
 from onejump.models.passes import PartialPasses
 from onejump.models.row_cache import Place, RowCache
 from onejump.models.transformer import Transformer
+from onejump.runtime.early_exit import EarlyExit
 from onejump.runtime.packing import packed, packed_bytes
 
 WIDTHS, PROMPT, NEW_TOKENS, ROUNDS = (1, 2, 4, 8, 16), 64, 24, 15
@@ -67,15 +70,12 @@ def decode(passes: PartialPasses, prompt: Tensor, new_tokens: int) -> list[int]:
 @torch.inference_mode()
 def main(arguments: list[str]) -> None:
     logging.basicConfig(format="%(message)s")
-    names = [name for name in arguments if name != "compiled"]
-    transformer = load_model(names[0] if names else default_model(), device="cpu", dtype="float32")
+    transformer = load_model(arguments[0] if arguments else default_model(), device="cpu", dtype="float32")
     ways = {
         "unpacked": transformer,
         "packed": packed(transformer),
         "packed, one row too": packed(transformer, unpacked_rows=0),
     }
-    if "compiled" in arguments:
-        ways["compiled"] = packed(transformer, compiled=True)
     size = packed_bytes(ways["packed"]) / 1e6
     print(f"{torch.get_num_threads()} threads; the packed copy of the weights has {size:.0f} MB")
     prompt = drawn(transformer, PROMPT)
@@ -129,11 +129,20 @@ def compare_decoding(
     def own(name: str) -> None:
         texts[name] = decode(passes[name], prompt, NEW_TOKENS)
 
+    def engine(name: str, exits: EarlyExit) -> None:
+        out = exits.generate(prompt, do_sample=False, max_new_tokens=NEW_TOKENS, eos_token_id=None)
+        texts[name] = out.new_tokens[0]
+
+    engines = {
+        "EarlyExit": EarlyExit(transformer, None, packed=False),
+        "EarlyExit, packed": EarlyExit(transformer, None, packed=True),
+    }
     work: dict[str, Callable[[], object]] = {"generate": generate, "reading": read}
     work |= {name: functools.partial(own, name) for name in passes}
+    work |= {name: functools.partial(engine, name, exits) for name, exits in engines.items()}
     times = seconds(work, ROUNDS // 3)
     best = {name: 1e3 * min(of) / (1 if name == "reading" else NEW_TOKENS) for name, of in times.items()}
-    for name in passes:
+    for name in (*passes, *engines):
         assert texts[name] == texts["generate"], f"{name}: another text than that of model.generate"
         note = f"{best['generate']:.1f} and {best[name]:.1f} ms a token"
         note += f", {best[name] / best['reading']:.1f} times what reading the weights takes"

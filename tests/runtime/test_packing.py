@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import copy
 import functools
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
 from families import VOCABULARY, families
 from torch import Tensor, nn
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from onejump.models.passes import PartialPasses
 from onejump.models.row_cache import Place
 from onejump.models.transformer import Transformer
-from onejump.runtime import compiled_blocks, packing
+from onejump.runtime import packing
 from onejump.runtime.packing import packed, packed_bytes
 
-FAMILIES = ("GPT2LMHeadModel", "LlamaForCausalLM", "Gemma2ForCausalLM", "OPTForCausalLM", "BertForMaskedLM")
+# Of each family, how many products with packed weights a block takes.
+FAMILIES = {
+    "GPT2LMHeadModel": 4,
+    "LlamaForCausalLM": 4,
+    "Phi3ForCausalLM": 4,
+    "Gemma2ForCausalLM": 4,
+    "OPTForCausalLM": 4,
+    "BertForMaskedLM": 4,
+}
 bfloat16 = pytest.mark.skipif(
     not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU has no products in bfloat16"
 )
@@ -69,8 +78,8 @@ def test_logits_are_the_model_s_own_but_for_rounding(
         spread = float(expected.std())
         bound = 1e-6 * spread + 4 * float((unpacked - expected).abs().max())
         assert float((found - expected).abs().max()) <= bound
-        maps = len(packing.packed_maps(view.model))
-        assert len(products) == (maps if rows * length > unpacked_rows else 0)
+        expected_products = 3 * FAMILIES[name] + 1
+        assert len(products) == (expected_products if rows * length > unpacked_rows else 0)
 
 
 def test_every_linear_map_of_blocks_and_head_is_packed() -> None:
@@ -134,7 +143,7 @@ def test_a_weight_that_changes_later_is_noticed(change: Any, products: list[tupl
         expected = given.model(tokens).logits
         assert expected.dtype != before.dtype or not torch.allclose(expected, before)
         torch.testing.assert_close(view.model(tokens).logits, expected, rtol=1e-4, atol=1e-4)
-    assert len(products) < len(packing.packed_maps(view.model))
+    assert len(products) < 3 * 7 + 1
 
 
 @bfloat16
@@ -144,7 +153,7 @@ def test_bfloat16_is_packed(products: list[tuple[int, ...]]) -> None:
     view, tokens = packed(given), drawn(1, 1)
     products.clear()
     torch.testing.assert_close(view.model(tokens).logits, given.model(tokens).logits, rtol=0.1, atol=0.5)
-    assert len(products) == 3 * 7 + 1, "one row too: reading half the bytes is what counts"
+    assert len(products) == 3 * 4 + 1, "one row too: reading half the bytes is what counts"
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
@@ -180,119 +189,76 @@ def test_partial_passes_go_through_a_packed_model() -> None:
     torch.testing.assert_close(logits, given.model(tokens).logits, rtol=1e-3, atol=1e-2)
 
 
-class _Numbered(LlamaDecoderLayer):  # type: ignore[misc]
-    """A block that does something else in every place."""
+class _Apart(LlamaMLP):  # type: ignore[misc]
+    """Maps that get equal states, but not the same ones."""
 
-    def forward(self, *arguments: Any, **named: Any) -> Any:
-        return super().forward(*arguments, **named) * (1 + self.layer_idx)
-
-
-class Counted:
-    """A compiler that counts what it compiles, and compiles nothing."""
-
-    def __init__(self) -> None:
-        self.codes = self.runs = 0
-
-    def __call__(self, graph: Any, _: Any) -> Any:
-        self.codes += 1
-
-        def run(*arguments: Any) -> Any:
-            self.runs += 1
-            return graph(*arguments)
-
-        return run
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x.clone()))
 
 
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
-    counter = Counted()
-    monkeypatch.setattr(compiled_blocks, "_BACKEND", counter)
-    monkeypatch.setattr(compiled_blocks, "_compiler_found", lambda: True)
-    return counter
+class _InPlace(LlamaMLP):  # type: ignore[misc]
+    """Maps that get the same tensor, which changes in between."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.clone()
+        gate = self.act_fn(self.gate_proj(x))
+        return self.down_proj(gate * self.up_proj(x.mul_(-2)))
 
 
-@pytest.mark.parametrize(("name", "kinds"), [("LlamaForCausalLM", 1), ("Gemma2ForCausalLM", 2)])
+@pytest.mark.parametrize("kind", [_Apart, _InPlace])
 @torch.inference_mode()
-def test_blocks_of_a_kind_share_compiled_code(name: str, kinds: int, counted: Counted) -> None:
-    given = transformer(name)
-    view, plain = PartialPasses(packed(given, compiled=True)), PartialPasses(given)
-    counted.codes = counted.runs = 0
-    tokens, caches = drawn(1, 30), (view.cache(), plain.cache())
-    at, shares = 0, []
-    for width in (5, 1, 1, 3, 1, 4, 1, 8):
-        part, place = tokens[:, at : at + width], Place(at)
-        found, expected = (
-            of.run(0, 3, part, place, cache) for of, cache in zip((view, plain), caches, strict=True)
-        )
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.std()))
-        at += width
-        shares.append(counted.runs)
-    assert counted.codes <= 2 * kinds, "one for single tokens and one for several, for each kind of block"
-    assert shares[0] <= 3, "the prompt begins with an empty cache"
-    assert shares[-1] >= 7 * 3
-    for ours, theirs in zip(caches[0].layers, caches[1].layers, strict=True):
-        torch.testing.assert_close(ours.keys[:, :, :at], theirs.keys[:, :, :at], rtol=1e-3, atol=1e-3)
-
-
-@torch.inference_mode()
-def test_compiled_blocks_generate_what_the_model_does(counted: Counted) -> None:
-    given = transformer("LlamaForCausalLM")
-    view = packed(given, compiled=True)
-    how = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None}
-    for length in (1, 4):
-        prompt = drawn(1, length)
-        assert torch.equal(view.model.generate(prompt, **how), given.model.generate(prompt, **how))
-    assert counted.runs > 3 * 10
-
-
-@torch.inference_mode()
-def test_hooks_on_a_compiled_block_are_called(counted: Counted) -> None:
-    view = packed(transformer("LlamaForCausalLM"), compiled=True)
-    tokens = drawn(1, 4)
-    states = view.states(tokens, torch.zeros(4, dtype=torch.long), torch.arange(4))
-    assert states.shape == (4, 4, 32)
-
-
-@torch.inference_mode()
-def test_a_model_whose_blocks_need_their_number_is_not_compiled(
-    counted: Counted, caplog: pytest.LogCaptureFixture
+def test_maps_are_multiplied_at_once_only_where_that_gives_the_same(
+    kind: type, products: list[tuple[int, ...]]
 ) -> None:
     given = transformer("LlamaForCausalLM")
     for block in given.blocks:
-        block.__class__ = _Numbered
-        block.layer_idx = block.self_attn.layer_idx
-    view, tokens = packed(given, compiled=True), drawn(1, 6)
-    assert len(caplog.messages) == 1
-    assert "it is not compiled" in caplog.messages[0]
-    torch.testing.assert_close(view.model(tokens).logits, given.model(tokens).logits, rtol=1e-3, atol=1e-2)
-    assert counted.codes == 0
+        block.mlp.__class__ = kind
+    view, tokens = packed(given), drawn(1, 6)
+    products.clear()
+    torch.testing.assert_close(view.model(tokens).logits, given.model(tokens).logits, rtol=1e-3, atol=1e-3)
+    assert len(products) == 3 * (5 if kind is _Apart else 7) + 1
 
 
 @torch.inference_mode()
-def test_without_a_compiler_the_packed_model_is_given_with_one_warning(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
-    given = transformer("LlamaForCausalLM")
-    view = packed(given, compiled=True)
-    assert packing.packed_maps(view.model)
-    assert len(caplog.messages) == 1
-    assert "no C++ compiler" in caplog.messages[0]
+def test_maps_that_share_a_product_can_be_called_in_any_order_and_again() -> None:
+    given = transformer("OPTForCausalLM")
+    view, states = packed(given), torch.randn(2, 3, 32)
+    ours, theirs = view.blocks[0].self_attn, given.blocks[0].self_attn
+    for name in ("v_proj", "q_proj", "q_proj", "k_proj", "v_proj", "v_proj"):
+        expected = getattr(theirs, name)(states)
+        torch.testing.assert_close(getattr(ours, name)(states), expected, rtol=1e-4, atol=1e-5)
+    theirs.k_proj.bias.add_(1)
+    states = states.clone()
+    torch.testing.assert_close(ours.q_proj(states), theirs.q_proj(states), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours.k_proj(states), theirs.k_proj(states), rtol=1e-4, atol=1e-5)
 
 
 @torch.inference_mode()
-def test_a_compiler_that_fails_is_given_up_with_one_warning(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def broken(*_: Any) -> Any:
-        raise RuntimeError("out of order")
-
-    monkeypatch.setattr(compiled_blocks, "_BACKEND", broken)
-    monkeypatch.setattr(compiled_blocks, "_compiler_found", lambda: True)
+def test_threads_keep_their_own_products(products: list[tuple[int, ...]]) -> None:
     given = transformer("LlamaForCausalLM")
-    view = packed(given, compiled=True)
-    prompt, how = drawn(1, 4), {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None}
-    assert torch.equal(view.model.generate(prompt, **how), given.model.generate(prompt, **how))
-    said = [record.getMessage() for record in caplog.records if record.name.startswith("onejump.")]
-    assert len(said) == 1
-    assert "out of order" in said[0]
+    view = packed(given)
+    attention = view.blocks[0].self_attn
+    states = torch.randn(1, 3, 32)
+    products.clear()
+    attention.q_proj(states)
+
+    def other() -> Tensor:
+        with torch.inference_mode():
+            found: Tensor = attention.k_proj(-states)
+            return found
+
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(other).result()
+    expected = given.blocks[0].self_attn.k_proj(states)
+    torch.testing.assert_close(found, -expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(attention.k_proj(states), expected, rtol=1e-4, atol=1e-5)
+    assert len(products) == 2, "one in each thread"
+
+
+def test_a_view_leaves_no_hooks_and_keeps_no_states() -> None:
+    given = transformer("LlamaForCausalLM")
+    view = packed(given)
+    with torch.inference_mode():
+        view.model(drawn(1, 6))
+    assert not any(module._forward_pre_hooks for module in given.model.modules())
+    assert not any(one._group._kept for one in packing.packed_maps(view.model))

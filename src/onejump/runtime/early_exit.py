@@ -47,9 +47,6 @@ class EarlyExit:
     packed : bool or "auto"
         Whether weights are packed once for the CPU, which takes the memory of the weights again
         (`onejump.runtime.packing`). auto: on a CPU, where tokens can exit.
-    compiled : bool
-        Whether blocks are compiled, on the CPU (`onejump.runtime.compiled_blocks`): faster from the second
-        text on, and it needs a C++ compiler.
     allow_other_weights : bool
         Take an exported jump for a model whose weights differ from those that it was fitted to, such as a
         fine-tuned one.
@@ -78,7 +75,6 @@ class EarlyExit:
         mode: str = "verified",
         policy: Policy | None = None,
         packed: bool | str = "auto",
-        compiled: bool = False,
         allow_other_weights: bool = False,
     ) -> None:
         if mode not in MODES:
@@ -103,8 +99,8 @@ class EarlyExit:
         if packed not in (True, False, "auto"):
             raise OneJumpError(f"packed: {packed!r} given, accepted is True, False and 'auto'")
         drafts = self.predictor is not None and self.gate is not None and mode != "copied"
-        if packed is True or compiled or (packed == "auto" and drafts and can_be_packed(transformer)):
-            transformer = packed_view(transformer, compiled=compiled)
+        if packed is True or (packed == "auto" and drafts and can_be_packed(transformer)):
+            transformer = packed_view(transformer)
         self.transformer = transformer
         self.passes = PartialPasses(transformer)
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,26 +29,66 @@ from onejump.models.transformer import RUN_ERRORS, Transformer, distance
 
 _LOG = logging.getLogger(__name__)
 # oneDNN chooses the order of a packed weight for this many rows.
-_ROWS = 4
+_ROWS = 8
 
-_library: Any = torch.library.Library("onejump", "DEF")  # type: ignore[no-untyped-call]
-_library.define("packed_linear(Tensor states, Tensor packed, Tensor? bias, SymInt width) -> Tensor")
+# Looked up once: each look costs as much as a small operation.
+_MULTIPLY: Any = torch.ops.mkldnn._linear_pointwise.default
 
 
-def _product(states: Tensor, packed: Tensor, bias: Tensor | None, width: int) -> Tensor:
-    """States (..., in) times a packed weight (width, in)."""
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(states, packed, bias, "none", [], "")
+def _product(states: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    """States (..., in) times a packed weight (out, in)."""
+    product: Tensor = _MULTIPLY(states, packed, bias, "none", [], "")
     return product
 
 
-def _product_shape(states: Tensor, packed: Tensor, bias: Tensor | None, width: int) -> Tensor:
-    return states.new_empty((*states.shape[:-1], width))
+class _Group:
+    """A packed weight: that of one map, or of several maps that multiply the same states.
 
+    Several maps are multiplied at once, when the first of them is called. The others' products are kept
+    until they are asked for.
 
-# torch's compiler takes packed weights as constants only, and so would compile each block anew. An operation
-# that it does not know it calls as it is.
-_library.impl("packed_linear", _product, "MkldnnCPU")
-torch.library.register_fake("onejump::packed_linear", _product_shape, lib=_library)
+    Parameters
+    ----------
+    maps : sequence of _Packed
+        All of one input width and dtype.
+    """
+
+    def __init__(self, maps: Sequence[_Packed]) -> None:
+        weights = [one.matrix() for one in maps]
+        self.widths = [len(weight) for weight in weights]
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(torch.cat(weights).contiguous(), _ROWS)
+        self._maps = maps
+        self._biased = any(one.bias is not None for one in maps)
+        # By thread: what was multiplied, and the products that have not been asked for.
+        self._kept: dict[int, tuple[Tensor, list[Tensor | None]]] = {}
+
+    def product(self, states: Tensor, place: int) -> Tensor:
+        """Multiply states (..., in) with the weight of one map."""
+        if len(self.widths) == 1:
+            return _product(states, self.packed, self._maps[0].bias)
+        thread = threading.get_ident()
+        of, products = self._kept.pop(thread, (None, []))
+        product = products[place] if of is states else None
+        if product is None:
+            whole = _product(states, self.packed, self._bias())
+            of, products = states, list(whole.split_with_sizes(self.widths, -1))
+            product = products[place]
+        assert product is not None
+        products[place] = None  # whoever asks again may have changed the states
+        if any(other is not None for other in products):
+            self._kept[thread] = (states, products)
+        return product
+
+    def _bias(self) -> Tensor | None:
+        """Biases are short: they are joined as they are now."""
+        if not self._biased:
+            return None
+        return torch.cat(
+            [
+                one.weight.new_zeros(width) if one.bias is None else one.bias
+                for one, width in zip(self._maps, self.widths, strict=True)
+            ]
+        )
 
 
 class _Packed(nn.Module):
@@ -55,17 +96,15 @@ class _Packed(nn.Module):
 
     weight: Tensor
     bias: Any
-    width: int
-    _packed: Tensor
+    _group: _Group
+    _place: int
     _seen: tuple[int, int]
     _unpacked_rows: int
 
-    def pack(self, unpacked_rows: int) -> None:
-        """Pack the weight as it is now."""
-        weight = self.matrix()
-        self.__dict__["width"] = weight.shape[0]
-        self.__dict__["_packed"] = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _ROWS)
-        self.__dict__["_unpacked_rows"] = unpacked_rows if weight.dtype == torch.float32 else 0
+    def pack(self, group: _Group, place: int, unpacked_rows: int) -> None:
+        """Use a packed weight, in which this map's is at some place."""
+        self.__dict__["_group"], self.__dict__["_place"] = group, place
+        self.__dict__["_unpacked_rows"] = unpacked_rows if self.weight.dtype == torch.float32 else 0
         self.__dict__["_seen"] = _version(self.weight)
 
     def matrix(self) -> Tensor:
@@ -82,16 +121,16 @@ class _Packed(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Multiply states (..., in)."""
-        compiled = torch.compiler.is_compiling()
         rows = states.shape[:-1].numel()
-        if rows <= self._unpacked_rows or states.dtype != self._packed.dtype:
+        if (
+            rows <= self._unpacked_rows
+            or rows == 0
+            or states.dtype != self.weight.dtype
+            or self.changed()
+            or (states.requires_grad and torch.is_grad_enabled())
+        ):
             return self.plain(states)
-        if compiled:  # whoever compiles asks before each run whether a weight has changed
-            product: Tensor = torch.ops.onejump.packed_linear(states, self._packed, self.bias, self.width)
-            return product
-        if rows == 0 or self.changed() or (states.requires_grad and torch.is_grad_enabled()):
-            return self.plain(states)
-        return _product(states, self._packed, self.bias, self.width)
+        return self._group.product(states, self._place)
 
 
 class _PackedLinear(_Packed, nn.Linear):
@@ -113,19 +152,17 @@ class _PackedConv1D(_Packed, Conv1D):  # type: ignore[misc]
 _CLASSES: dict[type, type[_Packed]] = {nn.Linear: _PackedLinear, Conv1D: _PackedConv1D}
 
 
-def packed(transformer: Transformer, *, compiled: bool = False, unpacked_rows: int = 1) -> Transformer:
+def packed(transformer: Transformer, *, unpacked_rows: int = 1) -> Transformer:
     """Give a view of a model whose weights are packed once for the CPU.
 
     The view holds a second copy of the weights of all linear maps in the blocks and of the unembedding
-    (`packed_bytes`). Threads may share it.
+    (`packed_bytes`). Threads may share it. Maps of one module that multiply the same states, such as those of
+    queries, keys and values, are multiplied at once.
 
     Parameters
     ----------
     transformer : Transformer
         Stays as it is.
-    compiled : bool
-        Whether blocks are compiled (`onejump.runtime.compiled_blocks`), which takes a while in the first
-        passes, and a C++ compiler.
     unpacked_rows : int
         In float32, products of up to this many rows take the weight as it is: for a matrix and a vector, MKL
         needs no other order, and costs less to call than oneDNN. 0: all products take the packed weight.
@@ -145,20 +182,56 @@ def packed(transformer: Transformer, *, compiled: bool = False, unpacked_rows: i
         for module in part.modules()
         if type(module) in _CLASSES and not _hooked(module)
     ]
-    view = viewed(transformer, {module: _pack(module, unpacked_rows) for module in maps})
-    if not gives_the_same(view, transformer, "packed"):
-        return transformer
-    if not compiled:
+    view = _packed_by(transformer, _same_inputs(transformer, maps), unpacked_rows)
+    if gives_the_same(view, transformer, "packed together"):
         return view
-    from onejump.runtime.compiled_blocks import compile_blocks
+    view = _packed_by(transformer, [[module] for module in dict.fromkeys(maps)], unpacked_rows)
+    return view if gives_the_same(view, transformer, "packed") else transformer
 
-    return compile_blocks(view)
+
+def _packed_by(transformer: Transformer, groups: list[list[nn.Module]], unpacked_rows: int) -> Transformer:
+    """A view whose maps are packed in groups."""
+    others: dict[nn.Module, nn.Module] = {}
+    for members in groups:
+        maps = [_copied(module) for module in members]
+        group = _Group(maps)
+        for place, (module, one) in enumerate(zip(members, maps, strict=True)):
+            one.pack(group, place, unpacked_rows)
+            others[module] = one
+    return viewed(transformer, others)
+
+
+@torch.inference_mode()
+def _same_inputs(transformer: Transformer, maps: list[nn.Module]) -> list[list[nn.Module]]:
+    """Put maps of one module together that get the same states in a run; other maps stay alone."""
+    parents: dict[nn.Module, set[nn.Module]] = {module: set() for module in maps}
+    for module in transformer.model.modules():
+        for inner in module._modules.values():
+            if inner in parents:
+                parents[inner].add(module)
+    seen: dict[nn.Module, list[Tensor]] = {module: [] for module in maps}  # keeps them: addresses come again
+    handles = [
+        module.register_forward_pre_hook(lambda one, given: seen[one].append(given[0])) for module in seen
+    ]
+    try:
+        transformer.model(transformer.probe().to(transformer.device))
+    except (*RUN_ERRORS, IndexError):
+        return [[module] for module in seen]
+    finally:
+        for handle in handles:
+            handle.remove()
+    groups: dict[tuple[object, ...], list[nn.Module]] = {}
+    for module, given in seen.items():
+        alone = len(given) != 1 or len(parents[module]) != 1
+        key = (module,) if alone else (*parents[module], id(given[0]), module.weight.dtype, type(module))
+        groups.setdefault(key, []).append(module)
+    return list(groups.values())
 
 
 def packed_bytes(transformer: Transformer) -> int:
     """Bytes of the packed weights of a view."""
-    found = {module for module in transformer.model.modules() if isinstance(module, _Packed)}
-    return sum(module._packed.numel() * module._packed.element_size() for module in found)
+    groups = {one._group for one in packed_maps(transformer.model)}
+    return sum(group.packed.numel() * group.packed.element_size() for group in groups)
 
 
 def packed_maps(module: nn.Module) -> list[_Packed]:
@@ -256,12 +329,11 @@ def _hooked(module: nn.Module) -> bool:
     return "forward" in module.__dict__ or getattr(module, "_hf_hook", None) is not None
 
 
-def _pack(module: nn.Module, unpacked_rows: int) -> _Packed:
+def _copied(module: nn.Module) -> _Packed:
     # A shallow copy has the same dictionary of parameters: a weight that is replaced is replaced in both.
     view = copy.copy(module)
     view.__class__ = _CLASSES[type(module)]
     assert isinstance(view, _Packed)
-    view.pack(unpacked_rows)
     return view
 
 
