@@ -154,3 +154,18 @@ def test_confidences_of_one_softmax_are_those_of_the_gates(vocabulary) -> None:
     assert torch.equal(sure.tokens, logits.argmax(-1))
     for kind, found in zip(SURE, sure.of_kinds, strict=True):
         torch.testing.assert_close(found.double(), kind.confidence(logits.double(), none), rtol=0, atol=3e-6)
+
+
+def test_levels_are_chosen_on_every_other_document_and_thresholds_on_the_others() -> None:
+    found = drawn(600, 9)[1]
+    even, odd = found.of(found.documents % 2 == 0), found.of(found.documents % 2 == 1)
+    # Nothing agrees in odd documents up to a high confidence: only thresholds chosen on them are above it.
+    odd_hits = found.hits.copy()
+    odd_hits[(found.documents % 2 == 1)[:, None] & (found.confidence["margin"] < 0.7)] = False
+    _, named = calibrated(found._replace(hits=odd_hits), found, FLOPS, (0.9,))
+    table, before = calibrated(found, found, FLOPS, (0.9,))
+    for row in table[table["gate"] != "patience"].itertuples():
+        assert row.levels == list(best_gate(row.gate, 0.9, even, FLOPS).gate.levels)
+    gate = gate_from_dict(before["gates"]["90%"])
+    assert exits_of(gate, odd)[0].mean() >= 0.9
+    assert min(gate_from_dict(named["gates"]["90%"]).thresholds.values()) > min(gate.thresholds.values())

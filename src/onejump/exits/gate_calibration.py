@@ -9,7 +9,8 @@ For the kinds with a confidence p, level l exits where s_l / (1 - g_l) reaches o
 that exiting there saves, and g_l is the probability to agree, calibrated from p
 (`onejump.exits.calibration`). That is a threshold on p for each level (`onejump.exits.rules`). Levels are
 added one by one, each time the one that saves the most FLOPs at the target, until none saves more. Patience
-has one whole number for all levels, which lie in even steps.
+has one whole number for all levels, which lie in even steps. Levels are chosen on the samples of one half of
+the documents, thresholds on those of the other half.
 """
 
 from __future__ import annotations
@@ -248,6 +249,7 @@ def calibrated(
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Gates for each target, chosen on seen samples and judged on unseen ones: the table and the JSON."""
     clusters = Clusters(unseen.documents)
+    first, second = _halves(seen)
     as_confidences = Confidences(
         seen.confidence[TopProbability.kind], seen.hits, np.zeros(len(seen.hits), np.int32), seen.documents
     )
@@ -256,7 +258,7 @@ def calibrated(
     for target in targets:
         name = f"{100 * target:g}%"
         refused = too_few_for(target, as_confidences)
-        chosen = {kind: None if refused else best_gate(kind, target, seen, flops) for kind in GATES}
+        chosen = {kind: None if refused else _kept(kind, target, first, second, flops) for kind in GATES}
         for kind, one in chosen.items():
             note = refused or ("" if one else f"no {kind} gate saves FLOPs at an agreement of {target:g}")
             judged = _measured(one.gate if one else TopProbability({}), unseen, flops, clusters)
@@ -281,6 +283,27 @@ def calibrated(
             if math.isfinite(value)
         }
     return pd.DataFrame(rows), named
+
+
+def _halves(found: Observed) -> tuple[Observed, Observed]:
+    """Every other document's samples, and those of the others."""
+    _, document = np.unique(found.documents, return_inverse=True)
+    return found.of(document % 2 == 0), found.of(document % 2 == 1)
+
+
+def _kept(kind: str, target: float, first: Observed, second: Observed, flops: Flops) -> Chosen | None:
+    """A gate of a kind, with levels chosen on some samples and thresholds on others.
+
+    Of many sets of levels, the best one on some samples is partly the luckiest one there: with its thresholds
+    from the same samples, its agreement on others misses the target.
+    """
+    best = best_gate(kind, target, first, flops)
+    if best is None:
+        return None
+    levels = list(best.gate.levels)
+    if kind == Patience.kind:
+        return _judged(_by_patience(target, second, levels), second, flops)
+    return _judged(_by_confidence(kind, second, flops)(target, levels), second, flops)
 
 
 def _measured(gate: ThresholdGate, found: Observed, flops: Flops, clusters: Clusters) -> dict[str, float]:

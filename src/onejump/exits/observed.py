@@ -38,6 +38,11 @@ class Observed(NamedTuple):
     documents: NDArray[np.int64]
     """Document of the sample, (n,)."""
 
+    def of(self, samples: NDArray[np.bool_]) -> Observed:
+        """Give some of the samples, for which the mask (n,) is True."""
+        confidence = {kind: values[samples] for kind, values in self.confidence.items()}
+        return Observed(confidence, self.tokens[samples], self.hits[samples], self.documents[samples])
+
     def patience(self, levels: Sequence[int]) -> Floats:
         """How many of these levels in a row, up to each one, predict the same token: (n, levels)."""
         tokens = self.tokens[:, levels]
