@@ -104,7 +104,9 @@ _BESIDES: dict[str, dict[str, Any]] = {
     "Mamba2Config": {"num_heads": 8},
     "MiniCPM3Config": _LATENT,
     "MinistralConfig": {"head_dim": 8},
-    "MobileBertConfig": {"true_hidden_size": 32, "intra_bottleneck_size": 32, "embedding_size": 16},
+    # Without norms, its states would grow to the edge of float32, where not all machines give the same.
+    "MobileBertConfig": {"true_hidden_size": 32, "intra_bottleneck_size": 32, "embedding_size": 16}
+    | {"normalization_type": "layer_norm"},
     "NemotronConfig": {"num_key_value_heads": 2},
     "PerceiverConfig": {"num_latents": 8, "d_latents": 32, "num_self_attends_per_block": BLOCKS}
     | {"num_self_attention_heads": 4, "num_cross_attention_heads": 4},

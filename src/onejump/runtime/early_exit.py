@@ -198,7 +198,7 @@ class EarlyExit:
         return Exits(self.predictor, self.gate, policy, self.mode, wide)
 
     def _cost_model(self, rows: int, widths: tuple[int, ...]) -> CostModel:
-        """The cost model of this thread for so many rows: it goes on learning from text to text."""
+        """The cost model of this thread for batches of this size: it goes on learning from text to text."""
         assert self.gate is not None
         known = getattr(self._learned, "of_rows", None)
         if known is None:
