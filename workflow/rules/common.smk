@@ -114,6 +114,16 @@ def text_of(wildcards, corpus=None):
     return of_corpus(wildcards, corpus, f"{corpus}.parquet", "corpus.parquet")
 
 
+def generated(wildcards):
+    """What the study says of a generated corpus."""
+    return STUDY.corpora[wildcards.corpus].generated
+
+
+def prompts_of(wildcards):
+    """The table of the corpus whose sentences are the prompts."""
+    return text_of(wildcards, generated(wildcards).prompts)
+
+
 def summary_of(wildcards):
     """How many documents each split of a corpus has."""
     return of_corpus(wildcards, wildcards.corpus, f"{wildcards.corpus}.json", "corpus.json")

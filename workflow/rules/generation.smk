@@ -1,16 +1,6 @@
 # Generated corpora: each model writes its own, in the folder of the model and the corpus.
 
 
-def generated(wildcards):
-    """What the study says of a generated corpus."""
-    return STUDY.corpora[wildcards.corpus].generated
-
-
-def prompts_of(wildcards):
-    """The table of the corpus whose sentences are the prompts."""
-    return text_of(wildcards, generated(wildcards).prompts)
-
-
 rule generation:
     input:
         description=f"{RESULTS}/{{model}}/model.json",

@@ -2,11 +2,8 @@ from onejump.study.kinds import OfRank
 
 COSTED = {method: STUDY.fitted_as(method) for method in STUDY.costed()}
 COSTED_KINDS = [kind for kind in dict.fromkeys(COSTED.values()) if FACTS[kind].fitted_by]
-
-
-def cost_options():
-    """The study's section, or nothing if it has none."""
-    return STUDY.experiments.options("exit-costs") if "exit-costs" in EXPERIMENTS else {}
+# The study's section, or nothing if it has none.
+COST_OPTIONS = STUDY.experiments.options("exit-costs") if "exit-costs" in EXPERIMENTS else {}
 
 
 rule exit_costs:
@@ -34,10 +31,10 @@ rule exit_costs:
             for kind in COSTED_KINDS
             if isinstance(STUDY.shortcuts.kind(kind), OfRank)
         },
-        batches=cost_options().get("batches"),
-        context=cost_options().get("context"),
-        rounds=cost_options().get("rounds"),
-        shapes=cost_options().get("shapes"),
+        batches=COST_OPTIONS.get("batches"),
+        context=COST_OPTIONS.get("context"),
+        rounds=COST_OPTIONS.get("rounds"),
+        shapes=COST_OPTIONS.get("shapes"),
         code=code_with_kinds("experiments.exit_costs", ["identity", *COSTED_KINDS]),
     message:
         "Measuring what exits cost, {wildcards.model} on {wildcards.corpus}"
