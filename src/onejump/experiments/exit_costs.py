@@ -32,9 +32,8 @@ from onejump.experiments.random_shapes import Shapes, one_block, reshaped
 from onejump.models.description import read_description
 from onejump.models.flops import BlockFlops, block_flops, head_flops
 from onejump.models.head import Head
-from onejump.models.loading import load_model
+from onejump.models.loading import load_described
 from onejump.models.most_likely import Top, most_likely
-from onejump.models.source_files import check_model_files
 from onejump.models.transformer import Transformer
 from onejump.shortcuts.exit_flops import exit_head_flops, jump_flops
 from onejump.shortcuts.exit_head import ExitHead
@@ -278,18 +277,7 @@ def measure_exit_costs(
     """
     model_digest = one_model(description, *shortcuts, *selections)
     described = read_description(description)
-    source = described.source if weights is None else str(weights)
-    transformer = load_model(
-        source,
-        revision=described.revision,
-        dtype=described.dtype,
-        device=device,
-        device_map=device_map,
-        trust_remote_code=described.trust_remote_code,
-        modules=described.modules,
-        allow_pickle=described.allow_pickle,
-    )
-    check_model_files(described.model_digest, source)
+    transformer = load_described(described, weights, device=device, device_map=device_map)
     folders = {path.name: path for path in shortcuts}
     files = {path.name: path for path in selections}
     found: dict[str, ShortcutAt] = {}

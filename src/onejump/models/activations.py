@@ -22,7 +22,7 @@ from onejump.base.identity import one_model
 from onejump.data.shard_layout import Array, Storable
 from onejump.data.shard_writer import DEFAULT_STORE, ShardWriter, StoreOptions
 from onejump.models.description import read_description
-from onejump.models.loading import load_model, load_tokenizer
+from onejump.models.loading import load_described, load_described_tokenizer
 from onejump.models.logit_parts import summarise_logits
 from onejump.models.prompts import (
     Prompt,
@@ -33,7 +33,6 @@ from onejump.models.prompts import (
     shard_sentences,
     stored_prompts,
 )
-from onejump.models.source_files import check_model_files
 from onejump.models.transformer import Transformer
 
 if TYPE_CHECKING:
@@ -83,17 +82,12 @@ def model_and_prompts(
         If the model's files have changed since the model stage.
     """
     described = read_description(description)
-    origin: dict[str, Any] = {
-        "source": described.source if weights is None else str(weights),
-        "revision": described.revision,
-        "trust_remote_code": described.trust_remote_code,
-    }
     if is_generated(sentences):
         prompts = stored_prompts(sentences, seed=seed, positions=options.positions)
     else:
         prompts = make_prompts(
             sentences,
-            load_tokenizer(**origin),
+            load_described_tokenizer(described, weights),
             seed=seed,
             positions=options.positions,
             skip_first=options.skip_first,
@@ -101,16 +95,7 @@ def model_and_prompts(
             max_tokens=options.max_tokens,
             masked=not described.causal,
         )
-    transformer = load_model(
-        **origin,
-        dtype=described.dtype,
-        device=device,
-        device_map=device_map,
-        modules=described.modules,
-        allow_pickle=described.allow_pickle,
-    )
-    check_model_files(described.model_digest, origin["source"])
-    return transformer, prompts
+    return load_described(described, weights, device=device, device_map=device_map), prompts
 
 
 Read = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]

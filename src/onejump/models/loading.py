@@ -123,6 +123,55 @@ def load_tokenizer(source: str, *, revision: str | None = None, trust_remote_cod
         return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
 
 
+def load_described(
+    described: ModelDescription,
+    weights: Path | None = None,
+    *,
+    device: str = "auto",
+    device_map: str | None = None,
+) -> Transformer:
+    """Load a model as the model stage loaded it.
+
+    Parameters
+    ----------
+    described : ModelDescription
+        What the model stage wrote.
+    weights : Path, optional
+        The folder that a GGUF file was unpacked to. The model is then loaded from there.
+    device, device_map
+        See `load_model`.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be loaded, or its files have changed since the model stage.
+    """
+    origin = _origin(described, weights)
+    transformer = load_model(
+        **origin,
+        dtype=described.dtype,
+        device=device,
+        device_map=device_map,
+        modules=described.modules,
+        allow_pickle=described.allow_pickle,
+    )
+    check_model_files(described.model_digest, origin["source"])
+    return transformer
+
+
+def load_described_tokenizer(described: ModelDescription, weights: Path | None = None) -> Any:
+    """Load the tokenizer of a model that the model stage described (see `load_described`)."""
+    return load_tokenizer(**_origin(described, weights))
+
+
+def _origin(described: ModelDescription, weights: Path | None) -> dict[str, Any]:
+    return {
+        "source": described.source if weights is None else str(weights),
+        "revision": described.revision,
+        "trust_remote_code": described.trust_remote_code,
+    }
+
+
 def mask_token(tokenizer: Any) -> int:
     """Give the token that masks another one.
 

@@ -46,7 +46,7 @@ class Round:
     drafts: int
     """Most drafts in a chain before the catch-up; 0: no drafting, all blocks at once."""
     width: int = 1
-    """Candidates of one exit: a tree of depth one at the round's last draft. Greedy decoding only."""
+    """Candidates of one exit: a tree of depth one at the round's last draft."""
     levels: tuple[int, ...] | None = None
     """Levels to check in this round, rising; None: all that the gate checks."""
 
@@ -137,7 +137,7 @@ class CostModel:
     most_drafts : int
         Most drafts in a chain.
     widths : sequence of int
-        Numbers of candidates that may be tried; (1,) where there are no trees, as in sampling.
+        Numbers of candidates that may be tried; (1,) where rows of a pass cannot differ in length.
     expected : mapping of level -> Expected, optional
         What a calibration of the gate found.
 

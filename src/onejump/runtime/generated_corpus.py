@@ -21,9 +21,8 @@ from onejump.base.errors import CorpusError, ModelError
 from onejump.base.files import read_table, write_table
 from onejump.models.anatomy import text_config
 from onejump.models.description import read_description
-from onejump.models.loading import load_model, load_tokenizer
+from onejump.models.loading import load_described, load_described_tokenizer
 from onejump.models.prompts import is_generated
-from onejump.models.source_files import check_model_files
 from onejump.models.transformer import Transformer
 from onejump.runtime.early_exit import EarlyExit
 
@@ -107,27 +106,15 @@ def generate_texts(
         stage.
     """
     described = read_description(description)
-    origin: dict[str, Any] = {
-        "source": described.source if weights is None else str(weights),
-        "revision": described.revision,
-        "trust_remote_code": described.trust_remote_code,
-    }
     if not described.causal:
+        source = described.source if weights is None else weights
         raise ModelError(
-            f"{origin['source']}: a masked language model given, generated text needs a causal one: give it "
-            "a study without generated corpora"
+            f"{source}: a masked language model given, generated text needs a causal one: give it a study "
+            "without generated corpora"
         )
     chosen = prompts_of_shard(read_table(prompts), split, wanted, shard, shards)
-    tokenizer = load_tokenizer(**origin)
-    transformer = load_model(
-        **origin,
-        dtype=described.dtype,
-        device=device,
-        device_map=device_map,
-        modules=described.modules,
-        allow_pickle=described.allow_pickle,
-    )
-    check_model_files(described.model_digest, origin["source"])
+    tokenizer = load_described_tokenizer(described, weights)
+    transformer = load_described(described, weights, device=device, device_map=device_map)
     planned = list(plan_texts(chosen, tokenizer, options, seed))
     generated = generate(transformer, tokenizer, planned, options, batch_tokens=batch_tokens)
     table = pd.DataFrame(
