@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import functools
-import random
 from typing import Any
 
 import pytest
 import torch
 from families import VOCABULARY, families
+from generation import Drawn
 from torch import Tensor
 
 from onejump.exits.gates import TopProbability
 from onejump.models.transformer import Transformer
-from onejump.runtime.cost_model import Policy, Round, RoundSeen
 from onejump.runtime.early_exit import EarlyExit
 from onejump.shortcuts.kinds.identity import Identity
 
@@ -23,21 +22,6 @@ FAMILIES = (
     "BloomForCausalLM",
 )
 WINDOW = 6
-
-
-class Drawn(Policy):
-    """Rounds drawn at random: any length, any width, any levels."""
-
-    def __init__(self, seed: int, levels: tuple[int, ...]) -> None:
-        self._drawn, self._levels = random.Random(seed), levels
-
-    def next_round(self) -> Round:
-        levels = tuple(level for level in self._levels if self._drawn.random() < 0.8) or self._levels[:1]
-        return Round(self._drawn.randint(0, 4), self._drawn.choice([1, 1, 3]), levels)
-
-    def learn(self, seen: RoundSeen) -> None:
-        assert seen.accepted <= seen.drafted
-        assert len(seen.agreed) <= len(seen.exit_levels) == seen.drafted
 
 
 @functools.cache
