@@ -16,7 +16,8 @@ from __future__ import annotations
 import copy
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +31,9 @@ from onejump.models.transformer import RUN_ERRORS, Transformer, distance
 _LOG = logging.getLogger(__name__)
 # oneDNN chooses the order of a packed weight for this many rows.
 _ROWS = 8
+# What is measured to learn which products are faster unpacked: the rounds of each, and weights of this many
+# bytes. They are more than caches hold.
+_ROUNDS, _MEASURED_BYTES = 3, 512 * 1024**2
 
 # Looked up once: each look costs as much as a small operation.
 _MULTIPLY: Any = torch.ops.mkldnn._linear_pointwise.default
@@ -101,11 +105,15 @@ class _Packed(nn.Module):
     _seen: tuple[int, int]
     _unpacked_rows: int
 
-    def pack(self, group: _Group, place: int, unpacked_rows: int) -> None:
+    def pack(self, group: _Group, place: int) -> None:
         """Use a packed weight, in which this map's is at some place."""
         self.__dict__["_group"], self.__dict__["_place"] = group, place
-        self.__dict__["_unpacked_rows"] = unpacked_rows if self.weight.dtype == torch.float32 else 0
         self.__dict__["_seen"] = _version(self.weight)
+        self.leave_unpacked(0)
+
+    def leave_unpacked(self, rows: int) -> None:
+        """Take the weight as it is for products of up to this many rows."""
+        self.__dict__["_unpacked_rows"] = rows
 
     def matrix(self) -> Tensor:
         """The weight, (out, in)."""
@@ -152,7 +160,7 @@ class _PackedConv1D(_Packed, Conv1D):  # type: ignore[misc]
 _CLASSES: dict[type, type[_Packed]] = {nn.Linear: _PackedLinear, Conv1D: _PackedConv1D}
 
 
-def packed(transformer: Transformer, *, unpacked_rows: int = 1) -> Transformer:
+def packed(transformer: Transformer, *, unpacked_rows: int | None = None) -> Transformer:
     """Give a view of a model whose weights are packed once for the CPU.
 
     The view holds a second copy of the weights of all linear maps in the blocks and of the unembedding
@@ -163,9 +171,10 @@ def packed(transformer: Transformer, *, unpacked_rows: int = 1) -> Transformer:
     ----------
     transformer : Transformer
         Stays as it is.
-    unpacked_rows : int
-        In float32, products of up to this many rows take the weight as it is: for a matrix and a vector, MKL
-        needs no other order, and costs less to call than oneDNN. 0: all products take the packed weight.
+    unpacked_rows : int, optional
+        Products of up to this many rows take the weight as it is; 0: all products take the packed weight.
+        Unless given, products of one row, of two and so on are measured, which takes about a second for
+        weights of 500 MB: on some CPUs MKL is the faster one for a few rows.
 
     Returns
     -------
@@ -182,21 +191,63 @@ def packed(transformer: Transformer, *, unpacked_rows: int = 1) -> Transformer:
         for module in part.modules()
         if type(module) in _CLASSES and not _hooked(module)
     ]
-    view = _packed_by(transformer, _same_inputs(transformer, maps), unpacked_rows)
-    if gives_the_same(view, transformer, "packed together"):
-        return view
-    view = _packed_by(transformer, [[module] for module in dict.fromkeys(maps)], unpacked_rows)
-    return view if gives_the_same(view, transformer, "packed") else transformer
+    view = _packed_by(transformer, _same_inputs(transformer, maps))
+    if not gives_the_same(view, transformer, "packed together"):
+        view = _packed_by(transformer, [[module] for module in dict.fromkeys(maps)])
+        if not gives_the_same(view, transformer, "packed"):
+            return transformer
+    maps_of_view = packed_maps(view.model)
+    rows = rows_faster_unpacked(maps_of_view) if unpacked_rows is None else unpacked_rows
+    for one in maps_of_view:
+        one.leave_unpacked(rows)
+    return view
 
 
-def _packed_by(transformer: Transformer, groups: list[list[nn.Module]], unpacked_rows: int) -> Transformer:
+@torch.inference_mode()
+def rows_faster_unpacked(maps: Sequence[_Packed], clock: Callable[[], float] = time.perf_counter) -> int:
+    """Measure up to how many rows products with the weights as they are take less time than packed ones.
+
+    Parameters
+    ----------
+    maps : sequence of _Packed
+        In the order in which the model calls them.
+    clock : callable
+        Gives seconds.
+    """
+    measured, size = [], 0
+    for one in maps:
+        if size > _MEASURED_BYTES:
+            break
+        measured.append(one)
+        size += one.weight.numel() * one.weight.element_size()
+    for rows in range(1, _ROWS + 1):
+        # Maps of one group get the same states, as in the model.
+        states: dict[_Group, Tensor] = {}
+        for one in measured:
+            if one._group not in states:
+                states[one._group] = torch.randn(rows, one.matrix().shape[1]).to(one.weight.dtype)
+        seconds: dict[int, list[float]] = {0: [], rows: []}
+        for _ in range(_ROUNDS):
+            for unpacked, found in seconds.items():
+                for one in measured:
+                    one.leave_unpacked(unpacked)
+                began = clock()
+                for one in measured:
+                    one(states[one._group])
+                found.append(clock() - began)
+        if min(seconds[0]) <= min(seconds[rows]):
+            return rows - 1
+    return _ROWS
+
+
+def _packed_by(transformer: Transformer, groups: list[list[nn.Module]]) -> Transformer:
     """A view whose maps are packed in groups."""
     others: dict[nn.Module, nn.Module] = {}
     for members in groups:
         maps = [_copied(module) for module in members]
         group = _Group(maps)
         for place, (module, one) in enumerate(zip(members, maps, strict=True)):
-            one.pack(group, place, unpacked_rows)
+            one.pack(group, place)
             others[module] = one
     return viewed(transformer, others)
 
