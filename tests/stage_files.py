@@ -15,7 +15,7 @@ _DESCRIPTION = ModelDescription(
     revision=None,
     model_digest="sha256:" + 64 * "0",
     architecture="SomeForCausalLM",
-    causal=True,
+    task="causal",
     blocks=4,
     hidden=32,
     vocabulary=200,
@@ -24,6 +24,7 @@ _DESCRIPTION = ModelDescription(
     trust_remote_code=False,
     modules=None,
     allow_pickle=False,
+    pairs=None,
 )
 
 

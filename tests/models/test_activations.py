@@ -395,7 +395,7 @@ def test_the_store_holds_what_a_plain_pass_over_each_masked_sentence_gives(
     folder = tiny_masked_folder(family)
     write_table(tmp_path / "corpus.parquet", corpus)
     digest = model_digest(folder)
-    describe_as(tmp_path / "model.json", source=str(folder), model_digest=digest, causal=False)
+    describe_as(tmp_path / "model.json", source=str(folder), model_digest=digest, task="masked")
     extract_shard(
         tmp_path / "s.zarr",
         tmp_path / "corpus.parquet",

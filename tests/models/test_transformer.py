@@ -425,16 +425,16 @@ def test_sizes_of_a_masked_model_come_from_its_configuration(
 ) -> None:
     model = hf.AutoModelForMaskedLM.from_pretrained(tiny_masked_folder("bert"))
     expected = {"blocks": 4, "hidden": 32, "vocabulary": 200, "parameters": model.num_parameters()}
-    assert sizes_from_configuration(str(tiny_masked_folder("bert"))) == expected | {"causal": False}
+    assert sizes_from_configuration(str(tiny_masked_folder("bert"))) == expected | {"task": "masked"}
 
 
-def test_the_description_says_whether_a_model_is_causal(
+def test_the_description_says_what_task_a_model_has(
     tiny_masked_folder: Callable[[str], Path], tiny_model_folder: Path, tmp_path: Path
 ) -> None:
-    for source, causal in ((tiny_masked_folder("roberta"), False), (tiny_model_folder, True)):
+    for source, task in ((tiny_masked_folder("roberta"), "masked"), (tiny_model_folder, "causal")):
         describe(tmp_path / "m.json", tmp_path / "h.safetensors", source=str(source), device="cpu")
         description = json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))
-        assert description["causal"] == causal
+        assert description["task"] == task
         assert description["hidden"] == 32
 
 

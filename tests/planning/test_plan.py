@@ -164,7 +164,7 @@ def test_many_positions_and_a_large_vocabulary_take_no_more_than_a_batch() -> No
 
 
 def test_a_masked_model_runs_over_whole_sentences_once_for_each_position() -> None:
-    options, masked = Activations(positions=3, max_tokens=20), replace(SIZES, causal=False)
+    options, masked = Activations(positions=3, max_tokens=20), replace(SIZES, task="masked")
     for length, run in ((15, 15), (29, 20)):
         cost = activations_cost(masked, options, 100, batch_tokens=64, tokens_per_sentence=length)
         assert cost.tokens == 100 * 3 * run

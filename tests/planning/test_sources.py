@@ -178,7 +178,7 @@ def test_a_masked_model_generates_no_text(here: Path, tiny_masked_folder: Callab
     study = parse_study(known | {"corpora": corpora})
     describe_as(here / "results/mine/m/model.json")
     check_known_sizes(study, here / "results")
-    describe_as(here / "results/mine/m/model.json", causal=False)
+    describe_as(here / "results/mine/m/model.json", task="masked")
     with pytest.raises(StudyError, match=r"corpora\.g\.generated: m is a masked language model"):
         check_known_sizes(study, here / "results")
 

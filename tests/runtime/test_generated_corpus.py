@@ -248,7 +248,7 @@ def test_a_generation_that_is_stopped_leaves_no_table(
 @pytest.mark.parametrize(
     ("known", "options", "wanted", "error", "said"),
     [
-        ({"causal": False}, OPTIONS, 4, ModelError, "a masked language model given"),
+        ({"task": "masked"}, OPTIONS, 4, ModelError, "a masked language model given"),
         ({}, OPTIONS, 31, CorpusError, "prompts: 30 training sentences given, 31 texts"),
         ({}, GenerationOptions(new_tokens=125), 4, ModelError, "holds at most 128: lower new_tokens"),
     ],

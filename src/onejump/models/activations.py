@@ -93,7 +93,7 @@ def model_and_prompts(
             skip_first=options.skip_first,
             special_tokens=options.special_tokens,
             max_tokens=options.max_tokens,
-            masked=not described.causal,
+            masked=described.task == "masked",
         )
     return load_described(described, weights, device=device, device_map=device_map), prompts
 

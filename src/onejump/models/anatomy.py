@@ -15,9 +15,7 @@ from onejump.models.head import Head, HeadConfig, NormKind
 from onejump.models.logits import Logits, understand_logits
 from onejump.models.norms import understand_activation, understand_norm
 from onejump.models.seen import Way, calls
-
-# The names of classes of masked language models end so. Their tokens see all of a sentence.
-MASKED = "ForMaskedLM"
+from onejump.models.tasks import Task, task_of_class
 
 PARTS = ("attention", "feed-forward", "norms")
 
@@ -32,9 +30,10 @@ def text_config(model: Any) -> Any:
     return model.config.get_text_config()
 
 
-def is_causal(model: nn.Module) -> bool:
-    """Whether a model's class says that a token sees only the tokens before it."""
-    return not type(model).__name__.endswith(MASKED)
+def task_of(model: Any) -> Task:
+    """What a model is trained to do, as its class and its configuration say."""
+    encoder_decoder = bool(getattr(model.config, "is_encoder_decoder", False))
+    return task_of_class(type(model).__name__, encoder_decoder=encoder_decoder)
 
 
 def padding_of(model: Any) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from onejump.base.errors import MissingFileError, OutdatedFileError
 from onejump.base.files import read_json, write_json
 from onejump.base.format import MODEL, from_keys
+from onejump.models.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class ModelDescription:
     """The model's identity: its commit, or a digest of its files (`onejump.models.source_files`)."""
     architecture: str
     """The name of its class in transformers."""
-    causal: bool
-    """Whether a token's state depends only on that token and the ones before it."""
+    task: Task
+    """What the model is trained to do."""
     blocks: int
     """L."""
     hidden: int
@@ -38,6 +39,14 @@ class ModelDescription:
     modules: Mapping[str, str | None] | None
     """Where its blocks, norm and head are, if the study names them (`onejump.models.named`)."""
     allow_pickle: bool
+    pairs: Mapping[str, str | None] | None
+    """How an encoder-decoder takes a pair of texts, if the study says so: prefix, source_language,
+    target_language."""
+
+    @property
+    def causal(self) -> bool:
+        """Whether a token's state depends only on that token and the ones before it."""
+        return self.task == "causal"
 
 
 def write_description(path: str | Path, description: ModelDescription) -> None:

@@ -14,10 +14,9 @@ from onejump.base.device import pick_device
 from onejump.base.errors import ModelError, OneJumpError
 from onejump.base.files import replacing
 from onejump.models.anatomy import (
-    MASKED,
     blocks_stated,
     find_unembedding,
-    is_causal,
+    task_of,
     text_config,
 )
 from onejump.models.bounds import refuse_absurd, refuse_oversized, refuse_pickled, refuse_without_weights
@@ -26,7 +25,11 @@ from onejump.models.description import ModelDescription, write_description
 from onejump.models.gguf_header import check_gguf
 from onejump.models.named import named_modules
 from onejump.models.source_files import check_model_files, model_digest
+from onejump.models.tasks import NAMED, Task, stated_task
 from onejump.models.transformer import Transformer
+
+# The classes of transformers that load the models of each task.
+_AUTO: dict[Task, str] = {"causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM"}
 
 
 def load_model(
@@ -42,8 +45,8 @@ def load_model(
 ) -> Transformer:
     """Load a model from the hub or a local folder, and check its head.
 
-    The model is loaded as a masked language model if its configuration names an architecture ...ForMaskedLM,
-    and as a causal one otherwise.
+    Its configuration says what the model is loaded as (`onejump.models.tasks.stated_task`): a masked language
+    model if it names an architecture ...ForMaskedLM, a causal one unless it says otherwise.
 
     Parameters
     ----------
@@ -93,15 +96,17 @@ def load_model(
 
 def _auto_model(source: str, config: Any) -> Any:
     """The class of transformers that loads models with this configuration."""
-    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+    import transformers
 
-    masked = any(name.endswith(MASKED) for name in config.architectures or ())
-    auto = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+    task = stated_task(config.to_dict())
+    if task not in _AUTO:
+        accepted = " or ".join(NAMED[known] for known in _AUTO)
+        raise ModelError(f"{source}: {NAMED[task]} was given, {accepted} is accepted")
+    auto = getattr(transformers, _AUTO[task])
     remote = getattr(config, "auto_map", None) or {}
     if auto.__name__ not in remote and type(config) not in auto._model_mapping:
         raise ModelError(
-            f"{source}: a {'masked' if masked else 'causal'} language model was expected, transformers has "
-            f"none of the type {config.model_type!r}"
+            f"{source}: {NAMED[task]} was expected, transformers has none of the type {config.model_type!r}"
         )
     return auto
 
@@ -224,7 +229,7 @@ def sizes_from_configuration(
     trust_remote_code: bool = False,
     modules: Mapping[str, str | None] | None = None,
 ) -> dict[str, Any]:
-    """Give the sizes of a model, and whether it is causal. Only its configuration is read.
+    """Give the sizes of a model, and its task. Only its configuration is read.
 
     Parameters
     ----------
@@ -249,7 +254,7 @@ def sizes_from_configuration(
         "hidden": text_config(model).hidden_size,
         "vocabulary": unembedding.weight.shape[0],
         "parameters": model.num_parameters(),
-        "causal": is_causal(model),
+        "task": task_of(model),
     }
 
 
@@ -361,14 +366,14 @@ def describe(
             f"{source}: its tokenizer knows {len(tokenizer)} tokens, the model embeds "
             f"{transformer.model.get_input_embeddings().num_embeddings}: they do not belong together"
         )
-    if not transformer.causal:
+    if transformer.task == "masked":
         mask_token(tokenizer)
     found = ModelDescription(
         source=source,
         revision=commit,
         model_digest=digest,
         architecture=type(transformer.model).__name__,
-        causal=transformer.causal,
+        task=transformer.task,
         blocks=len(transformer.blocks),
         hidden=transformer.hidden,
         vocabulary=transformer.head.vocabulary,
@@ -377,6 +382,7 @@ def describe(
         trust_remote_code=trust_remote_code,
         modules=modules,
         allow_pickle=allow_pickle,
+        pairs=None,
     )
     # If the files changed during the loading, the digest would not be that of the weights that were loaded.
     check_model_files(digest, source)

@@ -28,6 +28,7 @@ from onejump.models.module_views import way_to, with_module
 from onejump.models.norms import TOLERANCE
 from onejump.models.row_cache import KeysKept, Place, RowCache
 from onejump.models.seen import given_to, state_of
+from onejump.models.tasks import NAMED
 from onejump.models.transformer import RUN_ERRORS, Transformer, distance
 
 # More than rounding makes of a model's logits, in units of their spread, in any precision.
@@ -123,7 +124,9 @@ class PartialPasses:
         self.blocks = len(transformer.blocks)
         self._name = type(self.model).__name__
         if not transformer.causal:
-            raise ModelError(f"{self._name}: a masked model was given, a causal one can be run in parts")
+            raise ModelError(
+                f"{self._name}: {NAMED[transformer.task]} was given, a causal model can be run in parts"
+            )
         # Passes that end before the last level need no logits.
         self._whole, self._body = (_Whole(of, transformer.blocks) for of in (self.model, transformer.body))
         self._views: dict[tuple[int, int, bool, bool], nn.Module] = {}

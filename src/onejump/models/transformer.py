@@ -11,19 +11,19 @@ from torch import Tensor, nn
 
 from onejump.base.errors import ModelError
 from onejump.models.anatomy import (
-    MASKED,
     find_blocks,
     find_head,
     find_parts,
     find_unembedding,
-    is_causal,
     padding_of,
+    task_of,
     text_config,
 )
 from onejump.models.named import blocks_of, named_modules
 from onejump.models.norms import TOLERANCE
 from onejump.models.rope import forget_lengths, original_context
 from onejump.models.seen import given_to, state_of
+from onejump.models.tasks import MASKED, NAMED, Task
 
 RUN_ERRORS = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError)
 """The errors that a model's own code raises when it is run in a way that it does not support."""
@@ -47,8 +47,8 @@ class Transformer:
 
     Attributes
     ----------
-    causal : bool
-        Whether a token's state depends only on that token and the ones before it.
+    task : {"causal", "masked", "seq2seq", "classification"}
+        What the model is trained to do (`onejump.models.tasks`).
     padding : int
         Token that pads the sentences of a batch to one length.
     context : int or None
@@ -69,12 +69,12 @@ class Transformer:
     def __init__(self, model: Any, modules: Mapping[str, str | None] | None = None) -> None:
         self.model = model.eval().requires_grad_(False)
         self.body: nn.Module = model.base_model
-        self.causal = is_causal(model)
+        self.task: Task = task_of(model)
         self.padding = 0 if self.causal else padding_of(model)
-        if model.config.is_encoder_decoder:
+        if self.task not in ("causal", "masked"):
             raise ModelError(
-                f"{type(model).__name__}: an encoder-decoder was given, a model of one stack of blocks is "
-                "accepted"
+                f"{type(model).__name__}: {NAMED[self.task]} was given, {NAMED['causal']} or "
+                f"{NAMED['masked']} is accepted"
             )
         named = named_modules(model, modules or {})
         self.context = original_context(text_config(model))
@@ -88,6 +88,11 @@ class Transformer:
         self._follow_blocks()
         self.head = find_head(model, self.blocks, unembedding, self._try, named.get("norm"))
         self.check()
+
+    @property
+    def causal(self) -> bool:
+        """Whether a token's state depends only on that token and the ones before it."""
+        return self.task == "causal"
 
     @property
     def levels(self) -> int:

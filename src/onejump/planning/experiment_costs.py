@@ -150,7 +150,7 @@ def _measuring_cost(sizes: Sizes, levels: int, options: ExitCosts, kinds: Sequen
     low_rank = [kind for kind in kinds if isinstance(kind, OfRank) and kind.facts.exit_head]
     projections = vocabulary * levels * sum(1 + rank_for(width, kind.rank) for kind in low_rank)
     numbers = sum(kind.numbers(width, levels) for kind in kinds)
-    tokens = (options.context + states) if sizes.causal else options.context * states
+    tokens = (options.context + states) if sizes.task == "causal" else options.context * states
     return Cost(
         tokens=tokens,
         model_flops=2.0 * (sizes.parameters - head) * tokens,

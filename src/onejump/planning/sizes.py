@@ -9,6 +9,7 @@ from typing import Any
 
 from onejump.base.errors import OneJumpError
 from onejump.models.description import ModelDescription, known_description
+from onejump.models.tasks import Task
 from onejump.planning.sources import wheel_path
 from onejump.study.sources import Model
 from onejump.study.study import Study
@@ -31,8 +32,8 @@ class Sizes:
     """Numbers in all its weights."""
     dtype: str = "float32"
     """Number format of the weights in the forward pass."""
-    causal: bool = True
-    """A causal model; otherwise a masked one."""
+    task: Task = "causal"
+    """What the model is trained to do."""
 
     @classmethod
     def of(cls, description: ModelDescription) -> Sizes:

@@ -12,6 +12,7 @@ from typing import Any
 from onejump.base.errors import ModelError, OneJumpError, StudyError
 from onejump.models.description import known_description
 from onejump.models.gguf_header import read_gguf_sizes
+from onejump.models.tasks import NAMED, Task, stated_task
 from onejump.study.sources import Corpus, Model
 from onejump.study.study import Study
 from onejump.study.values import HUB_NAME
@@ -19,8 +20,6 @@ from onejump.study.values import HUB_NAME
 # Names that configurations of transformers give to L and H.
 _BLOCKS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
-# `onejump.models.anatomy`, which has this name too, loads torch.
-_MASKED = "ForMaskedLM"
 _LARGEST_CONFIGURATION = 10_000_000  # bytes
 
 
@@ -72,8 +71,8 @@ def check_sources(study: Study) -> None:
         else:
             if sizes is not None:
                 mistakes += study.dimension_mistakes(name, blocks=sizes[0], hidden=sizes[1])
-            if model.folder is not None and _is_masked(_configuration(model.folder)):
-                mistakes += _generated_by_masked(study, name)
+            if model.folder is not None:
+                mistakes += _generated_by_others(study, name, stated_task(_configuration(model.folder)))
     if mistakes:
         raise StudyError("\n".join(dict.fromkeys(mistakes)))
 
@@ -90,23 +89,22 @@ def check_known_sizes(study: Study, results: Path) -> None:
     Raises
     ------
     OneJumpError
-        If a rank is over H, a model cannot exit from a level, or one that is to generate text is a masked
-        one.
+        If a rank is over H, a model cannot exit from a level, or one that is to generate text is not causal.
     """
     for name in study.models:
         if known := known_description(results / study.study / name / "model.json"):
             study.check_dimensions(name, blocks=known.blocks, hidden=known.hidden)
-            if not known.causal and (mistakes := _generated_by_masked(study, name)):
+            if mistakes := _generated_by_others(study, name, known.task):
                 raise StudyError("\n".join(mistakes))
 
 
-def _generated_by_masked(study: Study, model: str) -> list[str]:
-    """Write a line for each generated corpus of a study that has a masked language model."""
+def _generated_by_others(study: Study, model: str, task: Task) -> list[str]:
+    """Write a line for each generated corpus of a study that has a model that is not causal."""
     return [
-        f"corpora.{name}.generated: {model} is a masked language model; accepted are causal ones, which can "
-        "generate text: give it a study of its own"
+        f"corpora.{name}.generated: {model} is {NAMED[task]}; accepted are causal ones, which can generate "
+        "text: give it a study of its own"
         for name, corpus in study.corpora.items()
-        if corpus.generated is not None
+        if corpus.generated is not None and task != "causal"
     ]
 
 
@@ -181,11 +179,6 @@ def _sizes_of_folder(folder: str) -> tuple[int, int] | None:
     stated = [content, text] if isinstance(text, dict) else [content]
     blocks, hidden = _first(stated, _BLOCKS), _first(stated, _HIDDEN)
     return None if blocks is None or hidden is None else (blocks, hidden)
-
-
-def _is_masked(configuration: dict[str, Any]) -> bool:
-    named = configuration.get("architectures")
-    return isinstance(named, list) and any(str(name).endswith(_MASKED) for name in named)
 
 
 def _configuration(folder: str) -> dict[str, Any]:

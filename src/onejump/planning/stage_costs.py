@@ -76,7 +76,7 @@ def activations_cost(
 ) -> Cost:
     """Extract one shard."""
     samples = sentences * options.positions
-    if sizes.causal:
+    if sizes.task != "masked":
         # The furthest of p positions drawn evenly from n tokens is the (n + 1) p / (p + 1)-th.
         prefix = (tokens_per_sentence + 1) * options.positions / (options.positions + 1)
         tokens = sentences * min(prefix, options.max_tokens)

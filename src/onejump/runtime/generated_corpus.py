@@ -23,6 +23,7 @@ from onejump.models.anatomy import text_config
 from onejump.models.description import read_description
 from onejump.models.loading import load_described, load_described_tokenizer
 from onejump.models.prompts import is_generated
+from onejump.models.tasks import NAMED
 from onejump.models.transformer import Transformer
 from onejump.runtime.early_exit import EarlyExit
 
@@ -102,14 +103,14 @@ def generate_texts(
     CorpusError
         If there are too few prompts, or one has no token.
     ModelError
-        If the model is a masked one, cannot hold as many tokens, or its files have changed since the model
+        If the model is not causal, cannot hold as many tokens, or its files have changed since the model
         stage.
     """
     described = read_description(description)
     if not described.causal:
         source = described.source if weights is None else weights
         raise ModelError(
-            f"{source}: a masked language model given, generated text needs a causal one: give it a study "
+            f"{source}: {NAMED[described.task]} given, generated text needs a causal one: give it a study "
             "without generated corpora"
         )
     chosen = prompts_of_shard(read_table(prompts), split, wanted, shard, shards)
