@@ -9,18 +9,16 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.utils import logging
 
 from onejump.base.errors import OneJumpError
 from onejump.exits.gates import Gate
-from onejump.models.anatomy import text_config
 from onejump.models.transformer import RUN_ERRORS, Transformer
+from onejump.runtime import transformers_decoding
 from onejump.runtime.cost_model import Policy
 from onejump.runtime.early_exit import EarlyExit
 from onejump.runtime.packing import can_be_packed, packed
@@ -252,6 +250,7 @@ class Bench:
         if method in self.left_out:
             return None
         tokens, mask = (part.to(self._transformer.device) for part in padded)
+        record, sequences = None, tokens
         try:
             _wait_for(self._transformer.device)
             began = time.perf_counter()
@@ -259,9 +258,13 @@ class Bench:
                 record = self._engines[method].generate(
                     tokens, attention_mask=mask, max_new_tokens=new_tokens, do_sample=False
                 )
-                sequences = None
             else:
-                record, sequences = None, self._transformers(method, tokens, mask, new_tokens)
+                options: dict[str, Any] = {"new_tokens": new_tokens, "padding": self._padding}
+                if method == LOOKUP:
+                    options["prompt_lookup_num_tokens"] = LOOKED_UP
+                if method == ASSISTANT:
+                    options["assistant_early_exit"] = self.assistant_level
+                sequences = transformers_decoding.generate(self._model, tokens, mask, **options)
             _wait_for(self._transformer.device)
             seconds = time.perf_counter() - began
         except RUN_ERRORS as error:
@@ -269,66 +272,10 @@ class Bench:
                 self.left_out[method] = " ".join(str(error).split())[:100] or type(error).__name__
                 return None
             raise
-        new = self._cut(sequences, tokens.shape[1]) if record is None else record.new_tokens
-        return Run(method, number, repeat, new, seconds, record)
-
-    def _transformers(self, method: str, tokens: Tensor, mask: Tensor, new_tokens: int) -> Tensor:
-        options: dict[str, Any] = {}
-        if method == LOOKUP:
-            options["prompt_lookup_num_tokens"] = LOOKED_UP
-        if method == ASSISTANT:
-            options["assistant_early_exit"] = self.assistant_level
-        with _same_configuration(self._model), _quiet():
-            sequences: Tensor = self._model.generate(
-                tokens,
-                attention_mask=mask,
-                max_new_tokens=new_tokens,
-                do_sample=False,
-                pad_token_id=self._padding,
-                **options,
-            )
-        return sequences
-
-    def _cut(self, sequences: Tensor | None, prompt: int) -> list[list[int]]:
-        """New tokens of each row, without the padding behind its stop token."""
-        assert sequences is not None
-        stops = self._model.generation_config.eos_token_id
-        stops = {stops} if isinstance(stops, int) else set(stops or ())
-        rows = []
-        for row in sequences[:, prompt:].tolist():
-            ends = next((index for index, token in enumerate(row) if token in stops), len(row))
-            rows.append(row[: ends + 1])
-        return rows
-
-
-@contextmanager
-def _same_configuration(model: Any) -> Iterator[None]:
-    """Undo what assistant_early_exit leaves behind where it fails: a configuration of fewer blocks."""
-    configs = {id(config): config for config in (model.config, text_config(model))}
-    kept = [
-        (config, name, getattr(config, name))
-        for config in configs.values()
-        for name in ("num_hidden_layers", "n_layer")
-        if hasattr(config, name)
-    ]
-    own = model.generation_config.assistant_early_exit
-    try:
-        yield
-    finally:
-        for config, name, value in kept:
-            setattr(config, name, value)
-        model.generation_config.assistant_early_exit = own
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide remarks of transformers about its own calls, which assistant_early_exit makes."""
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
+        if record is not None:
+            return Run(method, number, repeat, record.new_tokens, seconds, record)
+        new = transformers_decoding.new_tokens_of(self._model, sequences, tokens.shape[1])
+        return Run(method, number, repeat, new, seconds)
 
 
 def _padded(prompts: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Tensor]:
