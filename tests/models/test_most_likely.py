@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onejump.models.most_likely import likeliest, most_likely
+from onejump.models.most_likely import likeliest, most_likely, top_probability
 
 
 @given(
@@ -63,3 +63,10 @@ def test_a_logit_that_is_not_a_number_is_not_hidden() -> None:
     logits = torch.zeros(1, 96)
     logits[0, 50] = torch.nan
     assert bool(most_likely(logits).probabilities.isnan().all())
+
+
+def test_the_top_probability_alone_is_that_of_the_most_likely_token() -> None:
+    logits = 30 * torch.randn(2, 5, 97, generator=torch.Generator().manual_seed(0))
+    logits[0, 0], logits[0, 1, 1:] = 3.0, -torch.inf
+    expected = logits.double().softmax(-1).amax(-1)
+    torch.testing.assert_close(top_probability(logits).double(), expected, rtol=1e-5, atol=0)

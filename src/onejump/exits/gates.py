@@ -26,10 +26,15 @@ import torch
 from torch import Tensor
 
 from onejump.base.errors import GateError
+from onejump.models.most_likely import likeliest, top_probability
 
 
 class Gate(Protocol):
-    """What decides whether a token exits. A gate keeps no state."""
+    """What decides whether a token exits. A gate keeps no state.
+
+    A gate that does not look at `earlier` says so in an attribute `looks_back = False`: then these tokens are
+    not searched for, and `earlier` has no columns.
+    """
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -73,6 +78,8 @@ class ThresholdGate(ABC):
 
     kind: ClassVar[str]
     """The name of the kind, in studies and files."""
+    looks_back: ClassVar[bool] = False
+    """Whether the tokens predicted at the levels before decide, too."""
     accepted: ClassVar[str] = "a number from 0 to 1"
     """Which thresholds the kind takes."""
 
@@ -135,9 +142,7 @@ class TopProbability(ThresholdGate):
     @staticmethod
     def confidence(logits: Tensor, earlier: Tensor) -> Tensor:
         """Give the largest probability (n,)."""
-        best = logits.amax(-1, keepdim=True)
-        # exp(best - logsumexp) with one reading less: the largest logit is needed anyway.
-        return 1 / (logits - best).exp_().sum(-1)
+        return top_probability(logits)
 
 
 class Margin(ThresholdGate):
@@ -148,8 +153,8 @@ class Margin(ThresholdGate):
     @staticmethod
     def confidence(logits: Tensor, earlier: Tensor) -> Tensor:
         """Give p1 - p2 (n,); p2 is 0 where there is only one token."""
-        best, place = logits.max(-1, keepdim=True)
-        others = logits - best
+        place = likeliest(logits)
+        others = logits - logits.gather(-1, place)
         total = others.exp_().sum(-1)
         # Where two tokens share the largest logit, the other one of them is the second.
         second = others.scatter_(-1, place, 0.0).amax(-1)
@@ -186,17 +191,23 @@ class Patience(ThresholdGate):
     """
 
     kind = "patience"
+    looks_back = True
     accepted = "a whole number from 1 on"
 
     @staticmethod
     def confidence(logits: Tensor, earlier: Tensor) -> Tensor:
         """Give how many levels in a row predict the same token (n,), int64."""
-        same = earlier.flip(-1) == logits.argmax(-1, keepdim=True)
+        same = earlier.flip(-1) == likeliest(logits)
         return 1 + same.long().cumprod(-1).sum(-1)
 
     @staticmethod
     def _takes(threshold: object) -> bool:
         return _is_whole(threshold) and threshold >= 1
+
+
+def looks_back(gate: Gate) -> bool:
+    """Whether a gate is told the tokens predicted at the levels before; one that does not say is told."""
+    return bool(getattr(gate, "looks_back", True))
 
 
 GATES: dict[str, type[ThresholdGate]] = {

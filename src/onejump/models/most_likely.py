@@ -51,6 +51,22 @@ def likeliest(logits: Tensor) -> Tensor:
     return (part * (vocabulary // parts) + inside).view(*logits.shape[:-1], 1)
 
 
+def top_probability(logits: Tensor) -> Tensor:
+    """Find the probability of the most likely token, without the token: a check for exit asks no more.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (..., V)
+
+    Returns
+    -------
+    Tensor of shape (...)
+    """
+    best = logits.amax(-1, keepdim=True)
+    # Probabilities would be one more pass over the vocabulary: that of the best is 1 / sum of exp(l - best).
+    return 1 / (logits - best).exp_().sum(-1)
+
+
 def most_likely(logits: Tensor, k: int = 1, *, overwrite: bool = False) -> Top:
     """Find the k most likely tokens and their probabilities.
 

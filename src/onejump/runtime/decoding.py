@@ -26,7 +26,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from onejump.exits.gates import Gate
+from onejump.exits.gates import Gate, looks_back
+from onejump.models.most_likely import likeliest
 from onejump.models.passes import PartialPasses
 from onejump.runtime.cost_model import Policy, Round, RoundSeen
 from onejump.runtime.predictor import ExitPredictor
@@ -173,10 +174,11 @@ class Decoding:
             if earlier is None:
                 earlier = torch.empty((len(rows), 0), dtype=torch.long, device=logits.device)
             leave = gate.exits(level, logits, earlier).tolist()
-            best = logits.argmax(-1)
+            if looks_back(gate):
+                for one, token in zip(newest, likeliest(logits)[:, 0], strict=True):
+                    one.guesses.append(token)
             stay = []
             for index, row in enumerate(rows):
-                newest[index].guesses.append(best[index])
                 if leave[index]:
                     self._propose(row, logits[index], width)
                     exited.append(row)
@@ -190,7 +192,8 @@ class Decoding:
         last = row.chain[-1]
         last.exit_level = last.level
         self.record.drafted += 1
-        best = self._scores(row, [last], logits[None])[0].topk(width).indices.tolist()
+        scores = self._scores(row, [last], logits[None])[0]
+        best = (likeliest(scores) if width == 1 else scores.topk(width).indices).tolist()
         last.draft = best[0]
         if width > 1:
             row.candidates = [
@@ -200,7 +203,7 @@ class Decoding:
     def _settle(self, row: Row, logits: Tensor, plan: Round) -> RoundSeen:
         """Compare drafts with the full model's logits (n, V) of the chain and the candidates."""
         pending = [*row.chain, *row.candidates]
-        best = self._scores(row, pending, logits).argmax(-1).tolist()
+        best = likeliest(self._scores(row, pending, logits))[:, 0].tolist()
         drafts = [one.draft for one in row.chain if one.draft is not None]
         agreed: list[bool] = []
         tokens: list[int] = []

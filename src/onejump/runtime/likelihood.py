@@ -23,6 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from onejump.exits.gates import looks_back
+from onejump.models.most_likely import likeliest
 from onejump.models.rope import forget_lengths
 from onejump.models.seen import given_to, state_of
 from onejump.models.transformer import Transformer
@@ -63,8 +65,9 @@ class _Pass:
         guesses = torch.full_like(self.may[self.may], -1, dtype=torch.long)
         earlier = torch.stack(self.guesses, 1)[among] if self.guesses else guesses[among][:, None][:, :0]
         leave = gate.exits(level, logits, earlier)
-        guesses[among] = logits.argmax(-1)
-        self.guesses.append(guesses)
+        if looks_back(gate):
+            guesses[among] = likeliest(logits)[:, 0]
+            self.guesses.append(guesses)
         places = torch.zeros_like(self.left)
         places[asked] = leave
         self.places[level], self.logits[level] = places, logits[leave]

@@ -29,7 +29,7 @@ class Pending:
     state: Tensor | None = None
     """Its state at that level, (H,)."""
     guesses: list[Tensor] = field(default_factory=list)
-    """Most likely next token at each level that was checked."""
+    """Most likely next token at each level that was checked, where the gate looks back."""
     exit_level: int = 0
     """The level that it exited at, where it did."""
     draft: int | None = None
