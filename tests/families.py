@@ -85,6 +85,8 @@ _BESIDES: dict[str, dict[str, Any]] = {
     "FunnelConfig": {"block_sizes": [1, 1, 1]},
     "Gemma3nTextConfig": {"num_kv_shared_layers": 0, "vocab_size_per_layer_input": VOCABULARY}
     | {"hidden_size_per_layer_input": 8, "activation_sparsity_pattern": [0.0] * BLOCKS, "laurel_rank": 4},
+    # With fewer than six blocks none would attend to all tokens.
+    "Gemma3TextConfig": {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
     "NeoMMEConfig": {"head_dim": 16, "embedding_rank": 24},
     "Gemma4TextConfig": {"vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 8}
     | {"per_layer_config": {}},
@@ -98,6 +100,7 @@ _BESIDES: dict[str, dict[str, Any]] = {
     "HunYuanDenseV1Config": {"head_dim": 8},
     "HunYuanMoEV1Config": {"head_dim": 8},
     "KimiLinearConfig": _LATENT | {"num_experts_per_token": 2, "linear_head_dim": 8, "linear_num_heads": 4},
+    "Lfm2Config": {"layer_types": ["conv", "full_attention", "conv"]},
     "Lfm2MoeConfig": {"layer_types": ["conv", "full_attention", "conv"]},
     "LongcatFlashConfig": _LATENT | {"zero_expert_num": 2, "expert_ffn_hidden_size": 16},
     "LukeConfig": {"entity_vocab_size": 10, "entity_emb_size": 8},
@@ -123,6 +126,16 @@ _BESIDES: dict[str, dict[str, Any]] = {
     | {"num_key_value_heads": 4, "n_mamba_heads": 4},
     "ZayaConfig": {"num_experts_per_tok": 1},
 }
+
+
+# Causal classes that differ in how they generate: positions, windows, soft-capping, shapes of projections.
+GENERATING = (
+    *("GPT2LMHeadModel", "LlamaForCausalLM", "Phi3ForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"),
+    *("Qwen3ForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM", "OPTForCausalLM", "GPTNeoXForCausalLM"),
+    "BloomForCausalLM",
+)
+# So short that it ends inside the tests' texts.
+WINDOW = 6
 
 
 @dataclass(frozen=True)
@@ -173,6 +186,18 @@ def families() -> list[Family]:
     return sorted(found, key=str)
 
 
+def generating(family: Family | str) -> Any:
+    """A random causal model without stop tokens, whose windows, where it has some, are short."""
+    if isinstance(family, str):
+        family = next(of for of in families() if of.kind == "causal" and of.model == family)
+    model = family.build()
+    config = model.config.get_text_config()
+    if getattr(config, "sliding_window", None) is not None:
+        config.sliding_window = WINDOW
+    model.generation_config.eos_token_id = None
+    return model
+
+
 def _small(config_class: Any) -> dict[str, Any]:
     default = config_class()
     given = default.to_dict()
@@ -194,7 +219,7 @@ def disturb(model: nn.Module, seed: int) -> None:
     """Weights of real sizes: each block changes the state, no norm is near the identity, no bias near 0."""
     generator = torch.Generator().manual_seed(seed)
 
-    def normal(parameter: nn.Parameter) -> torch.Tensor:
+    def normal(parameter: torch.Tensor) -> torch.Tensor:
         return torch.randn(parameter.shape, generator=generator)
 
     def gains(parameter: nn.Parameter) -> torch.Tensor:

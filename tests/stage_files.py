@@ -20,6 +20,7 @@ _DESCRIPTION = ModelDescription(
     hidden=32,
     vocabulary=200,
     parameters=100_000,
+    block_flops=4 * [40_000],
     dtype="float32",
     trust_remote_code=False,
     modules=None,

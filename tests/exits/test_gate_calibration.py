@@ -1,14 +1,17 @@
 import numpy as np
 import pytest
 import torch
+from random_exits import small_llama
 from simulated_exits import some_shortcuts
 
-from onejump.exits.gate_calibration import Flops, best_gate, calibrated, exits_of
-from onejump.exits.gates import GATES, Patience, gate_from_dict
+from onejump.exits.gate_calibration import Flops, best_gate, calibrated, exits_of, expected_of, flops_of
+from onejump.exits.gates import GATES, Margin, Patience, gate_from_dict
 from onejump.exits.observed import SURE, Observed, confidences_of, observe
+from onejump.models.flops import block_flops
+from onejump.models.transformer import Transformer
 
 LEVELS, V = 6, 30
-FLOPS = Flops(block=10.0, check=1.0, head=20.0, blocks=LEVELS)
+FLOPS = Flops(below=10.0 * np.arange(LEVELS + 1), check=1.0, head=20.0)
 
 
 def drawn(samples: int, seed: int, documents: int = 50) -> tuple[torch.Tensor, Observed]:
@@ -110,12 +113,28 @@ def test_gates_are_named_by_their_target_and_hold_on_other_samples() -> None:
     assert named["measured"]["90%"]["flops_saved"] > named["measured"]["99%"]["flops_saved"]
 
 
-@pytest.mark.parametrize(("samples", "documents"), [(80, 40), (2000, 3)])
+@pytest.mark.parametrize("gate", [Margin({1: 0.6, 3: 0.4, 4: 1.0}), Patience({0: 2, 1: 2, 2: 2, 5: 3})])
+def test_what_is_expected_of_a_gate_is_counted_sample_by_sample(gate) -> None:
+    logits, found = drawn(300, 10)
+    agreed, levels = by_hand(gate, logits, found.hits)
+    expected = expected_of(gate, found)
+    assert list(expected) == [str(level) for level in gate.levels]
+    for level in gate.levels:
+        checked = sum(left >= level for left in levels)
+        here = [agreed[sample] for sample, left in enumerate(levels) if left == level]
+        shares = expected[str(level)]
+        assert shares["exits"] == pytest.approx((len(here) + 0.5) / (checked + 1))
+        assert shares["kept"] == pytest.approx((sum(here) + 0.5) / (len(here) + 1))
+
+
+# Of an even number of documents, each with as many samples, half are for thresholds.
+@pytest.mark.parametrize(("samples", "documents"), [(80, 40), (960, 40), (2000, 6)])
 def test_too_few_samples_give_no_gate_and_the_reason(samples, documents) -> None:
     seen, unseen = drawn(samples, 6, documents)[1], drawn(500, 7)[1]
     table, named = calibrated(seen, unseen, FLOPS, (0.99,))
     assert named["gates"] == named["measured"] == {}
-    assert f"{samples} held-out samples of {documents} documents" in named["refused"]["99%"]
+    said = f"{samples // 2} held-out samples of {documents // 2} documents in the half that it is chosen on"
+    assert said in named["refused"]["99%"]
     assert not table["reached"].any()
     assert (table["note"] == named["refused"]["99%"]).all()
 
@@ -169,3 +188,38 @@ def test_levels_are_chosen_on_every_other_document_and_thresholds_on_the_others(
     gate = gate_from_dict(before["gates"]["90%"])
     assert exits_of(gate, odd)[0].mean() >= 0.9
     assert min(gate_from_dict(named["gates"]["90%"]).thresholds.values()) > min(gate.thresholds.values())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", ["identity", "n-njtc"])
+def test_flops_are_those_of_the_products_that_a_run_makes(tied, kind) -> None:
+    model = small_llama(tie_word_embeddings=tied)
+    transformer = Transformer(model)
+    shortcut = some_shortcuts(kind, transformer.hidden, 3)[0]
+    blocks = [block.token for block in block_flops(transformer)]
+    flops = flops_of(lambda level: shortcut, transformer.head, blocks)
+    made: dict[str, int] = {}
+
+    def count(name):
+        def hook(linear, given, _):
+            made[name] = made.get(name, 0) + 2 * given[0].numel() * linear.out_features
+
+        return hook
+
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_hook(count(name))
+    model(torch.tensor([[5]]))
+    below = [sum(n for name, n in made.items() if f"layers.{block}." in name) for block in range(3)]
+    np.testing.assert_array_equal(flops.below, np.cumsum([0, *below]))
+    assert flops.head == made["lm_head"]
+    assert flops.whole == sum(made.values())
+    # Rank 3: z, its projection to the vocabulary, and z (B B') z for the norm.
+    small, vocabulary = transformer.hidden * 3, transformer.head.vocabulary
+    expected = made["lm_head"] if kind == "identity" else 2 * (small + vocabulary * 3 + 3 * 3)
+    assert flops.check == expected
+    # A token that exits at level 2 behind a check at level 1, and one that never exits.
+    assert flops.spent([1, 2], np.array([1, 2])).tolist() == [
+        below[0] + below[1] + 2 * expected,
+        sum(made.values()) + 2 * expected,
+    ]

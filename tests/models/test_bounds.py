@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from onejump.base.errors import ModelError
-from onejump.models.loading import describe, load_model, load_tokenizer, sizes_from_configuration
+from onejump.models.loading import load_model, load_tokenizer, sizes_from_configuration
+from onejump.models.model_stage import describe
 
 
 @pytest.fixture

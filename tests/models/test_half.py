@@ -19,7 +19,8 @@ from onejump.fitting.shortcuts import fit_shortcuts
 from onejump.models.activations import ActivationOptions, extract_shard
 from onejump.models.description import read_description
 from onejump.models.head import Head
-from onejump.models.loading import describe, load_model
+from onejump.models.loading import load_model
+from onejump.models.model_stage import describe
 from onejump.scoring.evaluation import evaluate_method
 from onejump.scoring.scores import score_jumps
 from onejump.scoring.selection import select_jump

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
-from families import VOCABULARY, families
+from families import GENERATING, VOCABULARY, families, generating
 from torch import Tensor, nn
 from transformers import DynamicCache
 
@@ -19,24 +19,14 @@ from onejump.models.passes import PartialPasses
 from onejump.models.row_cache import Place
 from onejump.models.transformer import Transformer
 
-FAMILIES = (
-    *("GPT2LMHeadModel", "LlamaForCausalLM", "Phi3ForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"),
-    *("Qwen3ForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM", "OPTForCausalLM", "GPTNeoXForCausalLM"),
-    # Positions by the distance of tokens (ALiBi); blocks that return a tuple.
-    *("BloomForCausalLM", "FalconForCausalLM", "GPTJForCausalLM"),
-)
+# Besides: blocks that return a tuple.
+FAMILIES = (*GENERATING, "FalconForCausalLM", "GPTJForCausalLM")
 LENGTH = 24
-WINDOW = 6
 
 
 @functools.cache
 def passes(name: str) -> PartialPasses:
-    torch.manual_seed(1)
-    family = next(family for family in families() if family.kind == "causal" and family.model == name)
-    model = family.build()
-    if getattr(model.config, "sliding_window", None) is not None:
-        model.config.sliding_window = WINDOW
-    return PartialPasses(Transformer(model))
+    return PartialPasses(Transformer(generating(name)))
 
 
 def exits_and_catches_up(passes: PartialPasses, tokens: Tensor, levels: list[int], cache: Any) -> Tensor:

@@ -12,7 +12,7 @@ import pytest
 
 from onejump.base.errors import ModelError
 from onejump.models.description import read_description
-from onejump.models.loading import describe
+from onejump.models.model_stage import describe
 from onejump.models.source_files import (
     check_model_files,
     file_digest,

@@ -16,7 +16,8 @@ from tiny_models import disturb_norms
 from torch import nn
 
 from onejump.base.errors import ModelError
-from onejump.models.loading import describe, load_model, load_tokenizer, mask_token, sizes_from_configuration
+from onejump.models.loading import load_model, load_tokenizer, mask_token, sizes_from_configuration
+from onejump.models.model_stage import describe
 from onejump.models.prompts import Prompt, batches, pad
 from onejump.models.transformer import Transformer
 

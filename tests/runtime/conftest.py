@@ -16,7 +16,8 @@ from onejump.data.shard_writer import ShardWriter, StoreOptions
 from onejump.fitting.options import FitOptions
 from onejump.fitting.shortcuts import fit_shortcuts
 from onejump.models.description import read_description
-from onejump.models.loading import describe, load_model
+from onejump.models.loading import load_model
+from onejump.models.model_stage import describe
 from onejump.models.transformer import Transformer
 from onejump.scoring.collection import collect
 from onejump.scoring.evaluation import evaluate_method

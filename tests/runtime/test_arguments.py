@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from families import VOCABULARY, disturb
-from generation import Drawn, always, exiting, padded, prompt, small_llama
+from random_exits import Drawn, always, exiting, padded, prompt, small_llama
 from torch import Tensor
 from transformers import (
     BloomConfig,
@@ -22,7 +22,7 @@ from transformers import (
 
 from onejump.base.errors import OneJumpError
 from onejump.exits.gates import Entropy, Margin, Patience, TopProbability
-from onejump.runtime.cost_model import Fixed
+from onejump.runtime.cost_model import CostModel, Fixed
 from onejump.runtime.early_exit import EarlyExit
 from onejump.shortcuts.kinds.identity import Identity
 
@@ -289,6 +289,10 @@ def test_what_is_not_accepted_is_refused_in_one_line(what: str) -> None:
         ({"gate": {1: 0.5}}, "a gate of onejump.exits.gates is accepted"),
         ({"gate": always(3)}, "the gate checks level 3, the jump predicts from level 0 to 2"),
         ({"policy": 3}, "policy: 3 given"),
+        (
+            {"gate": always(1, 2), "policy": Fixed(2, 1, (0, 2))},
+            "policy: it asks for level 0, the gate checks level 1, 2",
+        ),
         ({"jump": "a folder"}, "jump: a str given"),
         ({"model": "a name"}, "model: a str given"),
     ],
@@ -298,3 +302,16 @@ def test_what_exits_cannot_be_made_of_is_refused_in_one_line(arguments: dict[str
     with pytest.raises(OneJumpError, match=said) as caught:
         EarlyExit(given.pop("model"), given.pop("jump"), **given)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["verified", "trusted", "copied"])
+def test_a_policy_that_was_changed_is_held_against_the_gate_before_anything_runs(mode: str) -> None:
+    exits = exiting(model(), gate=always(1), mode=mode)
+    exits.policy = CostModel((1, 2), 3)
+    streamed: list[Any] = []
+    streamer = type("Streamer", (), {"put": streamed.append, "end": lambda self: None})()
+    with pytest.raises(OneJumpError, match=r"policy: it asks for level 2, the gate checks level 1$"):
+        exits.generate(prompt(), streamer=streamer)
+    assert not streamed
+    exits.gate = always(1, 2)
+    assert len(exits.generate(prompt(), max_new_tokens=4).new_tokens[0]) == 4

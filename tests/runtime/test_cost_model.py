@@ -175,6 +175,7 @@ def test_the_fixed_policy_asks_for_the_same_round() -> None:
     [
         (lambda: Round(-1), "drafts -1 and width 1 given"),
         (lambda: Fixed(1, 0), "drafts 1 and width 0 given"),
+        (lambda: Fixed(1, 1, (4, 2)), r"levels \[4, 2\] of a round given, accepted are rising ones"),
         (lambda: CostModel((3, 30), 30), r"levels \[3, 30\] given, accepted are rising ones from 0 to 29"),
         (lambda: CostModel((5, 3), 30), r"levels \[5, 3\] given"),
         (lambda: CostModel((3,), 30, widths=(2,)), r"widths \[2\] given"),

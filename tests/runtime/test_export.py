@@ -16,8 +16,11 @@ from onejump.base.files import read_json, write_json, write_table
 from onejump.base.format import SELECTION
 from onejump.exits.gates import Margin
 from onejump.models.description import read_description
-from onejump.models.loading import describe, load_model
+from onejump.models.loading import load_model
+from onejump.models.model_stage import describe
+from onejump.models.transformer import Transformer
 from onejump.runtime.artefact import OneJump
+from onejump.runtime.early_exit import EarlyExit
 from onejump.runtime.export import CALIBRATION, export_jump
 from onejump.shortcuts.files import save_shortcuts
 
@@ -45,6 +48,7 @@ def test_calibrated_gates_are_taken_along(given: dict[str, Any], studied: Path, 
     content = {
         "gates": {name: gate.to_dict() for name, gate in gates.items()},
         "measured": {"95%": {"agreement": 0.953, "blocks_saved": 0.125, "n": 2000}},
+        "expected": {"95%": {"0": {"exits": 0.25, "kept": 0.5}, "2": {"exits": 0.75, "kept": 1.0}}},
         "samples": "another key of that stage",
     }
     digest = read_description(given["description"]).model_digest
@@ -54,8 +58,31 @@ def test_calibrated_gates_are_taken_along(given: dict[str, Any], studied: Path, 
     kept = OneJump.from_pretrained(given["folder"])
     assert dict(kept.gates) == gates
     assert kept.config.measured == {"95%": {"agreement": 0.953, "blocks_saved": 0.125, "n": 2000.0}}
+    assert kept.config.expected == {"95%": {0: {"exits": 0.25, "kept": 0.5}, 2: {"exits": 0.75, "kept": 1.0}}}
     assert "| 95% | margin | 0, 2 | 95.3% | 12.5% | 2,000 |" in kept.card
     assert kept.config.level == read_json(studied / "selection.json", SELECTION)["jump"]
+
+
+def test_drafting_begins_with_what_the_calibration_of_its_gate_expects(
+    given: dict[str, Any], tiny: Callable[..., Transformer]
+) -> None:
+    export_jump(**given)
+    plain = OneJump.from_pretrained(given["folder"])
+    gates = {"95%": Margin({0: 0.5, 2: 0.25}), "90%": Margin({0: 0.4, 2: 0.25})}
+    jump = plain.with_gates(
+        gates, expected={"95%": {0: {"exits": 0.25, "kept": 0.125}, 2: {"exits": 0.75, "kept": 1.0}}}
+    )
+    for gate, exits, kept in (("95%", [0.25, 0.75], [0.125, 1.0]), ("90%", [0.5, 0.5], [0.5, 0.5])):
+        engine = EarlyExit(tiny(), jump, gate=gate, packed=False)
+        chosen = engine._exits(1)
+        assert chosen is not None
+        assert chosen.policy.acceptance.exits().tolist() == exits
+        assert chosen.policy.acceptance.kept()[0][0].tolist() == kept
+        assert chosen.policy is engine._exits(1).policy
+        engine.gate = gates["90%"]
+        assert engine._exits(1).policy.levels == (0, 2)
+    with pytest.raises(OneJumpError, match=r"expected.95%: level 1 with exits, kept given"):
+        plain.with_gates(gates, expected={"95%": {1: {"exits": 0.25, "kept": 0.5}}})
 
 
 def test_files_of_another_model_are_refused(given: dict[str, Any], tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from families import VOCABULARY, families
-from generation import Drawn
+from families import GENERATING, VOCABULARY, generating
+from random_exits import Drawn
 from torch import Tensor
 
 from onejump.exits.gates import TopProbability
@@ -16,23 +16,10 @@ from onejump.models.transformer import Transformer
 from onejump.runtime.early_exit import EarlyExit
 from onejump.shortcuts.kinds.identity import Identity
 
-FAMILIES = (
-    *("GPT2LMHeadModel", "LlamaForCausalLM", "Phi3ForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"),
-    *("Qwen3ForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM", "OPTForCausalLM", "GPTNeoXForCausalLM"),
-    "BloomForCausalLM",
-)
-WINDOW = 6
-
 
 @functools.cache
 def model(name: str) -> Any:
-    torch.manual_seed(1)
-    family = next(family for family in families() if family.kind == "causal" and family.model == name)
-    built = family.build()
-    if getattr(built.config, "sliding_window", None) is not None:
-        built.config.sliding_window = WINDOW
-    built.generation_config.eos_token_id = None
-    return built
+    return generating(name)
 
 
 @functools.cache
@@ -48,7 +35,7 @@ def own(name: str, prompt: Tensor, **arguments: Any) -> Tensor:
 GATE = TopProbability({0: 0.05, 1: 0.013, 2: 0.012})
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", GENERATING)
 def test_verified_greedy_output_is_the_models_own(name: str) -> None:
     drawn = torch.Generator().manual_seed(4)
     exits = EarlyExit(transformer(name), Identity(), gate=GATE, packed=False)
@@ -63,7 +50,7 @@ def test_verified_greedy_output_is_the_models_own(name: str) -> None:
     assert 0 < accepted < drafted
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", GENERATING)
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_each_row_of_a_batch_is_its_own_single_run(name: str, side: str) -> None:
     drawn = torch.Generator().manual_seed(5)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from generation import always, exiting, padded, prompt, small_llama
+from random_exits import always, exiting, padded, prompt, small_llama
 from scipy.stats import chisquare
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 

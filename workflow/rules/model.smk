@@ -44,7 +44,7 @@ rule model:
         **{key: option_of_model(key) for key in HOW_LOADED},
         source=lambda w: STUDY.models[w.model].folder or STUDY.models[w.model].hub,
         content=lambda w: content_of(*files_of_model(w.model)),
-        code=fingerprint("models.loading"),
+        code=fingerprint("models.model_stage"),
     message:
         "Checking {wildcards.model}: blocks, final norm, head"
     script:

@@ -1,6 +1,6 @@
 from onejump.base.job import job
 
 with job(snakemake) as run:
-    from onejump.models.loading import describe
+    from onejump.models.model_stage import describe
 
     run(describe)

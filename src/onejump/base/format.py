@@ -72,7 +72,7 @@ class Format:
         raise OutdatedFileError(path, f"{message}, so an older one wrote this file: {remedy}")
 
 
-MODEL = Format("model", 2)
+MODEL = Format("model", 3)
 """`model.json` of the model stage (`onejump.models.description`)."""
 SELECTION = Format("selection", 1, ("jump", "score", "margin", "ranking", "by_metric", "computed_from"))
 """The JSON file of the selection stage."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onejump.data.document_roles import FEW_DOCUMENTS
 from onejump.exits.confidences import Confidences
@@ -24,16 +25,26 @@ def samples_needed(target: float) -> int:
     return math.ceil(round(_DISAGREEMENTS / max(1 - target, 0.01), 6))
 
 
-def too_few_for(target: float, held_out: Confidences) -> str:
-    """Why held-out samples are too few to choose a threshold on; an empty text where they suffice."""
-    samples, documents = len(held_out.hits), len(np.unique(held_out.documents))
+def too_few_for(target: float, documents: NDArray[np.integer], which: str = "") -> str:
+    """Why held-out samples are too few to choose a threshold on; an empty text where they suffice.
+
+    Parameters
+    ----------
+    target : float
+        The agreement to keep.
+    documents : ndarray of shape (samples,)
+        The document of each sample that the threshold is chosen on.
+    which : str
+        Which of the held-out documents these are, if they are not all of them.
+    """
+    samples, count = len(documents), len(np.unique(documents))
     needed = samples_needed(target)
-    if samples >= needed and documents >= FEW_DOCUMENTS:
+    if samples >= needed and count >= FEW_DOCUMENTS:
         return ""
     return (
-        f"no threshold for an agreement of {target:g}: there are {samples} held-out samples of {documents} "
-        f"documents, and at least {needed} samples of {FEW_DOCUMENTS} documents are needed; more training "
-        "sentences, or a larger held_out.thresholds, give them"
+        f"no threshold for an agreement of {target:g}: there are {samples} held-out samples of {count} "
+        f"documents{which}, and at least {needed} samples of {FEW_DOCUMENTS} documents are needed; more "
+        "training sentences, or a larger held_out.thresholds, give them"
     )
 
 

@@ -34,15 +34,18 @@ from onejump.base.selected import SELECTED
 from onejump.data.held_out import documents_of_samples, samples_with_role
 from onejump.data.store import ActivationStore
 from onejump.exits.calibration import Calibration
-from onejump.exits.confidences import Confidences, Floats
+from onejump.exits.confidences import Floats
 from onejump.exits.enough_samples import too_few_for
 from onejump.exits.gates import GATES, Patience, ThresholdGate, TopProbability
 from onejump.exits.observed import Observed, observe
 from onejump.exits.sweep import Sweep
 from onejump.models.description import read_description
+from onejump.models.flops import head_flops
 from onejump.models.head import Head
 from onejump.scoring.standard_errors import Clusters
-from onejump.shortcuts.methods import methods_of
+from onejump.shortcuts.exit_flops import exit_head_flops, jump_flops
+from onejump.shortcuts.exit_head import ExitHead
+from onejump.shortcuts.methods import ShortcutAt, methods_of
 from onejump.shortcuts.shortcut import LowRank
 
 _LOG = logging.getLogger(__name__)
@@ -51,23 +54,27 @@ _LOG = logging.getLogger(__name__)
 class Flops(NamedTuple):
     """What parts of a token's way cost, in FLOPs."""
 
-    block: float
+    below: Floats
+    """All blocks up to each level, 0 to L: (L + 1,)."""
     check: float
     """A jump and its exit head."""
     head: float
     """The full model's head."""
-    blocks: int
-    """L."""
+
+    @property
+    def blocks(self) -> int:
+        """L."""
+        return len(self.below) - 1
 
     @property
     def whole(self) -> float:
         """Of a token that does not exit and is not checked."""
-        return self.blocks * self.block + self.head
+        return float(self.below[-1]) + self.head
 
     def spent(self, levels: Sequence[int], place: NDArray[np.int64]) -> Floats:
         """Of tokens that exit at a place among the checked levels, or at none: its number is their count."""
         checks = np.minimum(place + 1, len(levels))
-        at = np.append(np.array(levels, np.float64) * self.block, self.whole)
+        at = np.append(self.below[list(levels)], self.whole)
         spent: Floats = at[place] + checks * self.check
         return spent
 
@@ -147,7 +154,7 @@ def _by_confidence(
     odds = calibration.odds(confidence)
 
     def make(target: float, levels: list[int]) -> ThresholdGate | None:
-        saved = (flops.whole - np.array(levels) * flops.block) / flops.whole
+        saved = (flops.whole - flops.below[levels]) / flops.whole
         # More sure has to mean more likely to agree.
         usable = calibration.weights[levels, 1] > 0
         scores = np.where(usable, saved * (1 + odds[:, levels]), -np.inf)
@@ -196,8 +203,9 @@ def calibrate_gates(
         held_out_flops_saved, n, documents, and note (why there is no gate, or empty). Agreement is that of an
         exit given the model's own tokens before it.
     calibration : Path
-        JSON to write: "gates" and "measured", each by name ("95%"), and "refused": why a name has no gate.
-        Each gate is of the kind that saves the most FLOPs on the held-out samples.
+        JSON to write: "gates", "measured" and "expected" (`expected_of`), each by name ("95%"), and
+        "refused": why a name has no gate. Each gate is of the kind that saves the most FLOPs on the held-out
+        samples.
     held_out, validation : sequence of Path
         Training and validation shards.
     head, description : Path
@@ -230,18 +238,29 @@ def calibrate_gates(
         observed.append(
             observe(store, the_head, made[method], samples=samples, documents=of_samples, device=on)
         )
-    flops = flops_of(made[method](0), the_head, known.blocks, known.parameters)
+    flops = flops_of(made[method], the_head, known.block_flops)
     found, named = calibrated(observed[0], observed[1], flops, targets)
     write_table(table, found, model_digest=model_digest, model=model, corpus=corpus, method=method)
     write_json(calibration, named, CALIBRATION, model_digest=model_digest)
 
 
-def flops_of(shortcut: Any, head: Head, blocks: int, parameters: int) -> Flops:
-    """Count FLOPs: two for each weight that a token is multiplied with; attention's scores are left out."""
-    whole_head = 2.0 * head.vocabulary * head.hidden
-    numbers = (head.hidden + head.vocabulary) * shortcut.rank if isinstance(shortcut, LowRank) else None
-    check = whole_head + 2.0 * head.hidden**2 if numbers is None else 2.0 * numbers
-    return Flops(2.0 * (parameters - head.vocabulary * head.hidden) / blocks, check, whole_head, blocks)
+def flops_of(shortcut_at: ShortcutAt, head: Head, blocks: Sequence[int]) -> Flops:
+    """Count FLOPs for one token. What attention does with the tokens before it is left out.
+
+    Parameters
+    ----------
+    shortcut_at : function of a level that gives its shortcut
+        Checks at all levels are taken to cost what one at level 0 does.
+    head : Head
+    blocks : sequence of int
+        FLOPs of each block.
+    """
+    shortcut = shortcut_at(0)
+    of_head = head_flops(head)
+    if isinstance(shortcut, LowRank):
+        of_head = exit_head_flops(ExitHead.of(head, shortcut))
+    below = np.cumsum([0, *blocks], dtype=np.float64)
+    return Flops(below, float(jump_flops(shortcut) + of_head), float(head_flops(head)))
 
 
 def calibrated(
@@ -250,14 +269,11 @@ def calibrated(
     """Gates for each target, chosen on seen samples and judged on unseen ones: the table and the JSON."""
     clusters = Clusters(unseen.documents)
     first, second = _halves(seen)
-    as_confidences = Confidences(
-        seen.confidence[TopProbability.kind], seen.hits, np.zeros(len(seen.hits), np.int32), seen.documents
-    )
     rows: list[dict[str, Any]] = []
-    named: dict[str, dict[str, Any]] = {"gates": {}, "measured": {}, "refused": {}}
+    named: dict[str, dict[str, Any]] = {"gates": {}, "measured": {}, "expected": {}, "refused": {}}
     for target in targets:
         name = f"{100 * target:g}%"
-        refused = too_few_for(target, as_confidences)
+        refused = too_few_for(target, second.documents, " in the half that it is chosen on")
         chosen = {kind: None if refused else _kept(kind, target, first, second, flops) for kind in GATES}
         for kind, one in chosen.items():
             note = refused or ("" if one else f"no {kind} gate saves FLOPs at an agreement of {target:g}")
@@ -276,6 +292,7 @@ def calibrated(
             continue
         _, best = max(possible, key=lambda pair: pair[1].saved)
         named["gates"][name] = best.gate.to_dict()
+        named["expected"][name] = expected_of(best.gate, unseen)
         # With a single document there is no standard error, and JSON has no NaN.
         named["measured"][name] = {
             key: value
@@ -283,6 +300,27 @@ def calibrated(
             if math.isfinite(value)
         }
     return pd.DataFrame(rows), named
+
+
+def expected_of(gate: ThresholdGate, found: Observed) -> dict[str, dict[str, float]]:
+    """What a gate does at each of its levels: where drafting begins to learn from.
+
+    Returns
+    -------
+    dict of level -> {"exits", "kept"}
+        exits: share of the samples checked at the level that exit there. kept: share of these exits that
+        agree with the full model. Half a sample is added for either answer: of a level that few samples come
+        to, nothing is certain. Levels are text, as in JSON.
+    """
+    agreed, place = exits_of(gate, found)
+
+    def share(those: NDArray[np.bool_]) -> float:
+        return float((those.sum() + 0.5) / (len(those) + 1))
+
+    return {
+        str(level): {"exits": share(place[place >= number] == number), "kept": share(agreed[place == number])}
+        for number, level in enumerate(gate.levels)
+    }
 
 
 def _halves(found: Observed) -> tuple[Observed, Observed]:

@@ -107,7 +107,7 @@ def compare_exits(
             for split, sweep in (("held-out", on_held_out), ("validation", on_validation)):
                 swept.append(_curve({**about, "split": split}, sweep, thresholds))
             for target in options.targets:
-                refused = too_few_for(target, seen)
+                refused = too_few_for(target, seen.documents)
                 threshold = np.inf if refused else on_held_out.reaching(target)
                 note = refused or (few_agreements(seen, options.from_level) if rule == "per-level" else "")
                 saving = _saving(on_validation, target, threshold, documents)

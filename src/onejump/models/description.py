@@ -33,6 +33,8 @@ class ModelDescription:
     vocabulary: int
     """V."""
     parameters: int
+    block_flops: list[int]
+    """FLOPs of each block for one token: products with its matrices (`onejump.models.flops`)."""
     dtype: str
     """The dtype in which the model runs."""
     trust_remote_code: bool

@@ -1,4 +1,4 @@
-"""Loads a model and its tokenizer from the hub, a folder or a GGUF file, and describes them."""
+"""Loads a model and its tokenizer from the hub, a folder or a GGUF file."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from onejump.models.anatomy import (
 )
 from onejump.models.bounds import refuse_absurd, refuse_oversized, refuse_pickled, refuse_without_weights
 from onejump.models.checkpoint import refuse_incomplete, refuse_unread_gguf
-from onejump.models.description import ModelDescription, write_description
+from onejump.models.description import ModelDescription
 from onejump.models.gguf_header import check_gguf
 from onejump.models.named import named_modules
-from onejump.models.source_files import check_model_files, model_digest
+from onejump.models.source_files import check_model_files
 from onejump.models.tasks import NAMED, Task, stated_task
 from onejump.models.transformer import Transformer
 
@@ -310,82 +310,3 @@ def _loading(source: str) -> Iterator[None]:
                 "allow_pickle: true for them"
             )
         raise ModelError(f"{source}: the model could not be loaded: {reason[:500]}") from error
-
-
-def describe(
-    description: Path,
-    head: Path,
-    *,
-    source: str | None = None,
-    weights: Path | None = None,
-    revision: str | None = None,
-    dtype: str = "float32",
-    trust_remote_code: bool = False,
-    device: str = "auto",
-    device_map: str | None = None,
-    modules: Mapping[str, str | None] | None = None,
-    allow_pickle: bool = False,
-) -> None:
-    """The stage "model": load and check a model, then write what later stages need to know about it.
-
-    Parameters
-    ----------
-    description : Path
-        JSON file to write: where the model came from, and its sizes.
-    head : Path
-        safetensors file to write: the final norm and the unembedding.
-    source : str, optional
-        A folder, or a name on the hub.
-    weights : Path, optional
-        Folder that a GGUF file was unpacked to; used instead of `source`.
-    revision, dtype, trust_remote_code, device, device_map, modules, allow_pickle
-        See `load_model`.
-
-    Raises
-    ------
-    ModelError
-        If the model cannot be loaded, or its tokenizer does not belong to it.
-    """
-    source = str(weights or source)
-    local = Path(source).is_dir()
-    commit = None if local else resolve_hub(source, revision, allow_pickle=allow_pickle)
-    digest = model_digest(source) if local else f"commit:{commit}"
-    transformer = load_model(
-        source,
-        revision=commit,
-        dtype=dtype,
-        device=device,
-        device_map=device_map,
-        trust_remote_code=trust_remote_code,
-        modules=modules,
-        allow_pickle=allow_pickle,
-    )
-    tokenizer = load_tokenizer(source, revision=commit, trust_remote_code=trust_remote_code)
-    if len(tokenizer) > transformer.model.get_input_embeddings().num_embeddings:
-        raise ModelError(
-            f"{source}: its tokenizer knows {len(tokenizer)} tokens, the model embeds "
-            f"{transformer.model.get_input_embeddings().num_embeddings}: they do not belong together"
-        )
-    if transformer.task == "masked":
-        mask_token(tokenizer)
-    found = ModelDescription(
-        source=source,
-        revision=commit,
-        model_digest=digest,
-        architecture=type(transformer.model).__name__,
-        task=transformer.task,
-        blocks=len(transformer.blocks),
-        hidden=transformer.hidden,
-        vocabulary=transformer.head.vocabulary,
-        parameters=transformer.model.num_parameters(),
-        dtype=dtype,
-        trust_remote_code=trust_remote_code,
-        modules=modules,
-        allow_pickle=allow_pickle,
-        pairs=None,
-    )
-    # If the files changed during the loading, the digest would not be that of the weights that were loaded.
-    check_model_files(digest, source)
-    transformer.head.model_digest = digest
-    transformer.head.save(head)
-    write_description(description, found)

@@ -115,7 +115,10 @@ class OneJump(
         return self
 
     def with_gates(
-        self, gates: Mapping[str, Gate], measured: Mapping[str, Mapping[str, float]] | None = None
+        self,
+        gates: Mapping[str, Gate],
+        measured: Mapping[str, Mapping[str, float]] | None = None,
+        expected: Mapping[str, Mapping[int, Mapping[str, float]]] | None = None,
     ) -> Self:
         """Give the same jump with other calibrated gates, and a model card that is written anew.
 
@@ -125,11 +128,17 @@ class OneJump(
             Such as "95%".
         measured : mapping of name -> mapping, optional
             What was measured of each gate (`onejump.runtime.jump_config.JumpConfig.measured`).
+        expected : mapping of name -> mapping of level -> mapping, optional
+            What each gate does at its levels (`onejump.runtime.jump_config.JumpConfig.expected`).
         """
         config = replace(
             self.config,
             gates={name: gate.to_dict() for name, gate in gates.items()},
             measured={name: dict(values) for name, values in (measured or {}).items()},
+            expected={
+                name: {level: dict(shares) for level, shares in levels.items()}
+                for name, levels in (expected or {}).items()
+            },
         )
         return type(self)(config, self.shortcut, figures=self.figures)
 

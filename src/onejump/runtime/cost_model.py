@@ -55,6 +55,8 @@ class Round:
             raise OneJumpError(
                 f"drafts {self.drafts} and width {self.width} given, accepted are drafts >= 0 and width >= 1"
             )
+        if self.levels is not None and list(self.levels) != sorted(set(self.levels)):
+            raise OneJumpError(f"levels {list(self.levels)} of a round given, accepted are rising ones")
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,11 @@ class RoundSeen:
 
 
 class Policy(Protocol):
-    """What chooses how far each round drafts."""
+    """What chooses how far each round drafts.
+
+    A policy whose rounds name levels says them all in an attribute `levels`: generation refuses a policy that
+    asks for a level that the gate does not check.
+    """
 
     def next_round(self) -> Round:
         """Choose the next round."""

@@ -14,6 +14,7 @@ from onejump.base.errors import OneJumpError
 from onejump.exits.gates import Gate
 from onejump.models.passes import PartialPasses
 from onejump.models.transformer import Transformer
+from onejump.runtime.acceptance import Expected
 from onejump.runtime.artefact import OneJump
 from onejump.runtime.cost_model import CostModel, Fixed, Policy
 from onejump.runtime.decoding import MODES, Decoding, Exits
@@ -90,12 +91,14 @@ class EarlyExit:
             jump.check_fits(transformer, allow_other_weights=allow_other_weights)
         self.mode, self.policy = mode, policy
         self._learned = threading.local()
+        self._jump = jump if isinstance(jump, OneJump) else None
         self.gate = _gate_of(gate, jump)
         self.predictor: ExitPredictor | None = None
         if jump is not None:
             shortcut = jump.shortcut if isinstance(jump, OneJump) else jump
             self.predictor = predictor_of(shortcut, transformer.head, len(transformer.blocks))
             _check_levels(self.gate, self.predictor)
+        _check_policy(policy, self.gate)
         if packed not in (True, False, "auto"):
             raise OneJumpError(f"packed: {packed!r} given, accepted is True, False and 'auto'")
         drafts = self.predictor is not None and self.gate is not None and mode != "copied"
@@ -145,7 +148,8 @@ class EarlyExit:
         Raises
         ------
         OneJumpError
-            If a prompt is empty, an argument is not accepted, or the model has too few positions.
+            If a prompt is empty, an argument is not accepted, the policy asks for a level that the gate does
+            not check, or the model has too few positions.
 
         Notes
         -----
@@ -157,6 +161,7 @@ class EarlyExit:
         _check_tokens(input_ids, model.get_input_embeddings().weight.shape[0])
         settings = settings_for(model, input_ids.shape[1], generation_config, stopping_criteria, **arguments)
         prompts = _prompts(input_ids, attention_mask, settings.pads)
+        _check_policy(self.policy, self.gate)
         check_positions(self.transformer, [len(prompt) for prompt in prompts], settings.new_tokens)
         generators = _generators(generator, len(prompts))
         if streamer is not None and not hasattr(streamer, "put"):
@@ -198,15 +203,28 @@ class EarlyExit:
         return Exits(self.predictor, self.gate, policy, self.mode, wide)
 
     def _cost_model(self, rows: int, widths: tuple[int, ...]) -> CostModel:
-        """The cost model of this thread for batches of this size: it goes on learning from text to text."""
+        """The cost model of this thread, for these rows and levels: it goes on learning from text to text."""
         assert self.gate is not None
-        known = getattr(self._learned, "of_rows", None)
+        known = getattr(self._learned, "models", None)
         if known is None:
-            known = self._learned.of_rows = {}
-        if rows not in known:
-            known[rows] = CostModel(self.gate.levels, self.passes.blocks, widths=widths)
-        found: CostModel = known[rows]
+            known = self._learned.models = {}
+        key = rows, self.gate.levels
+        if key not in known:
+            known[key] = CostModel(
+                self.gate.levels, self.passes.blocks, widths=widths, expected=self._expected()
+            )
+        found: CostModel = known[key]
         return found
+
+    def _expected(self) -> dict[int, Expected]:
+        """What the calibration of the gate found, if the jump brought the gate along."""
+        if self._jump is None:
+            return {}
+        for name, gate in self._jump.gates.items():
+            if gate == self.gate:
+                levels = self._jump.config.expected.get(name, {})
+                return {level: Expected(**shares) for level, shares in levels.items()}
+        return {}
 
 
 def _gate_of(gate: Gate | str | None, jump: OneJump | Shortcut | None) -> Gate | None:
@@ -230,6 +248,16 @@ def _check_levels(gate: Gate | None, predictor: ExitPredictor) -> None:
         raise OneJumpError(
             f"the gate checks level {', '.join(map(str, unknown))}, the jump predicts from level "
             f"{predictor.levels[0]} to {predictor.levels[-1]}"
+        )
+
+
+def _check_policy(policy: Policy | None, gate: Gate | None) -> None:
+    asked = getattr(policy, "levels", None)
+    checked = () if gate is None else gate.levels
+    if checked and (unknown := sorted(set(asked or ()) - set(checked))):
+        raise OneJumpError(
+            f"policy: it asks for level {', '.join(map(str, unknown))}, the gate checks level "
+            f"{', '.join(map(str, checked))}"
         )
 
 

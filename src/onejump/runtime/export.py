@@ -249,6 +249,10 @@ def gathered(
             name: {key: float(value) for key, value in values.items()}
             for name, values in gates.get("measured", {}).items()
         },
+        expected={
+            name: {int(level): dict(shares) for level, shares in levels.items()}
+            for name, levels in gates.get("expected", {}).items()
+        },
     )
     return config, shortcut
 

@@ -29,6 +29,7 @@ Blocks = Annotated[int, Field(ge=1, le=4096)]
 Width = Annotated[int, Field(ge=1, le=1_000_000)]
 Vocabulary = Annotated[int, Field(ge=1, le=100_000_000)]
 Level = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 # Without control characters, which could command the terminal that a jump of somebody else is shown on.
 Name = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
@@ -89,6 +90,9 @@ class JumpConfig:
     """Calibrated gates, by the agreement that they keep (99%, 95%, 90%), for `onejump.exits.gates`."""
     measured: dict[Name, dict[Name, Finite]] = field(default_factory=dict)
     """What was measured of each gate: agreement, blocks, blocks_saved, flops_saved, n."""
+    expected: dict[Name, dict[Level, dict[Name, Share]]] = field(default_factory=dict)
+    """Of each gate and level that it checks: `exits`, the share of the tokens checked there that exit, and
+    `kept`, the share of these that agree with the full model (`onejump.exits.gate_calibration`)."""
 
     @property
     def model_name(self) -> str:
@@ -159,13 +163,21 @@ def check_config(config: JumpConfig) -> None:
     Raises
     ------
     OneJumpError
-        If the rank is over H, the level is none of the model's, or a metric does not have a value for each
-        level.
+        If the rank is over H, the level is none of the model's, a metric does not have a value for each
+        level, or something is expected of a gate or a level that is not there.
     """
     if config.rank > config.hidden:
         raise OneJumpError(f"rank: {config.rank} given, accepted is 1 to H = {config.hidden}")
     if config.level is not None and config.level >= config.blocks:
         raise OneJumpError(f"level: {config.level} given, accepted is 0 to {config.blocks - 1}")
+    for name, levels in config.expected.items():
+        checked = config.gates.get(name, {}).get("levels", ())
+        for level, shares in levels.items():
+            if level not in checked or set(shares) != {"exits", "kept"}:
+                raise OneJumpError(
+                    f"expected.{name}: level {level} with {', '.join(shares) or 'nothing'} given, accepted "
+                    "are exits and kept of the levels that the gate of that name checks"
+                )
     for metric, values in config.scores.items():
         if len(values) != config.blocks:
             raise OneJumpError(

@@ -15,7 +15,8 @@ def trained(kind: str, levels: int, hidden: int) -> list[OneJumpKind] | list[Dis
     generator = torch.Generator().manual_seed(7)
 
     def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator) / hidden**0.5
+        drawn: torch.Tensor = torch.randn(*shape, generator=generator) / hidden**0.5
+        return drawn
 
     if kind == "one-jump":
         shared = (normal(hidden, RANK), normal(levels, RANK), normal(RANK, hidden), normal(hidden))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from families import VOCABULARY, disturb
+from jumps_at_random import trained
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from onejump.exits.gates import TopProbability
+from onejump.exits.gates import GATES, ThresholdGate, TopProbability
 from onejump.runtime.cost_model import Fixed, Policy, Round, RoundSeen
 from onejump.runtime.early_exit import EarlyExit
 from onejump.shortcuts.kinds.identity import Identity
+from onejump.shortcuts.kinds.jtc import JTC
+from onejump.shortcuts.shortcut import Shortcut
 
 
 def small_llama(blocks: int = 3, vocabulary: int = VOCABULARY, **configuration: Any) -> Any:
@@ -59,13 +64,41 @@ def padded(prompts: list[Tensor], side: str = "left") -> tuple[Tensor, Tensor]:
 class Drawn(Policy):
     """Rounds drawn at random: any length, any width, any levels."""
 
-    def __init__(self, seed: int, levels: tuple[int, ...], longest: int = 4) -> None:
-        self._drawn, self._levels, self._longest = random.Random(seed), levels, longest
+    def __init__(
+        self, seed: int, levels: tuple[int, ...], longest: int = 4, widths: Sequence[int] = (1, 1, 2, 3, 5)
+    ) -> None:
+        self._drawn, self._levels, self._longest, self._widths = random.Random(seed), levels, longest, widths
 
     def next_round(self) -> Round:
         levels = tuple(level for level in self._levels if self._drawn.random() < 0.8) or self._levels[:1]
-        return Round(self._drawn.randint(0, self._longest), self._drawn.choice([1, 1, 3]), levels)
+        return Round(self._drawn.randint(0, self._longest), self._drawn.choice(self._widths), levels)
 
     def learn(self, seen: RoundSeen) -> None:
         assert seen.accepted <= seen.drafted
         assert len(seen.agreed) <= len(seen.exit_levels) == seen.drafted
+
+
+def drawn_gate(drawn: random.Random, levels: Sequence[int], vocabulary: int) -> ThresholdGate:
+    """A gate of any kind that checks some of these levels; some thresholds let flat distributions exit."""
+    kind = drawn.choice(list(GATES))
+    checked = drawn.sample(list(levels), drawn.randint(1, min(4, len(levels))))
+
+    def threshold() -> float:
+        if kind == "patience":
+            return drawn.randint(1, 2)
+        lowest = 1 / vocabulary if kind == TopProbability.kind else 1e-4
+        return drawn.choice([0.0, math.exp(drawn.uniform(math.log(lowest), math.log(0.5)))])
+
+    return GATES[kind]({level: threshold() for level in checked})
+
+
+def drawn_jump(drawn: random.Random, levels: int, hidden: int) -> Shortcut:
+    """A jump that serves all levels: one that knows something, or one that knows nothing."""
+    kind = drawn.choice(["identity", "jtc", "one-jump"])
+    if kind == "identity":
+        return Identity()
+    if kind == "jtc":
+        noise = torch.randn(hidden, hidden, generator=torch.Generator().manual_seed(drawn.randrange(2**31)))
+        return JTC(torch.eye(hidden) + 0.3 * noise / hidden**0.5)
+    (jump,) = trained(kind, levels, hidden)
+    return jump
