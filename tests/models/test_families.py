@@ -6,7 +6,7 @@ import functools
 import re
 import warnings
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -16,10 +16,12 @@ from projects import ROOT
 
 from onejump.base.errors import ModelError
 from onejump.models.head import normalised
+from onejump.models.passes import PartialPasses
 from onejump.models.transformer import Transformer
 
 PAGE = ROOT / "docs" / "families.md"
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
+BEGIN_EXITS, END_EXITS = "<!-- exits: begin -->\n", "<!-- exits: end -->\n"
 # Largest difference from the model's own numbers, in units of their spread: levels, logits.
 TOLERANCES = {torch.float32: (1e-4, 1e-3), torch.bfloat16: (2e-2, 1e-1)}
 # What these call hidden states begins with the output of the first block.
@@ -73,25 +75,49 @@ def _normed(last: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     return min(map(fitted, ("rms", "layer")), key=lambda found: float((found - reference).norm()))
 
 
+class Outcome(NamedTuple):
+    """What becomes of a family."""
+
+    found: str
+    """right, refused, wrong or not built."""
+    why: str = ""
+    generates: str = ""
+    """Of a causal family that is right: together or one by one, as rows of a batch generate with exits."""
+    refusal: str = ""
+    """Why it does not generate with exits."""
+
+
+def generation(transformer: Transformer) -> tuple[str, str]:
+    """How rows of a batch generate with exits; or nothing, and why not."""
+    try:
+        passes = PartialPasses(transformer)
+    except ModelError as error:
+        return "", str(error)
+    return "together" if passes.rows_differ else "one by one", ""
+
+
 @functools.cache
-def outcome(family: Family) -> tuple[str, str]:
-    """right, refused, wrong or not built; and why."""
+def outcome(family: Family) -> Outcome:
+    """What becomes of a family in every dtype."""
+    generates, refusal = "", ""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             model = family.build()
         except Exception as error:
-            return "not built", f"{type(error).__name__}: {error}"
+            return Outcome("not built", f"{type(error).__name__}: {error}")
         for dtype in TOLERANCES:
             model = model.to(dtype)
             try:
                 transformer = Transformer(model)
             except ModelError as error:
-                return "refused", str(error)
+                return Outcome("refused", str(error))
             difference = compare(transformer, model, dtype)
             if difference is not None:
-                return "wrong", f"{dtype}: {difference}"
-    return "right", ""
+                return Outcome("wrong", f"{dtype}: {difference}")
+            if dtype == torch.float32 and family.kind == "causal":
+                generates, refusal = generation(transformer)
+    return Outcome("right", "", generates, refusal)
 
 
 def page() -> str:
@@ -104,7 +130,13 @@ def page() -> str:
         return f"`{family.model}`{of}"
 
     def those(found: str, kind: str) -> list[Family]:
-        return [family for family in every if outcome(family)[0] == found and family.kind == kind]
+        return [family for family in every if outcome(family).found == found and family.kind == kind]
+
+    def reason(why: str) -> str:
+        # Neither the class's name again, nor numbers that differ between machines.
+        why = re.sub(r"^\w+: ", "", why)
+        why = re.sub(r" \((off by|its logits move|their spread|its states)[^)]*\)", "", why)
+        return why.replace("|", " ")
 
     lines = [f"With transformers {transformers.__version__}.", ""]
     for kind in ("causal", "masked"):
@@ -113,24 +145,35 @@ def page() -> str:
     lines += ["| refused | as | why |", "|---|---|---|"]
     for kind in ("causal", "masked"):
         for family in those("refused", kind):
-            # Neither the class's name again, nor numbers that differ between machines.
-            reason = re.sub(r"^\w+: ", "", outcome(family)[1])
-            reason = re.sub(r" \((off by|its logits move|their spread|its states)[^)]*\)", "", reason)
-            lines.append(f"| {named(family)} | {kind} | {reason.replace('|', ' ')} |")
+            lines.append(f"| {named(family)} | {kind} | {reason(outcome(family).why)} |")
     other = [family for kind in ("causal", "masked") for family in those("not built", kind)]
     lines += ["", f"**Not tried**, as no small model could be built: {', '.join(map(named, other))}.", ""]
-    text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    return before + BEGIN + "\n".join(lines) + END + rest.split(END)[1]
+    text = between(BEGIN, END, lines, PAGE.read_text(encoding="utf-8"))
+    right = those("right", "causal")
+    lines = [f"With transformers {transformers.__version__}.", ""]
+    for how in ("together", "one by one"):
+        those_here = [family for family in right if outcome(family).generates == how]
+        lines += [f"**Rows {how} ({len(those_here)}):** {', '.join(map(named, those_here))}.", ""]
+    lines += ["| refused | why |", "|---|---|"]
+    for family in right:
+        if not outcome(family).generates:
+            lines.append(f"| {named(family)} | {reason(outcome(family).refusal)} |")
+    return between(BEGIN_EXITS, END_EXITS, [*lines, ""], text)
+
+
+def between(begin: str, end: str, lines: list[str], text: str) -> str:
+    """The text with these lines between two marks."""
+    before, rest = text.split(begin)
+    return before + begin + "\n".join(lines) + end + rest.split(end)[1]
 
 
 @pytest.mark.parametrize("family", families(), ids=str)
 def test_a_family_is_right_or_refused_in_one_line(family: Family) -> None:
-    found, why = outcome(family)
+    found, why, _, refusal = outcome(family)
     assert found != "wrong", why
-    if found == "refused":
-        assert "\n" not in why
-        assert len(why) < 500
+    for said in (why, refusal) if found in ("refused", "right") else ():
+        assert "\n" not in said
+        assert len(said) < 500
 
 
 @pytest.mark.skipif(

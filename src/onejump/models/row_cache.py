@@ -7,7 +7,7 @@ runs a pass says in which one. Tokens are taken back by writing over their colum
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -79,6 +79,20 @@ class RowCache(Cache):  # type: ignore[misc]
         if self.keys_only:
             raise KeysKept
         return kept
+
+    def _keeps_a_state(self, *_: Any, **__: Any) -> NoReturn:
+        raise ValueError("a block keeps a running state in the place of keys and values (linear attention)")
+
+    get_conv_state = update_conv_state = get_recurrent_state = update_recurrent_state = _keeps_a_state
+
+    def update_indexer(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse what blocks keep that choose by an index which tokens to attend to.
+
+        Raises
+        ------
+        ValueError
+        """
+        raise ValueError("a block keeps an index besides keys and values (sparse attention)")
 
     def move(self, rows: Tensor, sources: Tensor, targets: Tensor) -> None:
         """Copy keys and values to other columns, in all blocks.
