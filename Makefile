@@ -30,7 +30,7 @@ test-pythons:
 	  if [ $$python = none ]; then echo "Python $$version: not here"; continue; fi; \
 	  bin=.venv-$$version/bin; \
 	  $$python -m venv .venv-$$version && $$bin/python -m pip install --quiet $(STUDY_NEEDS) \
-	  && $$bin/python -m compileall -q src workflow/scripts tests benchmarks \
+	  && $$bin/python -m compileall -q src workflow/scripts tests benchmarks examples \
 	  && PYTHONPATH=src $$bin/python -c "from onejump.cli.main import main; main()" check studies/papers.yaml || exit 1; \
 	  echo "Python $$version: files compile, a study is checked"; done
 

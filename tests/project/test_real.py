@@ -1,4 +1,4 @@
-"""The real default model on real text: what extraction keeps, and what evaluation makes of it."""
+"""The real default model on real text: what extraction keeps, evaluation makes of it, and exits generate."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ import pandas as pd
 import pytest
 import torch
 from projects import ROOT
+from random_exits import padded
 from torch import Tensor
 
 from onejump.base.files import read_table
 from onejump.data.store import ActivationStore
+from onejump.exits.gates import TopProbability
 from onejump.models.activations import extract
 from onejump.models.description import read_description
 from onejump.models.head import Head
 from onejump.models.loading import load_model, load_tokenizer
 from onejump.models.prompts import Prompt, make_prompts
 from onejump.models.transformer import Transformer
+from onejump.runtime.cost_model import Fixed
+from onejump.runtime.early_exit import EarlyExit
 from onejump.scoring.evaluation import evaluate
 from onejump.shortcuts.kinds.identity import Identity
 
@@ -28,6 +32,7 @@ DEFAULT = ROOT / "results" / "default"
 MODEL = DEFAULT / "smollm2-135m"
 CORPUS = DEFAULT / "corpora" / "wikipedia-en.parquet"
 SENTENCES = 24
+GREEDY: dict[str, Any] = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 2}
 
 pytestmark = [
     pytest.mark.real,
@@ -162,3 +167,51 @@ def test_half_precision_of_the_default_model(
         surprisal.append(table[table["metric"] == "surprisal"]["value"].to_numpy())
     # Of a dozen samples, one whose two best tokens are as good as equal may fall either way.
     np.testing.assert_allclose(surprisal[0], surprisal[1], rtol=0.15)
+
+
+# Drafts of the first level are mostly wrong, those of the last one mostly right.
+EARLY = TopProbability({3: 0.4, 28: 0.0})
+CASES = {
+    "chains, alone": (Fixed(2), False, True),
+    "chains, in a batch": (Fixed(2), True, False),
+    "trees, alone": (Fixed(2, 4), False, False),
+    "trees, in a batch": (Fixed(1, 4), True, True),
+}
+
+
+@pytest.fixture(scope="module")
+def continued(
+    transformer: Transformer, tokenizer: Any, sentences: pd.DataFrame
+) -> list[tuple[list[int], list[int]]]:
+    """Prompts of different lengths, and the new tokens of `model.generate`."""
+    found = []
+    for text, length in zip(sentences["sentence"].head(3), (9, 4, 14), strict=True):
+        tokens = tokenizer(text, return_tensors="pt").input_ids[:, :length]
+        own = transformer.model.generate(tokens, **GREEDY, attention_mask=torch.ones_like(tokens))
+        found.append((tokens[0].tolist(), own[0, length:].tolist()))
+    return found
+
+
+@pytest.fixture(scope="module")
+def engines(transformer: Transformer) -> dict[bool, EarlyExit]:
+    return {
+        is_packed: EarlyExit(transformer, Identity(), gate=EARLY, packed=is_packed)
+        for is_packed in (False, True)
+    }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_verified_text_is_the_models_own(
+    continued: list[tuple[list[int], list[int]]], engines: dict[bool, EarlyExit], case: str
+) -> None:
+    policy, together, is_packed = CASES[case]
+    exits = engines[is_packed]
+    exits.policy = policy
+    batches = [continued] if together else [[one] for one in continued[:2]]
+    drafted = accepted = 0
+    for batch in batches:
+        tokens, mask = padded([torch.tensor([given]) for given, _ in batch])
+        found = exits.generate(tokens, attention_mask=mask, **GREEDY)
+        assert found.new_tokens == [own for _, own in batch]
+        drafted, accepted = drafted + found.drafted, accepted + found.accepted
+    assert 0 < accepted < drafted
