@@ -258,7 +258,7 @@ def flops_of(shortcut_at: ShortcutAt, head: Head, blocks: Sequence[int]) -> Flop
     shortcut = shortcut_at(0)
     of_head = head_flops(head)
     if isinstance(shortcut, LowRank):
-        of_head = exit_head_flops(ExitHead.of(head, shortcut))
+        of_head = exit_head_flops(ExitHead.of(head.to(shortcut.up.device), shortcut))
     below = np.cumsum([0, *blocks], dtype=np.float64)
     return Flops(below, float(jump_flops(shortcut) + of_head), float(head_flops(head)))
 
