@@ -22,6 +22,7 @@ _HOME = {
     "OneJump": "runtime.artefact",
     "OneJumpError": "base.errors",
     "Shortcut": "shortcuts.shortcut",
+    "ShortlistHead": "shortcuts.shortlist_head",
     "ShortcutFolder": "shortcuts.files",
     "Shortcuts": "shortcuts.results",
     "Transformer": "models.transformer",

@@ -20,6 +20,7 @@ from onejump.figures.looks import LOOKS
 from onejump.planning.sizes import Sizes
 from onejump.planning.stage_costs import evaluation_cost, fit_cost
 from onejump.shortcuts.kinds.one_jump import OneJump
+from onejump.shortcuts.kinds.shortlist import Shortlist
 from onejump.shortcuts.shortcut import LowRank
 from onejump.study.activations import Store
 from onejump.study.drawn import Drawn
@@ -87,7 +88,7 @@ def test_the_stages_take_a_kind_for_what_it_declares(kind: str) -> None:
     facts = FACTS[kind]
     maps = module_named("shortcuts.kinds", facts.stored_as, what="kind").KIND
     assert maps.kind == facts.stored_as
-    assert issubclass(maps, OneJump if kind == "one-jump" else LowRank) == facts.exit_head
+    assert issubclass(maps, (OneJump, Shortlist, LowRank)) == facts.exit_head
     if facts.fitted_by is None:
         return
     fit = module_named("fitting.kinds", kind, what="kind")

@@ -33,6 +33,7 @@ from onejump.shortcuts.kinds.n_njtc import NNJTC
 from onejump.shortcuts.kinds.njtc import NJTC
 from onejump.shortcuts.kinds.one_jump import OneJump
 from onejump.shortcuts.kinds.residual import Residual
+from onejump.shortcuts.kinds.shortlist import Shortlist
 from onejump.shortcuts.shortcut import LowRank, Shortcut
 
 H, R, LEVELS = 12, 3, 4
@@ -59,6 +60,15 @@ def shortcut_of(kind: str, hidden: int = H, rank: int = R, seed: int = 0) -> Sho
             *(down, normal(LEVELS, rank), up, normal(hidden)),
             *("layer", 1e-5),
             scale=normal(LEVELS, hidden),
+        ),
+        "shortlist": lambda: Shortlist(
+            OneJump(down, normal(LEVELS, rank), up, normal(hidden), "layer", 1e-5),
+            normal(LEVELS, 2),
+            3,
+            OneJump(
+                *(normal(hidden, 2), normal(LEVELS, 2), normal(2, hidden), normal(hidden), "layer", 1e-5),
+                mix=normal(LEVELS, 2, 2),
+            ),
         ),
     }[kind]()
 
@@ -190,6 +200,13 @@ def test_numbers_kept(hidden: int, rank: int) -> None:
         "residual": 2 * hidden * rank + 4 * hidden,
         "distilled": 2 * hidden * rank + hidden + rank,
         "one-jump": 2 * hidden * rank + hidden + LEVELS * (hidden + rank),
+        # Two jumps, the second one of rank 2 with mixing, and two weights for each level.
+        "shortlist": 2 * hidden * rank
+        + hidden
+        + LEVELS * rank
+        + 2 * hidden * 2
+        + hidden
+        + LEVELS * (2 + 4 + 2),
     }
     assert {kind: shortcut_of(kind, hidden, rank).numbers() for kind in KINDS} == expected
 

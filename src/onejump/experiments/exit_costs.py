@@ -12,6 +12,7 @@ added up within each turn.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,10 +36,12 @@ from onejump.models.head import Head
 from onejump.models.loading import load_described
 from onejump.models.most_likely import Top, most_likely
 from onejump.models.transformer import Transformer
-from onejump.shortcuts.exit_flops import exit_head_flops, jump_flops
+from onejump.shortcuts.exit_flops import exit_head_flops, jump_flops, shortlist_head_flops
 from onejump.shortcuts.exit_head import ExitHead
+from onejump.shortcuts.kinds.shortlist import ShortlistAt
 from onejump.shortcuts.methods import ShortcutAt, methods_of
 from onejump.shortcuts.shortcut import LowRank, Shortcut
+from onejump.shortcuts.shortlist_head import ShortlistHead
 
 FULL = "full model"
 """The method that never exits: its level is L."""
@@ -69,10 +72,24 @@ class _Exits:
         self._head = head
         self.full = _Exit(lambda states: states, self._of_whole_head, True, 0, head_flops(head))
         self._exit_heads: dict[tuple[int, ...], tuple[Callable[[Tensor], Top], int]] = {}
+        self._shortlist_heads: dict[int, ShortlistHead] = {}
 
     def of(self, shortcut: Shortcut) -> _Exit:
         """Give the exit behind a shortcut for the states of one level."""
         flops = jump_flops(shortcut)
+        if isinstance(shortcut, ShortlistAt):
+            place = shortcut.first.up.data_ptr()
+            if place not in self._shortlist_heads:
+                self._shortlist_heads[place] = ShortlistHead(self._head, shortcut)
+            head = self._shortlist_heads[place]
+            # The second look needs the state itself: jumps and head are measured together.
+            return _Exit(
+                lambda states: states,
+                partial(head.top, shortcut),
+                False,
+                flops,
+                shortlist_head_flops(head, shortcut),
+            )
         if not isinstance(shortcut, LowRank):
             return self.full._replace(jump=shortcut, jump_flops=flops)
         key = tuple(tensor.data_ptr() for tensor in (shortcut.up, shortcut.bias) if tensor is not None)

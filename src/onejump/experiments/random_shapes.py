@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from onejump.models.transformer import Transformer
+from onejump.shortcuts.kinds.distilled import Distilled
+from onejump.shortcuts.kinds.shortlist import ShortlistAt
 from onejump.shortcuts.shortcut import Shortcut
 
 
@@ -72,6 +74,12 @@ def reshaped(shortcut: Shortcut, old: int, hidden: int, rank: int | None) -> Sho
     rank : int or None
         The new r, for a kind that has one.
     """
+    if isinstance(shortcut, ShortlistAt):
+        first = reshaped(shortcut.first, old, hidden, rank)
+        second = shortcut.second and reshaped(shortcut.second, old, hidden, rank)
+        assert isinstance(first, Distilled)
+        assert second is None or isinstance(second, Distilled)
+        return ShortlistAt(first, second, shortcut.weights, shortcut.candidates)
     other = hidden if rank is None else rank
     generator = torch.Generator().manual_seed(0)
     tensors = {

@@ -62,6 +62,12 @@ LOOKS = {
         "X",
         "one low-rank jump for all levels, trained on the model's predictions",
     ),
+    "shortlist": Look(
+        "#117733", (0, (7, 1.5, 1, 1.5)), "8", "the best tokens of a one-jump, judged again by the state"
+    ),
+    "one-residual": Look(
+        "#B22222", (0, (10, 1)), "1", "the same, judged by the state and one low-rank correction of it"
+    ),
     "ojfa": Look("#D55E00", (0, (5, 2)), "P", "one of the {} jumps, used at all levels"),
     "ojfa-normalised": Look(
         "#F2A88C", (0, (5, 1.5, 1, 1.5)), "d", "the selected jump behind each level's own normalisation"

@@ -53,6 +53,12 @@ class DistillationOptions:
     """r, or, below 1, the part of H that r is. A full-rank kind does not use it."""
     statistics: str = "shared"
     """For one-jump: "shared", each level mixes its z, or "level", each level scales its input."""
+    candidates: int = 64
+    """For a shortlist: how many of the most likely tokens are judged again."""
+    correction: float = PAPERS_RANK
+    """For one-residual: rank of the correction of the state, or, below 1, the part of H that it is."""
+    correction_steps: int = 0
+    """For one-residual: steps that train the correction."""
 
 
 class Distiller:
@@ -87,13 +93,13 @@ class Distiller:
         self.trained, self.stopping = trained, stopping
         self.norm = head.config.norm if options.normalise else None
         self.device = head.gain.device
-        self._teacher = Teacher.of(store, options.sharpness)
+        self.teacher = Teacher.of(store, options.sharpness)
         self._seed = seed
 
     @cached_property
     def metric(self) -> Metric:
         """The head's metric (`head_metric`), on the samples to train on."""
-        return Metric.of(head_metric(self.head, self._teacher, self.trained.nonzero()[:, 0]))
+        return Metric.of(head_metric(self.head, self.teacher, self.trained.nonzero()[:, 0]))
 
     def prepare(self, states: Tensor) -> Tensor:
         """Apply the norm that shortcuts begin with to states (..., H)."""
@@ -113,6 +119,9 @@ class Distiller:
         rates: Mapping[str, float],
         loss: Callable[[Tensor, Tensor, Teacher], Tensor],
         levels: Sequence[int],
+        *,
+        prepare: Callable[[Tensor], Tensor] | None = None,
+        steps: int | None = None,
     ) -> None:
         """Train the parameters of a model, and leave it in the state of the lowest loss for stopping.
 
@@ -123,6 +132,10 @@ class Distiller:
         loss : function of prepared states (n, H), the number of each one's level (n,), and the teacher
         levels : sequence of int
             Levels of the states, numbered from 0 on.
+        prepare : callable, optional
+            What is done to states first, if not what `prepare` does.
+        steps : int, optional
+            If not those of the options.
 
         Raises
         ------
@@ -130,12 +143,13 @@ class Distiller:
             If the loss is no longer finite.
         """
         options = self.options
-        if not options.steps:
+        steps = options.steps if steps is None else steps
+        if not steps:
             return
         batches = Batches(
             self.store,
-            self._teacher,
-            self.prepare,
+            self.teacher,
+            prepare or self.prepare,
             trained=self.trained,
             stopping=self.stopping,
             levels=levels,
@@ -154,19 +168,19 @@ class Distiller:
             ],
             betas=_BETAS,
         )
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, options.steps)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         at_start = lowest = stopping_loss()
         waited = 0
         best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        every = max(1, options.steps // CHECKS)
-        with tqdm(total=options.steps, unit="step", disable=None) as progress:
-            for step, drawn in enumerate(batches.steps(options.steps, options.batch), start=1):
+        every = max(1, steps // CHECKS)
+        with tqdm(total=steps, unit="step", disable=None) as progress:
+            for step, drawn in enumerate(batches.steps(steps, options.batch), start=1):
                 optimiser.zero_grad(set_to_none=True)
                 loss(*drawn).backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
                 schedule.step()
                 progress.update()
-                if step % every and step != options.steps:
+                if step % every and step != steps:
                     continue
                 found = stopping_loss()
                 progress.set_postfix({"loss for stopping": f"{found:.4f}"})

@@ -16,7 +16,17 @@ from onejump.planning.cost import FACTORISATION, LIBRARIES, Cost
 from onejump.planning.sizes import BYTES, Sizes
 from onejump.study.activations import Activations, Store
 from onejump.study.evaluation import Evaluation
-from onejump.study.kinds import Affine, Distillation, EitherSolver, Gradient, Jtc, Kind, OfRank
+from onejump.study.kinds import (
+    Affine,
+    Distillation,
+    EitherSolver,
+    Gradient,
+    Jtc,
+    Kind,
+    OfRank,
+    OneResidual,
+    Shortlist,
+)
 from onejump.study.sources import Generated
 
 # Prompts of about the same length share a batch; this much of a batch is padding.
@@ -167,8 +177,15 @@ def _distillation_cost(
     made = 0 if rank is None else 2 * kind.steps * vocabulary * width * inner
     looked = (distillation.CHECKS + 1) * held_out * vocabulary
     states = shard * (levels + 1) if kind.facts.one_for_all else samples
+    second = 0.0
+    if isinstance(kind, Shortlist):
+        # The weights look once at all samples for stopping, the correction at the samples of each step.
+        second = stopping * samples * levels * (vocabulary * inner + kind.candidates * width)
+    if isinstance(kind, OneResidual):
+        seen = kind.correction_steps * kind.batch + (distillation.CHECKS + 1) * held_out
+        second += seen * (vocabulary * inner + 3 * kind.candidates * width)
     return Cost(
-        single_flops=2.0 * fits * (passed + made + looked * inner),
+        single_flops=2.0 * (fits * (passed + made + looked * inner) + second),
         double_flops=4 * samples * levels * width**2 + 2 * FACTORISATION * fits * width**3,
         moved=fits * (8.0 * kind.steps * kind.batch * vocabulary + 4.0 * looked)
         + samples * levels * width * 24.0,

@@ -23,6 +23,7 @@ from onejump.runtime.jump_config import CONFIG, JumpConfig, check_config, read_c
 from onejump.runtime.jump_weights import WEIGHTS, check_shapes, read_weights
 from onejump.runtime.weight_hash import different_weights
 from onejump.shortcuts.files import save_shortcut
+from onejump.shortcuts.kinds.shortlist import ShortlistAt
 from onejump.shortcuts.shortcut import LowRank, Shortcut
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class OneJump(
     config : JumpConfig
         What the jump says of itself.
     shortcut : Shortcut
-        A low-rank jump, or the kind one-jump, whose `at(level)` gives the low-rank jump of a level.
+        A low-rank jump, or the kind one-jump or shortlist, whose `at(level)` gives the jump of a level.
     card : str, optional
         The model card, in Markdown. If it is not given, it is written from the configuration.
     figures : mapping of name -> bytes, optional
@@ -96,8 +97,8 @@ class OneJump(
         """The early-exit levels that the jump serves: 0 to L - 1."""
         return range(self.config.blocks)
 
-    def at(self, level: int) -> LowRank:
-        """Give the low-rank jump for states of a level.
+    def at(self, level: int) -> LowRank | ShortlistAt:
+        """Give the jump for states of a level.
 
         Raises
         ------
@@ -106,7 +107,7 @@ class OneJump(
         """
         check_level(level, self.config.blocks, "the jump")
         jump = self.shortcut.at(level)
-        assert isinstance(jump, LowRank)
+        assert isinstance(jump, LowRank | ShortlistAt)
         return jump
 
     def to(self, device: torch.device | str) -> Self:

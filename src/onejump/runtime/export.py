@@ -25,6 +25,7 @@ from onejump.runtime.jump_config import JumpConfig
 from onejump.runtime.weight_hash import weight_hashes
 from onejump.shortcuts.files import load_shortcut, shortcut_path
 from onejump.shortcuts.kinds.one_jump import OneJump as OneJumpKind
+from onejump.shortcuts.kinds.shortlist import Shortlist
 from onejump.shortcuts.methods import methods_of
 from onejump.shortcuts.shortcut import LowRank, Shortcut
 
@@ -70,7 +71,7 @@ def export_jump(
     figures : sequence of Path
         PNG files to show in the model card.
     method : str
-        one-jump, joint, ojfa, ojfa-distilled or ojfa-distilled-surprisal.
+        one-jump, shortlist, one-residual, joint, ojfa, ojfa-distilled or ojfa-distilled-surprisal.
     study, model, corpus : str
         Their names.
     license : str, optional
@@ -136,7 +137,9 @@ def jump_of_study(pair: str | Path, method: str | None = None) -> tuple[JumpConf
     )
 
 
-def one_map(method: str, shortcuts: Path, selection: Path | None, *, levels: int) -> LowRank | OneJumpKind:
+def one_map(
+    method: str, shortcuts: Path, selection: Path | None, *, levels: int
+) -> LowRank | OneJumpKind | Shortlist:
     """Load the one map by which a method serves all levels.
 
     Parameters
@@ -170,7 +173,7 @@ def one_map(method: str, shortcuts: Path, selection: Path | None, *, levels: int
             )
         made = methods_of(chosen.evaluated_with or method, shortcuts, selection, levels=levels)
         shortcut = made[method](0)
-    if not isinstance(shortcut, LowRank | OneJumpKind):
+    if not isinstance(shortcut, LowRank | OneJumpKind | Shortlist):
         raise OneJumpError(f"export: method {method!r} given, whose kind {shortcut.kind!r} has no exit head")
     return shortcut
 
@@ -217,7 +220,8 @@ def gathered(
     config = JumpConfig(
         method=method,
         kind=shortcut.kind,
-        rank=len(shortcut.up),
+        rank=shortcut.rank if isinstance(shortcut, Shortlist) else len(shortcut.up),
+        correction=shortcut.correction if isinstance(shortcut, Shortlist) else None,
         level=shortcut.level,
         # The place of a folder on this machine is nobody else's business.
         base_model=known.source if known.revision else Path(known.source).name,

@@ -41,11 +41,14 @@ class JumpConfig:
     """What a kept jump is, which model it belongs to, and how good it was in its study."""
 
     method: Name
-    """The method of the study: one-jump, joint, or ojfa or ojfa-distilled for a selected jump."""
+    """The method of the study: one-jump, shortlist, one-residual, joint, or ojfa or ojfa-distilled for a
+    selected jump."""
     kind: Name
     """Kind of the map: a module of `onejump.shortcuts.kinds`."""
     rank: Width
     """r."""
+    correction: Width | None = None
+    """Rank of the correction of the state that judges a shortlist's candidates; None if there is none."""
     level: Level | None = None
     """The level that a selected jump was fitted at; None if the jump was fitted to all levels."""
     base_model: Name

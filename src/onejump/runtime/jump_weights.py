@@ -16,10 +16,12 @@ from onejump.models.source_files import file_digest
 from onejump.runtime.jump_config import REMEDY, JumpConfig
 from onejump.shortcuts.files import ABOUT, SHORTCUT, kind_named
 from onejump.shortcuts.kinds.one_jump import OneJump as OneJumpKind
+from onejump.shortcuts.kinds.shortlist import FIRST, SECOND, Shortlist, ShortlistAt
 from onejump.shortcuts.shortcut import DistilledKind, LowRank, Shortcut
 
 WEIGHTS = "model.safetensors"
-_LARGEST_HEADER = 1_000_000  # bytes; a jump has at most seven tensors
+_LARGEST_HEADER = 1_000_000  # bytes; a jump has at most thirteen tensors
+_OF_ALL_LEVELS = (OneJumpKind.kind, Shortlist.kind)
 
 
 def read_weights(path: Path, config: JumpConfig, digest: str) -> Shortcut:
@@ -73,27 +75,32 @@ def check_shapes(shortcut: Shortcut, config: JumpConfig) -> None:
     OneJumpError
         If it is of another kind, of other sizes, has impossible constants, or makes no finite prediction.
     """
-    if not isinstance(shortcut, LowRank | OneJumpKind):
+    if not isinstance(shortcut, LowRank | OneJumpKind | Shortlist):
         raise OneJumpError(
-            f"kind {shortcut.kind!r} given, accepted is a low-rank jump (n-njtc, njtc, distilled) or one-jump"
+            f"kind {shortcut.kind!r} given, accepted is a low-rank jump (n-njtc, njtc, distilled), one-jump "
+            "or shortlist"
         )
     if shortcut.kind != config.kind:
         raise OneJumpError(f"kind {shortcut.kind!r} given, the configuration says {config.kind!r}")
     sizes = _sizes(config)
     for name, tensor in shortcut.state_dict().items():
         _check_tensor(name, tuple(tensor.shape), sizes)
-    if isinstance(shortcut, DistilledKind):
+    if isinstance(shortcut, DistilledKind | Shortlist):
         _check_constants(shortcut)
+    if isinstance(shortcut, Shortlist) and shortcut.candidates > config.vocabulary:
+        raise OneJumpError(f"candidates: {shortcut.candidates} given, the vocabulary has {config.vocabulary}")
     probe = torch.ones(config.hidden)
     with torch.inference_mode():
-        for level in range(config.blocks if shortcut.kind == OneJumpKind.kind else 1):
-            if not bool(torch.isfinite(shortcut.at(level)(probe)).all()):
+        for level in range(config.blocks if config.kind in _OF_ALL_LEVELS else 1):
+            at = shortcut.at(level)
+            predicted = [at(probe)] if not isinstance(at, ShortlistAt) else [at(probe), at.first(probe)]
+            if not all(bool(torch.isfinite(states).all()) for states in predicted):
                 raise OneJumpError(
                     f"its prediction from level {level} is not finite, even of a state of ones"
                 )
 
 
-def _check_constants(shortcut: DistilledKind) -> None:
+def _check_constants(shortcut: DistilledKind | Shortlist) -> None:
     if shortcut.norm not in (None, "rms", "layer"):
         raise OneJumpError(f"norm: {shortcut.norm!r} given, accepted is rms, layer or null")
     eps = shortcut.eps
@@ -103,8 +110,19 @@ def _check_constants(shortcut: DistilledKind) -> None:
 
 def _sizes(config: JumpConfig) -> Mapping[str, tuple[int, ...]]:
     """Shapes of all tensors that a jump may have."""
-    hidden, rank, levels = config.hidden, config.rank, config.blocks
-    each_level = (levels,) if config.kind == OneJumpKind.kind else ()
+    hidden, levels = config.hidden, config.blocks
+    if config.kind != Shortlist.kind:
+        return _sizes_of_jump(hidden, config.rank, levels, of_all_levels=config.kind == OneJumpKind.kind)
+    sizes: dict[str, tuple[int, ...]] = {"weights": (levels, 2)}
+    for part, rank in ((FIRST, config.rank), (SECOND, config.correction)):
+        if rank is not None:
+            of_jump = _sizes_of_jump(hidden, rank, levels, of_all_levels=True)
+            sizes |= {part + name: shape for name, shape in of_jump.items()}
+    return sizes
+
+
+def _sizes_of_jump(hidden: int, rank: int, levels: int, *, of_all_levels: bool) -> dict[str, tuple[int, ...]]:
+    each_level = (levels,) if of_all_levels else ()
     return {
         "down": (hidden, rank),
         "up": (rank, hidden),

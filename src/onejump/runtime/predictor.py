@@ -10,10 +10,12 @@ from torch import Tensor
 from onejump.base.errors import OneJumpError
 from onejump.models.flops import head_flops
 from onejump.models.head import Head
-from onejump.shortcuts.exit_flops import exit_head_flops, jump_flops
+from onejump.shortcuts.exit_flops import exit_head_flops, jump_flops, shortlist_head_flops
 from onejump.shortcuts.exit_head import ExitHead
 from onejump.shortcuts.kinds.one_jump import OneJump
+from onejump.shortcuts.kinds.shortlist import Shortlist
 from onejump.shortcuts.shortcut import LowRank, Shortcut
+from onejump.shortcuts.shortlist_head import ShortlistHead
 
 
 class ExitPredictor(Protocol):
@@ -36,7 +38,7 @@ def predictor_of(shortcut: Shortcut, head: Head, levels: int) -> ExitPredictor:
     Parameters
     ----------
     shortcut : Shortcut
-        One map for all levels. A low-rank one gets an exit head.
+        One map for all levels, or a shortlist. A low-rank map gets an exit head.
     head : Head
         The model's.
     levels : int
@@ -50,11 +52,14 @@ def predictor_of(shortcut: Shortcut, head: Head, levels: int) -> ExitPredictor:
     at = tuple(range(levels))
     # A copy: the user's own shortcut stays where it is.
     shortcut = copy.deepcopy(shortcut).to(head.unembedding.device)
-    if isinstance(shortcut, OneJump):
-        if len(shortcut.offset) != levels:
+    if isinstance(shortcut, OneJump | Shortlist):
+        own = shortcut.first if isinstance(shortcut, Shortlist) else shortcut
+        if len(own.offset) != levels:
             raise OneJumpError(
-                f"a jump for {len(shortcut.offset)} levels was given, the model has {levels} of them"
+                f"a jump for {len(own.offset)} levels was given, the model has {levels} of them"
             )
+        if isinstance(shortcut, Shortlist):
+            return _ShortlistExits(head, shortcut)
         return _LowRankExits(head, {level: shortcut.at(level) for level in at})
     if isinstance(shortcut, LowRank):
         return _LowRankExits(head, dict.fromkeys(at, shortcut))
@@ -74,6 +79,21 @@ class _LowRankExits:
 
     def flops(self, level: int) -> int:
         return jump_flops(self._jumps[level]) + exit_head_flops(self._exit_head)
+
+
+class _ShortlistExits:
+    """Exits by a shortlist: V r + k H multiplications."""
+
+    def __init__(self, head: Head, shortlist: Shortlist) -> None:
+        self.levels = tuple(range(len(shortlist.weights)))
+        self._at = [shortlist.at(level) for level in self.levels]
+        self._head = ShortlistHead(head, shortlist)
+
+    def logits(self, level: int, states: Tensor) -> Tensor:
+        return self._head.logits(self._at[level], states)
+
+    def flops(self, level: int) -> int:
+        return jump_flops(self._at[level]) + shortlist_head_flops(self._head, self._at[level])
 
 
 class _FullExits:

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from onejump.models.head import Head
 from onejump.shortcuts.exit_head import ExitHead
+from onejump.shortcuts.kinds.shortlist import ShortlistAt
 from onejump.shortcuts.methods import ShortcutAt
 from onejump.shortcuts.shortcut import LowRank, Shortcut
+from onejump.shortcuts.shortlist_head import ShortlistHead
 
 
 class Predictor:
@@ -20,17 +22,22 @@ class Predictor:
     ----------
     shortcut : Shortcut
     head : Head
-    exit_head : ExitHead, optional
-        Of a low-rank shortcut. Its logits cost V r instead of V H numbers.
+    exit_head : ExitHead or ShortlistHead, optional
+        Of a low-rank shortcut, or of a shortlist. Its logits cost V r instead of V H numbers.
     """
 
-    def __init__(self, shortcut: Shortcut, head: Head, exit_head: ExitHead | None = None) -> None:
+    def __init__(
+        self, shortcut: Shortcut, head: Head, exit_head: ExitHead | ShortlistHead | None = None
+    ) -> None:
         self._shortcut, self._head, self._exit_head = shortcut, head, exit_head
 
     def logits(self, states: Tensor) -> Tensor:
         """Predicted logits (n, V) from states (n, H)."""
         if self._exit_head is None:
             return self._head.logits(self._shortcut(states))
+        if isinstance(self._exit_head, ShortlistHead):
+            assert isinstance(self._shortcut, ShortlistAt)
+            return self._exit_head.logits(self._shortcut, states)
         assert isinstance(self._shortcut, LowRank)
         return self._exit_head.logits(self._shortcut.reduce(states))
 
@@ -42,6 +49,8 @@ class Predictor:
         if self._exit_head is None:
             predicted = self._shortcut(states)
             return self._head.logits(predicted), predicted if self._shortcut.predicts_state else None
+        if isinstance(self._exit_head, ShortlistHead):
+            return self.logits(states), None
         shortcut = self._shortcut
         assert isinstance(shortcut, LowRank)
         reduced = shortcut.reduce(states)
@@ -68,22 +77,27 @@ class Predictors:
     def __init__(self, head: Head, methods: Mapping[str, ShortcutAt], device: torch.device | str) -> None:
         self._head, self._methods, self._device = head, methods, device
         self._kept: dict[tuple[str, int], Predictor] = {}
-        self._exit_heads: dict[tuple[int, ...], ExitHead] = {}
+        self._exit_heads: dict[tuple[int, ...], ExitHead | ShortlistHead] = {}
 
     def at(self, method: str, level: int) -> Predictor:
         """The predictor of a method for states of a level."""
         if (method, level) in self._kept:
             return self._kept[method, level]
         shortcut = self._methods[method](level).to(self._device)
-        if not isinstance(shortcut, LowRank):
+        if not isinstance(shortcut, LowRank | ShortlistAt):
             return Predictor(shortcut, self._head)
         predictor = Predictor(shortcut, self._head, self._exit_head(shortcut))
         self._kept[method, level] = predictor
         return predictor
 
-    def _exit_head(self, shortcut: LowRank) -> ExitHead:
+    def _exit_head(self, shortcut: LowRank | ShortlistAt) -> ExitHead | ShortlistHead:
         # One B (and b) for all levels has one exit head for all levels.
-        key = tuple(tensor.data_ptr() for tensor in (shortcut.up, shortcut.bias) if tensor is not None)
+        jump = shortcut.first if isinstance(shortcut, ShortlistAt) else shortcut
+        key = tuple(tensor.data_ptr() for tensor in (jump.up, jump.bias) if tensor is not None)
         if key not in self._exit_heads:
-            self._exit_heads[key] = ExitHead.of(self._head, shortcut)
+            self._exit_heads[key] = (
+                ShortlistHead(self._head, shortcut)
+                if isinstance(shortcut, ShortlistAt)
+                else ExitHead.of(self._head, shortcut)
+            )
         return self._exit_heads[key]

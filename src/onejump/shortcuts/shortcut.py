@@ -12,6 +12,7 @@ Each kind is a module of `onejump.shortcuts.kinds`.
 | residual | h + BatchNorm(h) A B | |
 | distilled | (norm(h) A + c) B + b | |
 | one-jump | as distilled, with one A, B and b for all levels | |
+| shortlist | none: a one-jump whose most likely tokens are judged again by h, or by h + a correction | |
 """
 
 from __future__ import annotations
@@ -107,8 +108,7 @@ class Shortcut(nn.Module, ABC):
         OneJumpError
             If a name is missing in either, or not known to this kind.
         """
-        _check_names(cls.kind, "tensors", tensors, cls.tensors, cls.optional)
-        _check_names(cls.kind, "constants", config, cls.constants)
+        cls.check_names(tensors, config)
         # Not by __init__: that would orthonormalise the rows again and change their last bits.
         shortcut = cls.__new__(cls)
         nn.Module.__init__(shortcut)
@@ -116,6 +116,18 @@ class Shortcut(nn.Module, ABC):
         for name in cls.constants:
             setattr(shortcut, name, config[name])
         return shortcut
+
+    @classmethod
+    def check_names(cls, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+        """Refuse tensors or constants that are not those of this kind.
+
+        Raises
+        ------
+        OneJumpError
+            If a name is missing, or not known.
+        """
+        _check_names(cls.kind, "tensors", tensors, cls.tensors, cls.optional)
+        _check_names(cls.kind, "constants", config, cls.constants)
 
     def _keep(self, **tensors: Tensor | None) -> None:
         for name in (*self.optional, *tensors):

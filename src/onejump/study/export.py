@@ -11,10 +11,10 @@ from onejump.study.kinds import kinds_where
 from onejump.study.values import Section, of_form, one_of
 
 EXPORTABLE = (
-    *kinds_where(lambda facts: facts.one_for_all and facts.exit_head),
+    *kinds_where(lambda facts: facts.one_for_all),
     *(name for name, made in SELECTED.items() if not made.several and not made.normalised),
 )
-"""Methods whose one low-rank map serves all levels."""
+"""Methods whose one map serves all levels."""
 
 
 class Export(Section):

@@ -24,7 +24,7 @@ class Facts:
     one_for_all: bool = False
     """One map serves all levels; otherwise each level has its own."""
     exit_head: bool = False
-    """Its output has rank r, so that the head behind it costs V r instead of V H."""
+    """Its predictions go through an exit head, which costs V r instead of V H."""
     selected_by: Literal["selection", "distilled_selection"] | None = None
     """Rule that selects one of its jumps for all levels."""
     papers: bool = False
@@ -243,6 +243,45 @@ class OneJump(Distillation, OfRank):
         return 2 * hidden * rank + hidden + levels * (rank + (own if levels > 1 else 0))
 
 
+class Shortlist(OneJump):
+    """A one-jump whose most likely tokens are judged again by the state itself.
+
+    They are judged by the logits of h at these tokens, which cost k H multiplications in place of V H, with
+    two weights for each level.
+    """
+
+    facts = Facts(
+        fitted_by="distillation", stored_as="shortlist", one_for_all=True, exit_head=True, exits=True
+    )
+
+    candidates: PositiveInt = 64
+    """How many of the jump's most likely tokens are judged again: k."""
+
+    def numbers(self, hidden: int, levels: int) -> int:
+        return super().numbers(hidden, levels) + 2 * levels
+
+
+class OneResidual(Shortlist):
+    """A shortlist whose tokens are judged by the state and one low-rank correction of it, for all levels.
+
+    The correction is trained through the shortlist.
+    """
+
+    facts = Facts(
+        fitted_by="distillation", stored_as="shortlist", one_for_all=True, exit_head=True, exits=True
+    )
+
+    correction: KindsRank = PAPERS_RANK
+    """The rank of the correction, or, below 1, the part of H that it is. null means 0.01."""
+    correction_steps: NonNegativeInt = 600
+    """Training steps of the correction."""
+
+    def numbers(self, hidden: int, levels: int) -> int:
+        rank = rank_for(hidden, self.correction)
+        mixing = rank**2 if levels > 1 else 0
+        return super().numbers(hidden, levels) + 2 * hidden * rank + hidden + levels * (rank + mixing)
+
+
 class Affine(Distillation):
     """norm(h) A + b of full rank, for each level, trained on the model's own predictions.
 
@@ -272,6 +311,8 @@ class Shortcuts(Switches):
     residual: Residual | None = None
     distilled: Distilled | None = None
     one_jump: Annotated[OneJump | None, Field(alias="one-jump")] = None
+    shortlist: Shortlist | None = None
+    one_residual: Annotated[OneResidual | None, Field(alias="one-residual")] = None
     affine: Affine | None = None
 
     def kind(self, name: str) -> Kind:

@@ -1,0 +1,211 @@
+"""The second look of a shortlist: what weighs candidates, and the correction of the state that judges them.
+
+The loss of the correction needs k rows of the unembedding for each sample, k H multiplications in place of
+the V H that training a correction through the whole head would need.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from onejump.fitting.distiller import Distiller
+from onejump.fitting.teacher import Teacher
+from onejump.shortcuts.exit_head import ExitHead
+from onejump.shortcuts.kinds.one_jump import OneJump
+from onejump.shortcuts.kinds.shortlist import Shortlist, length_of
+from onejump.shortcuts.shortlist_head import Judged, ShortlistHead, candidates_of, judged
+
+# Weights before they are fitted: of the first jump's log-probabilities, and of the state's own logits.
+_FIRST_WEIGHTS = (1.0, 0.05)
+# Newton's steps for the two weights of a level; the loss is convex, and a dozen steps are enough.
+_STEPS = 50
+# What keeps the weights finite where every sample is right: a Gaussian prior of this precision, in samples.
+_PRIOR = 1e-3
+# Samples whose rows of the unembedding are gathered together, in numbers.
+_GATHERED = 2**23
+# Factor of the learning rate of the correction's two matrices.
+_RATE_OF_MATRICES = 0.3
+
+
+def weighted(
+    distiller: Distiller, first: OneJump, second: OneJump | None, levels: Sequence[int], candidates: int
+) -> Shortlist:
+    """Make a shortlist whose weights, two for each level, are fitted to the samples for stopping.
+
+    Of the candidates, the model's own token is the right one. The loss is the cross-entropy over the
+    candidates, in the samples whose own token is among them. It is convex in the two weights.
+
+    Parameters
+    ----------
+    distiller : Distiller
+    first, second : OneJump
+        The jump that finds the candidates, and the correction of the state that judges them.
+    levels : sequence of int
+        Levels to fit weights for. Both jumps number them from 0 on.
+    candidates : int
+        k.
+    """
+    weights = torch.tensor(_FIRST_WEIGHTS).repeat(len(levels), 1)
+    shortlist = copy.deepcopy(Shortlist(first, weights, candidates, second)).to(distiller.device)
+    head = ShortlistHead(distiller.head, shortlist)
+    own = distiller.teacher.tokens[:, 0]
+    together = max(1, _GATHERED // (candidates * distiller.head.unembedding.shape[1]))
+    for number, level in enumerate(levels):
+        at = shortlist.at(number)
+        looks, right = [], []
+        with torch.inference_mode():
+            for part, states in distiller.store.parts(level, together, distiller.stopping.numpy()):
+                _, found = head.look(at, torch.from_numpy(states).to(distiller.device))
+                tokens = own[distiller.stopping][part].to(distiller.device)
+                place = found.tokens == tokens[:, None]
+                inside = place.any(1)
+                looks.append(torch.stack([found.first, found.own], -1)[inside])
+                right.append(place.int().argmax(1)[inside])
+        weights[number] = fitted_weights(torch.cat(looks), torch.cat(right)).cpu()
+    return Shortlist(first, weights, candidates, second)
+
+
+def fitted_weights(looks: Tensor, right: Tensor) -> Tensor:
+    """Fit the weights of a conditional logit model (McFadden 1974) by Newton's method, in float64.
+
+    Parameters
+    ----------
+    looks : Tensor of shape (n, k, 2)
+        The two scores of each candidate.
+    right : Tensor of shape (n,), int64
+        Which candidate is the right one.
+
+    Returns
+    -------
+    Tensor of shape (2,), float32
+        The first guess, if there is no sample.
+    """
+    start = looks.new_tensor(_FIRST_WEIGHTS, dtype=torch.float64)
+    if not len(looks):
+        return start.float()
+    looks = looks.double()
+    # Scores relative to those of the right candidate.
+    looks = looks - looks.take_along_dim(right[:, None, None], 1)
+    spread = looks.flatten(0, 1).std(0).clamp_min(1e-12)
+    looks, weights = looks / spread, start * spread
+
+    def loss_at(weights: Tensor) -> Tensor:
+        prior = 0.5 * _PRIOR * (weights - start * spread).square().sum()
+        return (looks @ weights).logsumexp(1).sum() + prior
+
+    for _ in range(_STEPS):
+        shares = (looks @ weights).softmax(1)
+        mean = torch.einsum("nk,nki->ni", shares, looks)
+        gradient = mean.sum(0) + _PRIOR * (weights - start * spread)
+        curvature = torch.einsum("nk,nki,nkj->ij", shares, looks, looks) - mean.T @ mean
+        curvature = curvature + _PRIOR * torch.eye(2, dtype=weights.dtype, device=weights.device)
+        step = torch.linalg.solve(curvature, gradient)
+        here, length = loss_at(weights), 1.0
+        while length > 1e-6 and not bool(loss_at(weights - length * step) <= here):
+            length /= 2
+        weights = weights - length * step
+        if float(step.abs().max()) < 1e-9:
+            break
+    return (weights / spread).float()
+
+
+def trained_correction(
+    distiller: Distiller, first: OneJump, levels: Sequence[int], rank: int, candidates: int, steps: int
+) -> OneJump:
+    """Train one low-rank correction of the state for several levels, through the candidates of a jump.
+
+    Parameters
+    ----------
+    distiller : Distiller
+    first : OneJump
+        Finds the candidates; it stays as it is.
+    levels : sequence of int
+        Both jumps number them from 0 on.
+    rank : int
+    candidates : int
+        k.
+    steps : int
+    """
+    model = _Correction(distiller, len(levels), rank).to(distiller.device)
+    first = copy.deepcopy(first).to(distiller.device)
+    exit_head = ExitHead(distiller.head, first.up, first.bias)
+
+    def loss(states: Tensor, level: Tensor, teacher: Teacher) -> Tensor:
+        inputs = distiller.prepare(states)
+        with torch.no_grad():
+            log_probabilities = exit_head.logits(_reduced(first, inputs, level)).log_softmax(-1)
+        corrected = model.corrected(states, inputs, level)
+        found = candidates_of(distiller.head, log_probabilities, corrected, candidates)
+        return shortlist_loss(model.weights[level], found, teacher)
+
+    of_matrices = _RATE_OF_MATRICES / math.sqrt(distiller.store.hidden)
+    rates = {"down": 12 * of_matrices, "up": _RATE_OF_MATRICES, "bias": _RATE_OF_MATRICES}
+    named = {name: rates.get(name, 1.0) for name, _ in model.named_parameters()}
+    distiller.train(model, named, loss, levels, prepare=lambda states: states, steps=steps)
+    return model.trained()
+
+
+def shortlist_loss(weights: Tensor, candidates: Judged, teacher: Teacher) -> Tensor:
+    """Mean cross-entropy of the candidates' log-probabilities to the teacher's tokens among them.
+
+    Tokens of the teacher that are no candidates do not count: the second look cannot change them.
+
+    Parameters
+    ----------
+    weights : Tensor of shape (n, 2)
+    candidates : Judged
+        Of n states.
+    teacher : Teacher
+        Of the same n samples.
+    """
+    same = candidates.tokens[:, :, None] == teacher.tokens[:, None, :]
+    wanted = (same * teacher.weights[:, None, :]).sum(-1)
+    return -(wanted * judged(weights, candidates)).sum(1).mean()
+
+
+class _Correction(nn.Module):
+    """A correction in training: A, B and b for all levels, with c, a mixing and two weights of each level."""
+
+    def __init__(self, distiller: Distiller, levels: int, rank: int) -> None:
+        super().__init__()
+        hidden = distiller.store.hidden
+        generator = torch.Generator().manual_seed(0)
+        self.norm, self.eps = distiller.norm, distiller.head.config.eps
+        self.down = nn.Parameter(torch.randn(hidden, rank, generator=generator) / math.sqrt(hidden))
+        # No correction to begin with.
+        self.up = nn.Parameter(torch.zeros(rank, hidden))
+        self.bias = nn.Parameter(torch.zeros(hidden))
+        self.offset = nn.Parameter(torch.zeros(levels, rank))
+        self.mix = nn.Parameter(torch.eye(rank).repeat(levels, 1, 1))
+        self.weights = nn.Parameter(torch.tensor(_FIRST_WEIGHTS).repeat(levels, 1))
+
+    def corrected(self, states: Tensor, inputs: Tensor, level: Tensor) -> Tensor:
+        """Give the states (n, H) that judge, as `ShortlistAt` does."""
+        reduced = torch.einsum("nr,nrs->ns", inputs @ self.down, self.mix[level]) + self.offset[level]
+        return states + length_of(states, self.norm, self.eps) * (reduced @ self.up + self.bias)
+
+    def trained(self) -> OneJump:
+        """Give the correction as it is kept."""
+        down, offset, up, bias, mix = (
+            of.detach().cpu() for of in (self.down, self.offset, self.up, self.bias, self.mix)
+        )
+        if len(mix) == 1:  # one level has no mixing of its own
+            down, mixing = down @ mix[0], None
+        else:
+            mixing = mix
+        return OneJump(down, offset, up, bias, self.norm, self.eps, mix=mixing)
+
+
+def _reduced(jump: OneJump, inputs: Tensor, level: Tensor) -> Tensor:
+    """Give z (n, r) of prepared states (n, H) and the number of each one's level (n,)."""
+    if jump.scale is not None:
+        inputs = inputs * jump.scale[level]
+    reduced = inputs @ jump.down
+    if jump.mix is not None:
+        reduced = torch.einsum("nr,nrs->ns", reduced, jump.mix[level])
+    return reduced + jump.offset[level]

@@ -1,0 +1,123 @@
+"""The second look of a shortlist: weights against torch's own optimiser, fits by what they promise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_distillation import OPTIONS, some_held_out
+
+from onejump.data.store import ActivationStore
+from onejump.fitting.distiller import Distiller
+from onejump.fitting.kinds import one_residual, shortlist
+from onejump.fitting.second_look import fitted_weights, shortlist_loss
+from onejump.fitting.teacher import Teacher
+from onejump.models.head import Head
+from onejump.shortcuts.kinds.shortlist import Shortlist
+from onejump.shortcuts.shortlist_head import Judged, ShortlistHead
+
+H, V, K, LEVELS = 12, 40, 6, 4
+
+
+@pytest.mark.parametrize("size", [0.1, 1.0, 30.0])
+def test_weights_are_the_optimum_of_a_conditional_logit_model(size: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    looks = torch.randn(400, 8, 2, generator=generator) * torch.tensor([1.0, size])
+    noise = -(-torch.rand(400, 8, generator=generator).log()).log()
+    right = (looks @ torch.tensor([0.7, 1.5 / size]) + noise).argmax(1)
+    found = fitted_weights(looks, right)
+    weights = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    scale = torch.tensor([1.0, 1 / size], dtype=torch.float64)
+    optimiser = torch.optim.LBFGS(
+        [weights], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-10
+    )
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        value = torch.nn.functional.cross_entropy(looks.double() @ (weights * scale), right)
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(found.double(), (weights * scale).detach(), rtol=1e-3, atol=1e-5)
+
+
+def test_weights_stay_finite_where_all_is_right_or_nothing_is_there() -> None:
+    looks = torch.randn(20, 5, 2, generator=torch.Generator().manual_seed(0))
+    looks[:, 0] = 10.0
+    found = fitted_weights(looks, torch.zeros(20, dtype=torch.int64))
+    assert bool(torch.isfinite(found).all())
+    assert bool(torch.isfinite(fitted_weights(looks[:0], torch.zeros(0, dtype=torch.int64))).all())
+    same = fitted_weights(torch.ones(7, 5, 2), torch.zeros(7, dtype=torch.int64))
+    assert bool(torch.isfinite(same).all())
+
+
+def test_the_loss_is_the_cross_entropy_of_the_teacher_s_tokens_among_the_candidates() -> None:
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.stack([torch.randperm(V, generator=generator)[:8] for _ in range(5)])
+    taught = torch.stack([torch.randperm(V, generator=generator)[:K] for _ in range(5)])
+    first, own = torch.randn(5, 8, generator=generator), torch.randn(5, 8, generator=generator)
+    weights = torch.rand(5, 2, generator=generator)
+    share = torch.rand(5, K, generator=generator)
+    found = shortlist_loss(weights, Judged(tokens, first, own), Teacher(taught, share))
+    expected = 0.0
+    for i in range(5):
+        scores = np.array([float(weights[i, 0] * first[i, j] + weights[i, 1] * own[i, j]) for j in range(8)])
+        inside = np.exp(first[i].double().numpy()).sum()
+        for token, weight in zip(taught[i].tolist(), share[i].tolist(), strict=True):
+            if token in tokens[i].tolist():
+                place = tokens[i].tolist().index(token)
+                expected -= weight * np.log(inside * np.exp(scores[place]) / np.exp(scores).sum()) / 5
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.fixture
+def distiller(
+    make_head: Callable[..., Head],
+    make_store: Callable[..., ActivationStore],
+    levels_of_data: Callable[..., np.ndarray],
+) -> Callable[..., Distiller]:
+    head = make_head(H, V)
+    store = make_store(levels_of_data(LEVELS + 1, 600, H), sizes=[350, 250], head=head, top_k=K)
+    held_out = some_held_out(store.samples)
+
+    def made(**changes: Any) -> Distiller:
+        options = replace(OPTIONS, candidates=8, correction=3, correction_steps=80, **changes)
+        return Distiller(store, head, options, trained=~held_out, stopping=held_out, seed=0)
+
+    return made
+
+
+def loss_of(distiller: Distiller, jump: Shortlist, level: int) -> float:
+    """Cross-entropy to the model's own token, on the samples for stopping."""
+    rows = distiller.stopping
+    states = torch.from_numpy(distiller.store.level(level))[rows]
+    logits = ShortlistHead(distiller.head, jump).logits(jump.at(level), states)
+    return float(torch.nn.functional.cross_entropy(logits.double(), distiller.teacher.tokens[rows, 0]))
+
+
+def test_a_second_look_is_better_than_none_and_a_correction_better_than_the_state(
+    distiller: Callable[..., Distiller],
+) -> None:
+    fit = distiller(steps=60)
+    plain = shortlist.by_distillation(fit, range(LEVELS), 2)
+    corrected = one_residual.by_distillation(fit, range(LEVELS), 2)
+    assert corrected.correction == 3
+    without = Shortlist(plain.first, torch.tensor([[1.0, 0.0]]).repeat(LEVELS, 1), plain.candidates)
+    losses = [
+        np.mean([loss_of(fit, jump, level) for level in range(LEVELS)])
+        for jump in (corrected, plain, without)
+    ]
+    assert losses == sorted(losses)
+    for level in range(LEVELS):
+        assert loss_of(fit, plain, level) <= loss_of(fit, without, level) + 1e-6
+
+
+def test_the_same_seed_gives_the_same_jump(distiller: Callable[..., Distiller]) -> None:
+    jumps = [one_residual.by_distillation(distiller(steps=10), range(LEVELS), 2) for _ in range(2)]
+    for one, other in zip(jumps[0].buffers(), jumps[1].buffers(), strict=True):
+        assert torch.equal(one, other)
