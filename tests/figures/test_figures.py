@@ -35,8 +35,8 @@ FIGURES = (
 )
 PRECISIONS = ["precision@1", "precision@5", "precision@10"]
 PAPERS = ("identity", "jtc", "njtc", "n-njtc", "joint")
-DISTILLED = ("distilled", "one-jump", "affine")
-EVERY = (*PAPERS, "residual", "distilled", "one-jump", "affine")
+DISTILLED = ("distilled", "one-jump", "shortlist", "one-residual", "affine")
+EVERY = (*PAPERS, "residual", *DISTILLED)
 
 
 def _options(figure: str) -> dict[str, Any]:
@@ -59,6 +59,8 @@ def _value(method: str, metric: str, x: float, jump: float) -> float:
         "residual": 0.1 + 0.5 * x**3,
         "distilled": 0.28 + 0.1 * x,
         "one-jump": 0.22 + 0.15 * x,
+        "shortlist": 0.23 + 0.3 * x**2,
+        "one-residual": 0.24 + 0.33 * x**2,
         "affine": 0.33 + 0.47 * x**2,
     }.get(method, max(0.002, 0.152 - 0.14 * away))
     if metric in PRECISIONS:
@@ -141,6 +143,8 @@ def tables(
         "residual": (levels, levels * low),
         "distilled": (levels, levels * (2 * hidden * rank + hidden + rank)),
         "one-jump": (1, 2 * hidden * rank + hidden + levels * (rank + rank**2)),
+        "shortlist": (1, 2 * hidden * rank + hidden + levels * (rank + rank**2 + 2)),
+        "one-residual": (1, 2 * (2 * hidden * rank + hidden + levels * (rank + rank**2 + 1))),
         "affine": (levels, levels * (hidden**2 + hidden)),
         "ojfa-normalised": (1, low + 2 * levels * hidden),
         "ojfa-distilled": (1, 2 * hidden * rank + hidden + rank),

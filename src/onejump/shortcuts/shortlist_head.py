@@ -46,7 +46,7 @@ def candidates_of(head: Head, log_probabilities: Tensor, states: Tensor, k: int)
 
 
 def own_logits(head: Head, states: Tensor, tokens: Tensor) -> Tensor:
-    """Give the logits (..., k) of some tokens (..., k) for states (..., H), as of `Head.logits`."""
+    """Give those of the logits `Head.logits` of states (..., H) that belong to tokens (..., k): (..., k)."""
     logits = (head.unembedding[tokens] @ head.features(states)[..., None])[..., 0]
     if head.logit_bias is not None:
         logits = logits + head.logit_bias[tokens]
