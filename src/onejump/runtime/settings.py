@@ -16,6 +16,7 @@ from onejump.base.errors import OneJumpError
 from onejump.models.anatomy import text_config
 from onejump.models.rope import grows
 from onejump.models.transformer import Transformer
+from onejump.runtime.nucleus import Nucleus
 
 # Arguments that change what is generated, and that are taken.
 _TAKEN = (
@@ -279,7 +280,7 @@ def _processors(
         if own.top_k:
             others.append(logits_process.TopKLogitsWarper(own.top_k))
         if own.top_p is not None and own.top_p < 1:
-            others.append(logits_process.TopPLogitsWarper(own.top_p))
+            others.append(Nucleus(own.top_p))
         if own.min_p is not None:
             others.append(logits_process.MinPLogitsWarper(own.min_p))
         if own.typical_p is not None and own.typical_p < 1:
