@@ -19,6 +19,9 @@ from onejump.models.head import normalised
 from onejump.models.passes import PartialPasses
 from onejump.models.transformer import Transformer
 
+# One worker builds each model once, for its own test and for the table.
+pytestmark = pytest.mark.xdist_group("families")
+
 PAGE = ROOT / "docs" / "families.md"
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
 BEGIN_EXITS, END_EXITS = "<!-- exits: begin -->\n", "<!-- exits: end -->\n"
