@@ -194,7 +194,9 @@ def generating(family: Family | str) -> Any:
     config = model.config.get_text_config()
     if getattr(config, "sliding_window", None) is not None:
         config.sliding_window = WINDOW
-    model.generation_config.eos_token_id = None
+    # Tokens that translation and speech recognition force or suppress, which exits do not know.
+    forced = dict.fromkeys(("forced_eos_token_id", "forced_bos_token_id", "begin_suppress_tokens"))
+    model.generation_config.update(eos_token_id=None, suppress_tokens=None, **forced)
     return model
 
 
