@@ -13,7 +13,7 @@ from onejump.models.head import Head
 from onejump.models.most_likely import largest
 from onejump.shortcuts.kinds.one_jump import OneJump
 from onejump.shortcuts.kinds.shortlist import Shortlist
-from onejump.shortcuts.shortlist_head import ShortlistHead
+from onejump.shortcuts.shortlist_head import ShortlistHead, own_logits
 
 MakeHead = Callable[..., Head]
 H, V, LEVELS, R = 12, 31, 3, 2
@@ -131,3 +131,13 @@ def test_its_multiplications_are_those_of_the_exit_head_and_the_candidates_rows(
     exit_head = ShortlistHead(head, jump)
     # z to logits with a bias, and z and the bias to the length that the norm divides by.
     assert exit_head.multiplications(jump.at(0)) == V * (R + 1) + (R + 1) ** 2 + 8 * H
+
+
+def test_own_logits_have_the_gradient_of_a_plain_product(make_head: MakeHead) -> None:
+    head = make_head(H, V, bias=True, softcap=3.0).double()
+    states = torch.randn(19, H, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    tokens = torch.randint(V, (19, 5), generator=torch.Generator().manual_seed(1))
+    assert torch.autograd.gradcheck(lambda given: own_logits(head, given, tokens), states.requires_grad_())
+    torch.testing.assert_close(
+        own_logits(head, states, tokens), head.logits(states.detach()).gather(1, tokens)
+    )

@@ -18,7 +18,7 @@ from onejump.fitting.teacher import Teacher
 from onejump.shortcuts.exit_head import ExitHead
 from onejump.shortcuts.kinds.one_jump import OneJump
 from onejump.shortcuts.kinds.shortlist import Shortlist, length_of
-from onejump.shortcuts.shortlist_head import Judged, ShortlistHead, candidates_of, judged
+from onejump.shortcuts.shortlist_head import Judged, ShortlistHead, candidates_of, scores_of
 
 # Weights before they are fitted: of the first jump's log-probabilities, and of the state's own logits.
 _FIRST_WEIGHTS = (1.0, 0.05)
@@ -137,10 +137,11 @@ def trained_correction(
 
     def loss(states: Tensor, level: Tensor, teacher: Teacher) -> Tensor:
         inputs = distiller.prepare(states)
+        # Not normalised: the loss of the candidates does not depend on the other tokens.
         with torch.no_grad():
-            log_probabilities = exit_head.logits(_reduced(first, inputs, level)).log_softmax(-1)
+            logits = exit_head.logits(_reduced(first, inputs, level))
         corrected = model.corrected(states, inputs, level)
-        found = candidates_of(distiller.head, log_probabilities, corrected, candidates)
+        found = candidates_of(distiller.head, logits, corrected, candidates)
         return shortlist_loss(model.weights[level], found, teacher)
 
     of_matrices = _RATE_OF_MATRICES / math.sqrt(distiller.store.hidden)
@@ -151,9 +152,9 @@ def trained_correction(
 
 
 def shortlist_loss(weights: Tensor, candidates: Judged, teacher: Teacher) -> Tensor:
-    """Mean cross-entropy of the candidates' log-probabilities to the teacher's tokens among them.
+    """Mean cross-entropy, within the candidates, to the teacher's tokens among them.
 
-    Tokens of the teacher that are no candidates do not count: the second look cannot change them.
+    The second look changes neither other tokens nor the probability of all candidates together.
 
     Parameters
     ----------
@@ -165,7 +166,7 @@ def shortlist_loss(weights: Tensor, candidates: Judged, teacher: Teacher) -> Ten
     """
     same = candidates.tokens[:, :, None] == teacher.tokens[:, None, :]
     wanted = (same * teacher.weights[:, None, :]).sum(-1)
-    return -(wanted * judged(weights, candidates)).sum(1).mean()
+    return -(wanted * scores_of(weights, candidates).log_softmax(-1)).sum(1).mean()
 
 
 class _Correction(nn.Module):

@@ -35,8 +35,8 @@ TRANSFORMERS = 0.25e9
 """Bytes of memory that transformers takes."""
 # Tokens that a chat template adds to a prompt.
 _TEMPLATE = 32
-# Bytes that are moved for each logit of a token that is drawn at random: sorted, summed up, with noise added.
-_DRAWN = 600
+# Bytes that are moved for each logit of a token that is drawn at random: most of it for the noise.
+_DRAWN = 150
 # Weights are read in one go, at some times the rate of small operations.
 _IN_ONE_GO = 4
 # Matrices of logits that are alive at a time, in single precision.

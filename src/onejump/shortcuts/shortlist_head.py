@@ -8,14 +8,43 @@ V H.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from onejump.models.head import Head
 from onejump.models.most_likely import Top, largest
 from onejump.shortcuts.exit_head import ExitHead
 from onejump.shortcuts.kinds.shortlist import Shortlist, ShortlistAt
+
+# States whose rows of the unembedding are gathered together: these rows stay in a core's caches.
+_TOGETHER = 8
+
+
+class _Chosen(torch.autograd.Function):
+    """Multiply states (n, E) with chosen rows of a matrix (V, E), other rows (n, k) for each state: (n, k).
+
+    A plain product would write the n k rows to memory and keep them for the gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
+        states, matrix, rows = inputs
+        ctx.save_for_backward(matrix, rows)
+        products = [
+            (matrix[of] @ some[..., None])[..., 0]
+            for some, of in zip(torch.split(states, _TOGETHER), torch.split(rows, _TOGETHER), strict=True)
+        ]
+        return products[0] if len(products) == 1 else torch.cat(products)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
+        (matrix, rows), (gradient,) = ctx.saved_tensors, upstream
+        weights = gradient.contiguous()
+        by_states = functional.embedding_bag(rows, matrix, per_sample_weights=weights, mode="sum")
+        return by_states, None, None
 
 
 class Judged(NamedTuple):
@@ -29,25 +58,29 @@ class Judged(NamedTuple):
     """Logits of the state itself, (..., k)."""
 
 
-def candidates_of(head: Head, log_probabilities: Tensor, states: Tensor, k: int) -> Judged:
+def candidates_of(head: Head, likelihoods: Tensor, states: Tensor, k: int) -> Judged:
     """Find the candidates, and what the state itself says of them.
 
     Parameters
     ----------
     head : Head
-    log_probabilities : Tensor of shape (..., V)
-        Of the exit head.
+    likelihoods : Tensor of shape (..., V)
+        The exit head's log-probabilities, or its logits.
     states : Tensor of shape (..., H)
         The states that judge, before the final norm.
     k : int
     """
-    first, tokens = largest(log_probabilities, min(k, head.vocabulary))
+    first, tokens = largest(likelihoods, min(k, head.vocabulary))
     return Judged(tokens, first, own_logits(head, states, tokens))
 
 
 def own_logits(head: Head, states: Tensor, tokens: Tensor) -> Tensor:
     """Give those of the logits `Head.logits` of states (..., H) that belong to tokens (..., k): (..., k)."""
-    logits = (head.unembedding[tokens] @ head.features(states)[..., None])[..., 0]
+    features = head.features(states)
+    shape = tokens.shape
+    logits: Tensor = _Chosen.apply(  # type: ignore[no-untyped-call]
+        features.reshape(-1, features.shape[-1]), head.unembedding, tokens.reshape(-1, shape[-1])
+    ).view(shape)
     if head.logit_bias is not None:
         logits = logits + head.logit_bias[tokens]
     # Not in place: gradients may have to pass.
@@ -68,8 +101,13 @@ def judged(weights: Tensor, candidates: Judged) -> Tensor:
         a and b.
     candidates : Judged
     """
-    scores = weights[..., :1] * candidates.first + weights[..., 1:] * candidates.own
+    scores = scores_of(weights, candidates)
     return candidates.first.logsumexp(-1, keepdim=True) + scores.log_softmax(-1)
+
+
+def scores_of(weights: Tensor, candidates: Judged) -> Tensor:
+    """Give a ln q + b s (..., k) of candidates, with the weights a and b (..., 2)."""
+    return weights[..., :1] * candidates.first + weights[..., 1:] * candidates.own
 
 
 class ShortlistHead:
