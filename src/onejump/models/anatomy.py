@@ -142,7 +142,7 @@ def find_head(
     """
     from accelerate.utils import align_module_device
 
-    found = _follow(model, Way(model, blocks, run, model.dtype, norm), unembedding, norm)
+    found = follow_head(model, Way(model, blocks, run, model.dtype, norm), unembedding, norm)
     activation = (
         None if found.dense is None else understand_activation(found.dense, found.norm, run, model.dtype)
     )
@@ -174,7 +174,7 @@ def _weight(module: nn.Module, name: str, device: torch.device) -> Tensor | None
 
 
 @dataclass(frozen=True)
-class _Found:
+class HeadModules:
     """The modules between the last block and the unembedding, in the order in which they run."""
 
     first: nn.Module | None
@@ -186,7 +186,7 @@ class _Found:
 
 
 def _transform(
-    found: _Found, device: torch.device
+    found: HeadModules, device: torch.device
 ) -> tuple[NormKind | None, float, Tensor | None, Tensor | None]:
     """Kind and epsilon of the norm before the transform; the transform's map, with that norm's gain in it."""
     if found.dense is None:
@@ -200,7 +200,7 @@ def _transform(
     return kind, eps, weight * gain.to(device), constant if shift is None else shift + constant
 
 
-def _follow(model: nn.Module, way: Way, unembedding: nn.Module, named: nn.Module | None) -> _Found:
+def follow_head(model: nn.Module, way: Way, unembedding: nn.Module, named: nn.Module | None) -> HeadModules:
     """Find what lies between the last block and the unembedding, from one run of the model."""
     if named is None:
         taking = way.after(way.last)
@@ -224,7 +224,7 @@ def _follow(model: nn.Module, way: Way, unembedding: nn.Module, named: nn.Module
         following = [step for step in way.after(norm.made) if isinstance(step.module, nn.Linear)]
         if any(step.module is unembedding for step in following) or len(following) != 1:
             _expect_width(model, norm.made, unembedding)
-            return _Found(None, None, norm.module)
+            return HeadModules(None, None, norm.module)
         first, dense = norm.module, following
     elif len(dense) == 1 and not norms:
         first = None
@@ -243,7 +243,7 @@ def _follow(model: nn.Module, way: Way, unembedding: nn.Module, named: nn.Module
             "norm and the unembedding, one after the other"
         )
     assert isinstance(dense[0].module, nn.Linear)
-    return _Found(first, dense[0].module, final.module)
+    return HeadModules(first, dense[0].module, final.module)
 
 
 def _expect_width(model: nn.Module, state: Tensor, unembedding: nn.Module) -> None:

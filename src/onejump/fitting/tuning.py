@@ -1,0 +1,260 @@
+"""The stage "tuning": train a model further, with the losses of all its levels through its one head.
+
+This is the joint optimisation of arXiv 2412.01455. What comes out is a model like any other: a folder that
+`save_pretrained` wrote. The loss is that of `onejump.fitting.joint_losses`, on the tokens of training
+sentences whose documents are held out for nothing. With the loss "distilled", the model as it was is the
+teacher: each level is trained towards the teacher's final distribution, and the last level too, which holds
+it where it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from onejump.base.device import pick_device
+from onejump.base.errors import CorpusError, ModelError, OneJumpError
+from onejump.base.files import read_table, replacing
+from onejump.data.document_roles import FIT
+from onejump.fitting.joint_losses import Weights
+from onejump.fitting.joint_trainer import JointLoss, train
+from onejump.fitting.tuning_batches import Batches
+from onejump.models.description import ModelDescription, read_description
+from onejump.models.live_head import LiveHead
+from onejump.models.loading import load_described, load_described_tokenizer, mask_token
+from onejump.models.tasks import NAMED
+from onejump.models.transformer import Transformer
+
+_LOG = logging.getLogger(__name__)
+_ENCODED_TOGETHER = 1000
+ABOUT = "tuning.json"
+"""The file in a tuned model's folder that says how it was tuned."""
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """Low-rank adapters (LoRA, arXiv 2106.09685) at all linear maps inside the blocks."""
+
+    rank: int
+    alpha: float
+    """What the adapters add is multiplied by alpha / rank."""
+
+
+@dataclass(frozen=True)
+class TuningOptions:
+    """How a model is tuned."""
+
+    loss: str
+    """next-token: cross-entropy to the text's own token. distilled: KL(p || q), p the model as it was."""
+    weights: str
+    """Of `onejump.fitting.joint_losses.Weights`."""
+    early: float | None
+    """The share of the weight of levels 0..L-1 together; None: as `weights` has it."""
+    levels: int
+    """Early levels whose losses are computed for each token."""
+    steps: int
+    batch_tokens: int
+    """Most tokens of a step, padding included."""
+    learning_rate: float
+    """AdamW's step size at its highest: it rises over the first tenth of the steps, then falls."""
+    adapters: Adapters | None
+    """None: all parameters are trained."""
+    max_tokens: int = 512
+    """Longer sentences are cut."""
+
+
+def tune(
+    folder: Path,
+    sentences: Path,
+    documents: Path,
+    description: Path,
+    weights: Path | None = None,
+    *,
+    options: TuningOptions,
+    seed: int,
+    code: str = "",
+    device: str = "auto",
+) -> None:
+    """Tune a model and write it, with its tokenizer: the stage.
+
+    The model is trained in float32, and written in the dtype that it runs in. Checkpoints lie in the hidden
+    folder `.tuning` beside the folder. A tuning that was killed goes on from the last one, and gives what it
+    would have given.
+
+    Parameters
+    ----------
+    folder : Path
+        To write, as `save_pretrained` does, with `tuning.json`.
+    sentences : Path
+        Table of the corpus.
+    documents : Path
+        Table of the stage "document roles". Only sentences of the role "fit" are trained on.
+    description : Path
+        `model.json` of the model to tune.
+    weights : Path, optional
+        The folder that a GGUF file was unpacked to.
+    options : TuningOptions
+    seed : int
+        Decides the order of the sentences, the levels that are drawn, and the adapters' start.
+    code : str
+        Fingerprint of the code. Checkpoints of other code are not used.
+    device : str
+
+    Raises
+    ------
+    CorpusError
+        If no sentence is left to train on.
+    ModelError
+        If the model is neither a causal nor a masked language model, or its head cannot be trained.
+    OneJumpError
+        If the loss is no longer finite.
+    """
+    described = read_description(description)
+    if described.task not in ("causal", "masked"):
+        raise ModelError(
+            f"{described.source}: {NAMED[described.task]} given to tune, accepted is {NAMED['causal']} or "
+            f"{NAMED['masked']}"
+        )
+    about = {
+        "model_digest": described.model_digest,
+        "options": asdict(options),
+        "seed": seed,
+        "code": code,
+    }
+    on = pick_device(device)
+    transformer = _in_single_precision(described, weights, device)
+    tokenizer = load_described_tokenizer(described, weights)
+    masked = not transformer.causal
+    batches = Batches(
+        _encoded(tokenizer, _to_train_on(sentences, documents), options, seed),
+        Weights(options.weights, len(transformer.blocks), options.early),
+        steps=options.steps,
+        batch_tokens=options.batch_tokens,
+        each=options.levels,
+        seed=seed,
+        padding=transformer.padding,
+        context=transformer.context,
+        mask=mask_token(tokenizer) if masked else None,
+        special=tokenizer.all_special_ids,
+    )
+    text = hashlib.sha256()
+    for sentence in batches.sentences:
+        text.update(sentence.tobytes())
+    about["text"] = text.hexdigest()
+    teacher = _in_single_precision(described, weights, device) if options.loss == "distilled" else None
+    loss = JointLoss(transformer, LiveHead(transformer, described.modules), teacher)
+    _LOG.info("%d sentences, about %.2g passes over them", len(batches.sentences), _passes(batches))
+    with _checkpoints(folder, about) as checkpoints, _adapted(transformer, options.adapters, seed) as trained:
+        train(
+            trained,
+            loss,
+            batches,
+            checkpoints,
+            learning_rate=options.learning_rate,
+            seed=seed,
+            device=on,
+        )
+        model = trained.merge_and_unload() if options.adapters is not None else trained
+        model.to(getattr(torch, described.dtype)).eval()
+        with replacing(folder) as fresh:
+            model.save_pretrained(fresh)
+            tokenizer.save_pretrained(fresh)
+            told = json.dumps({name: about[name] for name in sorted(about) if name != "code"}, indent=2)
+            (fresh / ABOUT).write_text(told + "\n", encoding="utf-8")
+    shutil.rmtree(checkpoints.parent, ignore_errors=True)
+
+
+def _in_single_precision(described: ModelDescription, weights: Path | None, device: str) -> Transformer:
+    """Load a model to train: in float32, as half precision would lose small steps."""
+    return load_described(replace(described, dtype="float32"), weights, device=device)
+
+
+def _to_train_on(sentences: Path, documents: Path) -> list[str]:
+    roles = read_table(documents)
+    table = read_table(sentences)
+    kept = table["sentence_id"].isin(roles.loc[roles["role"] == FIT, "sentence_id"])
+    if not kept.any():
+        raise CorpusError(f"{sentences}: no training sentence is left to tune a model on; held_out takes all")
+    found: list[str] = table.loc[kept, "sentence"].tolist()
+    return found
+
+
+def _encoded(tokenizer: Any, sentences: Sequence[str], options: TuningOptions, seed: int) -> list[list[int]]:
+    """Give the token ids of all sentences, or of some that are drawn if these suffice for all steps."""
+    order = np.random.default_rng([seed, 2]).permutation(len(sentences))
+    found: list[list[int]] = []
+    tokens = 0
+    for start in range(0, len(order), _ENCODED_TOGETHER):
+        some = [sentences[number] for number in order[start : start + _ENCODED_TOGETHER]]
+        found += tokenizer(some, truncation=True, max_length=options.max_tokens, return_attention_mask=False)[
+            "input_ids"
+        ]
+        tokens += sum(map(len, found[start:]))
+        if tokens >= options.steps * options.batch_tokens:
+            break
+    return found
+
+
+def _passes(batches: Batches) -> float:
+    seen = sum(len(batch) for batch in batches.batches)
+    return seen / len(batches.sentences)
+
+
+@contextmanager
+def _checkpoints(folder: Path, about: dict[str, Any]) -> Iterator[Path]:
+    """Give the folder of this tuning's checkpoints. Those of another tuning are removed."""
+    name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+    parent = folder.parent / ".tuning"
+    for other in parent.glob("*"):
+        if other.name != name:
+            shutil.rmtree(other)
+    own = parent / name
+    own.mkdir(parents=True, exist_ok=True)
+    yield own
+
+
+@contextmanager
+def _adapted(transformer: Transformer, adapters: Adapters | None, seed: int) -> Iterator[Any]:
+    """Give the model with what is to be trained: all its parameters, or adapters."""
+    model = transformer.model
+    if adapters is None:
+        yield model.requires_grad_(True)
+        return
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise OneJumpError(
+            "adapters: training them needs the library peft: pip install 'onejump[tuning]'"
+        ) from None
+    maps = _maps_in_blocks(transformer)
+    torch.manual_seed(seed)
+    config = LoraConfig(r=adapters.rank, lora_alpha=adapters.alpha, target_modules=maps)
+    yield get_peft_model(model, config)
+
+
+def _maps_in_blocks(transformer: Transformer) -> list[str]:
+    """The paths of all linear maps inside the blocks."""
+    from transformers.pytorch_utils import Conv1D
+
+    inside = {module for block in transformer.blocks for module in block.modules()}
+    names = [
+        name
+        for name, module in transformer.model.named_modules()
+        if module in inside and isinstance(module, torch.nn.Linear | Conv1D)
+    ]
+    if not names:
+        raise ModelError(
+            f"{type(transformer.model).__name__}: adapters go to linear maps in its blocks, which have none: "
+            "leave adapters out"
+        )
+    return names
