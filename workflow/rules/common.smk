@@ -119,6 +119,30 @@ def generated(wildcards):
     return STUDY.corpora[wildcards.corpus].generated
 
 
+def tuned(wildcards):
+    """What the study says of a tuned model."""
+    return STUDY.models[wildcards.model].tuned
+
+
+def family_of(model):
+    """A model as it was, and the models of the study that are tuned from it."""
+    source = STUDY.models[model].tuned
+    base = source.model if source else model
+    return [
+        base,
+        *(name for name, other in STUDY.models.items() if other.tuned and other.tuned.model == base),
+    ]
+
+
+def of_family(name):
+    """Input function: a file of each model of the family, on the same corpus."""
+
+    def files(wildcards):
+        return [f"{RESULTS}/{model}/{wildcards.corpus}/{name}" for model in family_of(wildcards.model)]
+
+    return files
+
+
 def prompts_of(wildcards):
     """The table of the corpus whose sentences are the prompts."""
     return text_of(wildcards, generated(wildcards).prompts)

@@ -1,5 +1,6 @@
 # What one job costs, from its wildcards and the sizes of its model. Threads and resources are counted from it.
 from onejump.planning.jobs import JobCosts
+from onejump.planning.tuning_cost import tuning_cost
 
 
 def costs_of(wildcards, sizes):
@@ -10,6 +11,10 @@ def costs_of(wildcards, sizes):
 
 def generation_cost_of(wildcards, sizes):
     return costs_of(wildcards, sizes).generation(wildcards.split, int(wildcards.shard))
+
+
+def tuning_cost_of(wildcards, sizes):
+    return tuning_cost(sizes, STUDY.models[wildcards.model].tuned)
 
 
 def shard_cost_of(wildcards, sizes):
@@ -31,6 +36,10 @@ def evaluation_cost_of(wildcards, sizes):
 
 def analysis_cost_of(wildcards, sizes):
     return costs_of(wildcards, sizes).analysis()
+
+
+def level_predictions_cost_of(wildcards, sizes):
+    return costs_of(wildcards, sizes).level_predictions(STUDY.experiments.joint_optimisation)
 
 
 def criteria_cost_of(wildcards, sizes):

@@ -75,10 +75,16 @@ HOW_LOADED = ("revision", "dtype", "trust_remote_code", "allow_pickle", "modules
 
 
 def option_of_model(key):
-    """Input function: what the study says of a model under this key."""
+    """Input function: what the study says of a model under this key.
+
+    A tuned model runs as the model that it is tuned from. Its own weights are plain safetensors of this machine.
+    """
 
     def option(wildcards):
-        return STUDY.models[wildcards.model].model_dump()[key]
+        source = STUDY.models[wildcards.model]
+        if key not in ("revision", "allow_pickle"):
+            source = STUDY.origin_of(wildcards.model)
+        return source.model_dump()[key]
 
     return option
 
@@ -103,8 +109,15 @@ GGUF_FILES = {
 
 
 def unpacked(wildcards):
-    """Weights that this workflow unpacks itself: those of GGUF files."""
-    gguf = gguf_of(STUDY.models[wildcards.model])
+    """Weights that this workflow makes itself: unpacked from GGUF files, or tuned."""
+    return weights_made(wildcards.model)
+
+
+def weights_made(model):
+    """The folder of a model's weights, if this workflow makes it."""
+    if STUDY.models[model].tuned:
+        return f"{RESULTS}/{model}/weights"
+    gguf = gguf_of(STUDY.models[model])
     return f"resources/weights/{unpacked_name(gguf)}" if gguf else []
 
 
@@ -120,7 +133,7 @@ def unpacking_mb(wildcards, attempt):
 
 def loading_mb(wildcards, attempt):
     """Memory to load a model of unknown sizes: what its files say, or room for 7 billion parameters."""
-    source = STUDY.models[wildcards.model]
+    source = STUDY.origin_of(wildcards.model)
     if source.hub:
         return 32_000 * attempt
     if source.folder:

@@ -9,7 +9,7 @@ from onejump.base.amounts.level_pairs import MOMENTS_TOGETHER
 from onejump.base.amounts.logits import LOGITS_TOGETHER
 from onejump.base.rank import rank_for
 from onejump.planning.cost import FACTORISATION, LIBRARIES, Cost
-from onejump.planning.sizes import Sizes
+from onejump.planning.sizes import BYTES, Sizes
 from onejump.planning.stage_costs import LOGIT_MATRICES, TRANSFORMERS, activations_cost, fit_cost
 from onejump.study.activations import Activations, Store
 from onejump.study.experiments import ExitCosts, LevelPairs, Shapes, SubModules
@@ -31,6 +31,32 @@ def criteria_cost(sizes: Sizes, rank: float, store: Store, *, samples: int) -> C
         + 8 * min(store.chunk_samples, samples) * width
         + 48 * samples * levels
         + 16 * 64 * vocabulary,
+    )
+
+
+def level_predictions_cost(
+    sizes: Sizes, store: Store, *, samples: int, sentences: int, batch_tokens: int, tokens_per_sentence: float
+) -> Cost:
+    """Predict at all levels of some samples, and the next token of all tokens of some sentences."""
+    levels, width, vocabulary = sizes.blocks + 1, sizes.hidden, sizes.vocabulary
+    tokens = sentences * tokens_per_sentence if sizes.task == "causal" else 0.0
+    head = vocabulary * width
+    predictions = samples * levels + tokens
+    return Cost(
+        tokens=tokens,
+        model_flops=2.0 * (sizes.parameters - head) * tokens,
+        single_flops=2.0 * head * predictions,
+        # Exponentials and logarithms of a pair of levels.
+        moved=samples * levels * vocabulary * 60.0 + tokens * vocabulary * 16.0,
+        loaded=sizes.weights + 4.0 * head,
+        disk=20_000,
+        memory=LIBRARIES
+        + TRANSFORMERS
+        + sizes.weights
+        + 4 * head
+        + 6 * levels * min(store.chunk_samples, samples) * width
+        + batch_tokens * levels * width * BYTES[sizes.dtype] * 2
+        + LOGIT_MATRICES * LOGITS_TOGETHER["cpu"],
     )
 
 

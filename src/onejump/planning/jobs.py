@@ -11,6 +11,7 @@ from onejump.planning.experiment_costs import (
     criteria_cost,
     exit_costs_cost,
     level_pairs_cost,
+    level_predictions_cost,
     sub_module_activations_cost,
     sub_module_maps_cost,
     sub_modules_cost,
@@ -26,7 +27,7 @@ from onejump.planning.stage_costs import (
     tokens_of_text,
 )
 from onejump.study.activations import Activations, Store
-from onejump.study.experiments import ExitCosts, LevelPairs, SubModules
+from onejump.study.experiments import ExitCosts, JointOptimisation, LevelPairs, SubModules
 from onejump.study.kinds import Kind, OfRank
 from onejump.study.study import Study
 
@@ -103,6 +104,17 @@ class JobCosts:
         """Evaluate one method, or measure its confidence, on some samples."""
         kind = self._kind(self.study.fitted_as(method), rank)
         return evaluation_cost(self.sizes, method, kind, self.study.evaluation, self._store, samples=samples)
+
+    def level_predictions(self, options: JointOptimisation) -> Cost:
+        """Predict at all levels on validation samples, and measure the final loss of sentences."""
+        samples, sentences = self.samples("validation"), self._sentences("validation")
+        return level_predictions_cost(
+            self.sizes,
+            self._store,
+            samples=samples,
+            sentences=min(sentences, options.sentences),
+            **self._batches,
+        )
 
     def criteria(self) -> Cost:
         """Compare what selection criteria choose, on validation samples."""

@@ -11,8 +11,9 @@ from onejump.planning.devices import Device
 from onejump.planning.jobs import JobCosts
 from onejump.planning.sizes import Sizes
 from onejump.planning.stage_costs import tokens_of_text
+from onejump.planning.tuning_cost import tuning_cost
 from onejump.study.drawn import ANALYSIS
-from onejump.study.experiments import SubModules
+from onejump.study.experiments import JointOptimisation, SubModules
 from onejump.study.kinds import FACTS, EitherSolver, Kind
 from onejump.study.sources import Corpus
 from onejump.study.study import Study
@@ -21,8 +22,16 @@ TOKENS_PER_SENTENCE = 29.0
 """Tokens in a sentence of Wikipedia, on average: an exact count needs the text."""
 # A stage has the name of its rule.
 _GPU_STAGES = (
-    *("generation", "activations", "distillation", "evaluate"),
-    *("confidences", "calibration", "criteria", "exit_costs", "sub_module_activations", "sub_modules"),
+    *("tuning", "generation", "activations", "distillation", "evaluate"),
+    *(
+        "level_predictions",
+        "confidences",
+        "calibration",
+        "criteria",
+        "exit_costs",
+        "sub_module_activations",
+        "sub_modules",
+    ),
 )
 
 
@@ -70,6 +79,9 @@ def plan(
         Of whole sentences; positions are drawn from them evenly.
     """
     for model, size in sizes.items():
+        if (tuned := study.models[model].tuned) is not None:
+            cost = tuning_cost(size, tuned)
+            yield Row(model, tuned.corpus, "tuning", 1, True, cost, cost.seconds(device, size.dtype))
         for corpus in study.corpora:
             costs = JobCosts(study, size, corpus, tokens_per_sentence)
             for stage in _stages(study, costs):
@@ -103,6 +115,8 @@ def _stages(study: Study, costs: JobCosts) -> Iterator[_Stage]:
         # Samples for thresholds and those for validation are predicted in one job.
         samples = costs.samples("validation") + _unseen(study, costs)
         yield _stage(f"calibration {method}", [costs.evaluate(method, samples)])
+    if experiments.joint_optimisation is not None:
+        yield from _joint_optimisation(study, costs, experiments.joint_optimisation)
     if experiments.criteria is not None:
         yield _stage("criteria", [costs.criteria()])
     if experiments.exit_costs is not None:
@@ -166,6 +180,13 @@ def _early_exit(study: Study, costs: JobCosts) -> Iterator[_Stage]:
         yield _stage(f"confidences {method}", jobs)
 
 
+def _joint_optimisation(study: Study, costs: JobCosts, options: JointOptimisation) -> Iterator[_Stage]:
+    yield _stage("level_predictions", [costs.level_predictions(options)])
+    if "identity" not in study.exiting():
+        counts = costs.samples("validation"), _unseen(study, costs)
+        yield _stage("confidences identity", [costs.evaluate("identity", samples) for samples in counts])
+
+
 def _rank_sweep(study: Study, costs: JobCosts, ranks: Sequence[float]) -> Iterator[_Stage]:
     def others(method: str) -> list[float]:
         """Ranks besides the one that the pipeline itself fits."""
@@ -213,6 +234,7 @@ def other_files(study: Study, sizes: Mapping[str, Sizes]) -> dict[str, float]:
     pairs = len(study.models) * len(study.corpora)
     return {
         "weights unpacked": sum(unpacked.values()),
+        "weights tuned": sum(sizes[name].weights for name, model in study.models.items() if model.tuned),
         "heads": sum(4.0 * size.vocabulary * size.hidden for size in sizes.values()),
         "text": float(sum(_text_bytes(corpus, len(study.models)) for corpus in study.corpora.values())),
         "figures": float(pairs * len(study.drawn()) * _FIGURE),

@@ -71,12 +71,16 @@ def look_up_sizes(study: Study, results: Path, given: Mapping[str, Mapping[str, 
     found = {}
     for name, model in study.models.items():
         if name in given:
-            found[name] = Sizes(**given[name], dtype=model.dtype)
+            found[name] = Sizes(**given[name], dtype=study.origin_of(name).dtype)
         elif known := known_description(results / study.study / name / "model.json"):
             found[name] = Sizes.of(known)
-        else:
+        elif model.tuned is None:
             found[name] = Sizes(**_read_sizes(model), dtype=model.dtype)
-    return found
+    # A tuned model has the sizes of the model that it is tuned from.
+    return {
+        name: found[name] if name in found or model.tuned is None else found[model.tuned.model]
+        for name, model in study.models.items()
+    }
 
 
 def _read_sizes(model: Model) -> dict[str, Any]:

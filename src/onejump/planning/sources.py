@@ -148,6 +148,8 @@ def _sizes(model: Model) -> tuple[int, int] | None:
     ModelError
         If the files are not those of a model. The message begins with the key.
     """
+    if model.tuned is not None:
+        return None  # the sizes of another model of the study, which is checked itself
     if model.hub is not None:
         if Path(model.hub).exists():
             raise ModelError(

@@ -142,6 +142,26 @@ class RankSweep(Drawn):
     """Metrics, each in a panel of its own: precision@k, surprisal, r2 or kl."""
 
 
+class JointOptimisation(Drawn):
+    """A model before and after joint optimisation (arXiv 2412.01455), with all models tuned from it.
+
+    How levels predict, what gates save, and what that costs in final loss. Exits are those of identity.
+    """
+
+    tables = {
+        "joint_optimisation": "joint-optimisation/comparison.parquet",
+        "levels": "joint-optimisation/levels.parquet",
+    }
+    place = 112
+    needs = "identity"
+
+    targets: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = [0.9, 0.95]
+    """Agreements with each model's own final token that the gate aims at. Thresholds are chosen for each on
+    the documents for thresholds. The figure draws the first."""
+    sentences: PositiveInt = 600
+    """Most validation sentences whose tokens' final loss is measured, evenly spread."""
+
+
 class Shapes(Section):
     """Shapes of a model of the Llama family, measured on random weights."""
 
@@ -208,3 +228,4 @@ class Experiments(Switches):
     criteria: Criteria | None = None
     rank_sweep: Annotated[RankSweep | None, Field(alias="rank-sweep")] = None
     exit_costs: Annotated[ExitCosts | None, Field(alias="exit-costs")] = None
+    joint_optimisation: Annotated[JointOptimisation | None, Field(alias="joint-optimisation")] = None

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from onejump.study.messages import rule
+from onejump.study.tuned import Tuned
 from onejump.study.values import (
     HubName,
     Language,
@@ -44,7 +45,7 @@ class Modules(Section):
 
 
 class Model(Section):
-    """A causal or masked language model. One of hub, folder, gguf and wheel says where its weights are."""
+    """A causal or masked language model. One of hub, folder, gguf, wheel, tuned says where it comes from."""
 
     hub: HubName | None = None
     """Name on the Hugging Face hub, such as openai-community/gpt2-xl."""
@@ -60,6 +61,7 @@ class Model(Section):
     """Path of the GGUF file inside the wheel."""
     sha256: Sha256 | None = None
     """SHA-256 of the GGUF file in the wheel."""
+    tuned: Tuned | None = None
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Number format of the weights when the model runs."""
     trust_remote_code: bool = False
@@ -70,7 +72,7 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        exactly_one(self, ("hub", "folder", "gguf", "wheel"))
+        exactly_one(self, ("hub", "folder", "gguf", "wheel", "tuned"))
         _refuse_idle_wheel_keys(self)
         if self.hub is None:
             refuse_without_effect(self, ("revision",), "on a model that is not from the hub")
@@ -78,6 +80,9 @@ class Model(Section):
             refuse_without_effect(
                 self, ("trust_remote_code", "allow_pickle"), "on a GGUF file, which holds no code"
             )
+        if self.tuned is not None:
+            of_the_other = ("dtype", "trust_remote_code", "allow_pickle", "modules")
+            refuse_without_effect(self, of_the_other, "on a tuned model, which has it from the other model")
         return self
 
 

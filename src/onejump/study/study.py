@@ -28,6 +28,7 @@ from onejump.study.file import KeyPath, merge, read_setting, read_study_file
 from onejump.study.kinds import FACTS, EitherSolver, Facts, OfRank, Shortcuts, kinds_where
 from onejump.study.messages import rule, told
 from onejump.study.sources import Corpus, Model, check_prompts
+from onejump.study.tuned import check_tuned
 from onejump.study.values import Empty, Name, Section
 
 
@@ -109,9 +110,15 @@ class Study(Section):
         return self
 
     @model_validator(mode="after")
-    def _possible_prompts(self) -> Self:
+    def _possible_sources(self) -> Self:
         check_prompts(self.corpora)
+        check_tuned(self.models, self.corpora)
         return self
+
+    def origin_of(self, model: str) -> Model:
+        """Give the section that says how a model is loaded: of a tuned model, that of the other model."""
+        tuned = self.models[model].tuned
+        return self.models[model if tuned is None else tuned.model]
 
     def activations_of(self, corpus: str) -> Activations:
         """Give what is extracted of a corpus: of a generated one, its own number of positions in each text.
@@ -206,7 +213,8 @@ class Study(Section):
     def needed_roles(self) -> tuple[str, ...]:
         """Name the held-out documents that the study uses: stopping, thresholds."""
         distilled = any(map(self._is_distilled, self.shortcuts.names()))
-        thresholds = self.experiments.early_exit is not None or bool(self.calibrated())
+        choosing = (self.experiments.early_exit, self.experiments.joint_optimisation)
+        thresholds = any(section is not None for section in choosing) or bool(self.calibrated())
         roles = {"stopping": distilled, "thresholds": thresholds}
         return tuple(role for role, wanted in roles.items() if wanted)
 

@@ -1,0 +1,170 @@
+"""The stage "joint optimisation": a model and the models that are tuned from it (arXiv 2412.01455).
+
+Joint optimisation trains all levels through the model's one head. It promises a level that is easier to find:
+a confidence that grows evenly, neighbouring levels that predict alike, gates that are right more often. Its
+price is a worse final prediction. Exits here are those of the method `identity`, the hidden state as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from onejump.base.files import read_table, write_table
+from onejump.exits.confidences import Confidences
+from onejump.exits.enough_samples import too_few_for
+from onejump.exits.sweep import Sweep
+from onejump.scoring.standard_errors import Clusters
+
+Floats = NDArray[np.float64]
+
+_LOG = logging.getLogger(__name__)
+
+
+def compare_tuned(
+    comparison: Path,
+    levels: Path,
+    measured_levels: Sequence[Path],
+    losses: Sequence[Path],
+    held_out: Sequence[Path],
+    validation: Sequence[Path],
+    *,
+    names: Sequence[str],
+    tuned: Mapping[str, Mapping[str, Any]],
+    targets: Sequence[float],
+    model: str,
+    corpus: str,
+) -> None:
+    """Compare models before and after joint optimisation: the stage.
+
+    Parameters
+    ----------
+    comparison : Path
+        Table to write, a row for each model and target, with columns
+
+        - model, corpus: whose folder the table lies in; of: the model that the row is about;
+        - how: "as it was", or the options of the tuning that matter, such as "uniform, early 0.3";
+        - loss (nats per token of the final distribution on validation text, `losses`), perplexity,
+          loss_change (against the model as it was, 0 for this one itself), loss_change_stderr, tokens;
+        - probability, divergence: means over levels 0..L-1 of the columns of `levels`;
+        - oracle_saved: the share of blocks saved by exits at the first level whose token is the final one,
+          oracle_saved_stderr;
+        - target: the agreement that the gate's threshold was chosen for on held-out samples; threshold,
+          reached (whether there was one), note;
+        - agreement, saved (1 - blocks / L), on validation samples, each with _stderr;
+        - on_time, early, late: shares of samples where the gate exits at the oracle's level, before it (with
+          another token than the final one), after it; on_time_stderr;
+        - n, documents: of the samples.
+
+        The gate exits at the first level where the probability of the predicted token reaches one threshold.
+        Standard errors are by documents; that of loss_change is of the difference, document by document.
+    levels : Path
+        Table to write: those of `onejump.experiments.level_predictions`, with columns model, corpus, of, how.
+    measured_levels, losses : sequence of Path
+        Tables of `onejump.experiments.level_predictions`, for each of the models.
+    held_out, validation : sequence of Path
+        Tables of `onejump.exits.measuring.measure_confidences` for identity, for each of the models.
+    names : sequence of str
+        The models. The first is the one as it was.
+    tuned : mapping of model -> options
+        What the study says of each of the others.
+    targets : sequence of float
+    model, corpus : str
+    """
+    about = {"model": model, "corpus": corpus}
+    told = {name: _told(tuned[name]) if name in tuned else "as it was" for name in names}
+    of_levels = [
+        read_table(path).assign(of=name, how=told[name])
+        for name, path in zip(names, measured_levels, strict=True)
+    ]
+    of_losses = [read_table(path) for path in losses]
+    rows = []
+    for name, by_level, lost, seen, unseen in zip(
+        names, of_levels, of_losses, held_out, validation, strict=True
+    ):
+        early = by_level[by_level["level"] < by_level["level"].max()]
+        shared = {
+            "of": name,
+            "how": told[name],
+            **_loss(lost, of_losses[0]),
+            "probability": early["probability"].mean(),
+            "divergence": early["divergence"].mean(),
+        }
+        on_held_out, on_validation = (Confidences.of(read_table(path)) for path in (seen, unseen))
+        rows += [shared | _exits(on_held_out, on_validation, target) for target in targets]
+    table = pd.DataFrame(rows)
+    for note in sorted(set(table["note"]) - {""}):
+        _LOG.warning("%s", note)
+    write_table(comparison, table, **about)
+    write_table(levels, pd.concat(of_levels, ignore_index=True), **about)
+
+
+def _told(options: Mapping[str, Any]) -> str:
+    """Say in a few words how a model was tuned."""
+    parts = [str(options["weights"])]
+    if options["loss"] != "next-token":
+        parts.insert(0, str(options["loss"]))
+    if options["early"] is not None:
+        parts.append(f"early {options['early']:g}")
+    if options["adapters"] is not None:
+        parts.append(f"adapters of rank {options['adapters']['rank']}")
+    return ", ".join(parts)
+
+
+def _loss(lost: pd.DataFrame, before: pd.DataFrame) -> dict[str, Any]:
+    """Final loss on text, its difference from the model as it was, and that difference's standard error."""
+    mean, influence = _ratio(lost)
+    mean_before, influence_before = _ratio(before)
+    moved = influence.sub(influence_before, fill_value=0.0).to_numpy()
+    count = len(moved)
+    error = float(np.sqrt(np.square(moved).sum() * count / (count - 1))) if count > 1 else float("nan")
+    return {
+        "loss": mean,
+        "perplexity": float(np.exp(mean)),
+        "loss_change": mean - mean_before,
+        "loss_change_stderr": error,
+        "tokens": int(lost["tokens"].sum()),
+    }
+
+
+def _ratio(lost: pd.DataFrame) -> tuple[float, pd.Series[float]]:
+    """Nats per token, and what each document moves it by (`onejump.scoring.standard_errors`)."""
+    by_document = lost.set_index("document")
+    tokens = by_document["tokens"].sum()
+    mean = float(by_document["loss"].sum() / tokens)
+    return mean, (by_document["loss"] - mean * by_document["tokens"]) / tokens
+
+
+def _exits(seen: Confidences, unseen: Confidences, target: float) -> dict[str, Any]:
+    """How exits by a threshold on the probability compare with the oracle's."""
+    note = too_few_for(target, seen.documents)
+    threshold = np.inf if note else Sweep(seen.probabilities, seen.hits).reaching(target)
+    agreed, level = Sweep(unseen.probabilities, unseen.hits).exits(threshold)
+    blocks = unseen.hits.shape[1]
+    oracle = np.where(unseen.hits.any(1), unseen.hits.argmax(1), blocks)
+    values = {
+        "agreement": agreed.astype(np.float64),
+        "saved": 1 - level / blocks,
+        "oracle_saved": 1 - oracle / blocks,
+        "on_time": (level == oracle).astype(np.float64),
+        "early": (level < oracle).astype(np.float64),
+        "late": (level > oracle).astype(np.float64),
+    }
+    clusters = Clusters(unseen.documents)
+    mean, error = clusters.of_values(torch.from_numpy(np.stack(list(values.values()), 1)))
+    found: dict[str, Any] = {"target": target, "threshold": threshold}
+    for name, value, uncertain in zip(values, mean.tolist(), error.tolist(), strict=True):
+        found |= {name: value, f"{name}_stderr": uncertain}
+    return found | {
+        "reached": bool(np.isfinite(threshold)),
+        "note": note,
+        "n": clusters.samples,
+        "documents": clusters.documents,
+    }
