@@ -389,7 +389,7 @@ def test_transfer_says_whose_jumps_a_corpus_selects(
     titles = [ax.get_title() for ax in drawn("transfer", transferred).axes]
     samples = "3,000 samples from 1,500 documents"
     assert titles[0] == f"on wiki-en, where they were fitted\n{samples}\nwiki-en selects jump 13"
-    assert titles[1] == f"on code\n{samples}\ncode selects jump 13; of its own, jump 20"
+    assert titles[1] == f"on code\n{samples}\ncode selects jump 13;\nof its own, jump 20"
 
 
 @pytest.mark.parametrize("figure", ["methods", "limit", "transfer"])

@@ -80,7 +80,7 @@ def _choice(there: pd.DataFrame, corpus: str, target: str) -> str:
     chosen = there.drop_duplicates("fitted_on").set_index("fitted_on")["jump"]
     if target == corpus:
         return f"{target} selects jump {chosen[corpus]}"
-    return f"{target} selects jump {chosen[corpus]}; of its own, jump {chosen[target]}"
+    return f"{target} selects jump {chosen[corpus]};\nof its own, jump {chosen[target]}"
 
 
 def _handle(method: str) -> Line2D:
