@@ -1,4 +1,4 @@
-"""Views of a module: copies that share all with it but for one module inside."""
+"""Views of a module: copies that share all with it but for some modules inside."""
 
 from __future__ import annotations
 
@@ -24,11 +24,32 @@ def way_to(model: nn.Module, blocks: nn.ModuleList) -> list[str]:
     )
 
 
-def with_module(module: nn.Module, way: list[str], other: nn.Module) -> nn.Module:
-    """A copy of a module that shares all with it but for the module at the end of a way."""
+def with_modules(module: nn.Module, others: dict[nn.Module, nn.Module]) -> nn.Module:
+    """Give a view of a module with other modules in the place of some.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    others : dict of torch.nn.Module -> torch.nn.Module
+        Of a module inside, what is in its place in the view. The views of all modules inside are added, so
+        that what two modules share, their views share too.
+
+    Returns
+    -------
+    torch.nn.Module
+        Modules that contain one of `others` are shallow copies; all else is shared.
+    """
+    if module not in others:
+        inner = {name: part and with_modules(part, others) for name, part in module._modules.items()}
+        others[module] = module
+        if any(inner[name] is not part for name, part in module._modules.items()):
+            others[module] = _copied(module, inner)
+    return others[module]
+
+
+def _copied(module: nn.Module, inner: dict[str, nn.Module | None]) -> nn.Module:
     view = copy.copy(module)
-    inner = other if len(way) == 1 else with_module(getattr(module, way[0]), way[1:], other)
-    view.__dict__["_modules"] = {**module._modules, way[0]: inner}
+    view.__dict__["_modules"] = inner
     # accelerate gives a module a forward of its own, and torch a compiled one: both run that very module.
     for name, value in vars(module).items():
         if (rebound := _rebound(value, module, view)) is not value:

@@ -24,7 +24,7 @@ from transformers import DynamicCache
 from transformers.masking_utils import AttentionMaskInterface
 
 from onejump.base.errors import ModelError
-from onejump.models.module_views import way_to, with_module
+from onejump.models.module_views import way_to, with_modules
 from onejump.models.norms import TOLERANCE
 from onejump.models.row_cache import KeysKept, Place, RowCache
 from onejump.models.seen import given_to, state_of
@@ -218,7 +218,7 @@ class PartialPasses:
                     blocks.append(_KeysOnly(block, self._returned, brings_in=False, takes_out=False))
                 else:
                     blocks.append(block)
-            view = with_module(whole.module, whole.way, blocks)
+            view = with_modules(whole.module, {whole.blocks: blocks})
             if rows_differ:
                 _masked_by_rows(view, whole.way)
             self._views[key] = view
@@ -265,14 +265,14 @@ class PartialPasses:
         except RUN_ERRORS as error:
             raise self._refusal(error) from error
         # Passes of few tokens round otherwise than one of many, in the model's own decoding too.
-        rounding = _distance(own, whole)
+        rounding = distance_of_most(own, whole)
         self._tolerance = max(TOLERANCE[self.model.dtype], 3 * rounding)
         if not rounding <= _MOST_ROUNDING:
             raise ModelError(
                 f"{self._name}: it does not run in parts: with a key/value cache of transformers it does not "
                 f"give the logits that it gives without (off by {rounding:.3g} of their spread)"
             )
-        off = _distance(torch.cat(logits, 1), whole)
+        off = distance_of_most(torch.cat(logits, 1), whole)
         if not off <= self._tolerance:
             raise ModelError(
                 f"{self._name}: run in parts it does not give its own logits (off by {off:.3g} of their "
@@ -310,7 +310,7 @@ class PartialPasses:
             return False
         found = torch.cat([both[0, : length - 1], behind_both[0], both[1, : length - 4], behind_both[1]])
         expected = torch.cat([alone[0][0], alone[1][0]])
-        return _distance(found, expected) <= self._tolerance
+        return distance_of_most(found, expected) <= self._tolerance
 
     def _in_rows(self, tokens: Tensor, columns: Tensor, length: int, cache: RowCache) -> Tensor:
         place = Place(0, columns=columns, positions=columns, length=length)
@@ -322,11 +322,12 @@ class _Whole:
 
     def __init__(self, module: nn.Module, blocks: nn.ModuleList) -> None:
         self.module, self.way = module, way_to(module, blocks)
+        self.blocks = module.get_submodule(".".join(self.way))
         taken = inspect.signature(module.forward).parameters
         self.takes_positions, self.takes_kept = "position_ids" in taken, "logits_to_keep" in taken
 
 
-def _distance(found: Tensor, expected: Tensor) -> float:
+def distance_of_most(found: Tensor, expected: Tensor) -> float:
     """How far logits (..., V) of several tokens are from others, in units of their spread.
 
     In half precision a quarter of the tokens does not count. There a model's own decoding with a cache can be

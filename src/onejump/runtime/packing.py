@@ -25,8 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
+from onejump.models.module_views import with_modules
 from onejump.models.norms import TOLERANCE
-from onejump.models.transformer import RUN_ERRORS, Transformer, distance
+from onejump.models.passes import distance_of_most
+from onejump.models.transformer import RUN_ERRORS, Transformer
 
 _LOG = logging.getLogger(__name__)
 # oneDNN chooses the order of a packed weight for this many rows.
@@ -306,28 +308,17 @@ def viewed(transformer: Transformer, others: Mapping[nn.Module, nn.Module]) -> T
     """
     known = dict(others)
     view = copy.copy(transformer)
-    view.model = _view(transformer.model, known)
-    view.body = _view(transformer.body, known)
-    view.blocks = nn.ModuleList([_view(block, known) for block in transformer.blocks])
+    view.model = with_modules(transformer.model, known)
+    view.body = with_modules(transformer.body, known)
+    view.blocks = nn.ModuleList([with_modules(block, known) for block in transformer.blocks])
     return view
-
-
-def _view(module: nn.Module, known: dict[nn.Module, nn.Module]) -> nn.Module:
-    if module not in known:
-        inner = {name: part and _view(part, known) for name, part in module._modules.items()}
-        view = module
-        if any(inner[name] is not part for name, part in module._modules.items()):
-            view = copy.copy(module)
-            view.__dict__["_modules"] = inner
-        known[module] = view
-    return known[module]
 
 
 @torch.inference_mode()
 def gives_the_same(view: Transformer, transformer: Transformer, how: str) -> bool:
     """Whether a view gives the model's own logits; a warning says so if it does not."""
     try:
-        off = distance(_in_two_passes(view), _in_two_passes(transformer))
+        off = distance_of_most(_in_two_passes(view), _in_two_passes(transformer))
         reason = f"it does not give its own logits then (off by {off:.3g} of their spread)"
     except RUN_ERRORS as error:
         off, reason = float("inf"), " ".join(str(error).split())[:200]
