@@ -123,6 +123,22 @@ def test_a_killed_tuning_goes_on_and_gives_the_same_bits(
     assert sorted(path.name for path in resumed.parent.iterdir()) == ["weights"]
 
 
+def test_no_block_is_dropped_while_it_trains(
+    make_inputs: Callable[..., dict[str, Path]], tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    # OPT leaves out blocks at random while it trains, if its configuration says so.
+    from transformers import OPTConfig, OPTForCausalLM
+
+    folder = tmp_path / "opt"
+    sizes = {"hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+    OPTForCausalLM(OPTConfig(**sizes, vocab_size=200, word_embed_proj_dim=32, layerdrop=0.9)).save_pretrained(
+        folder
+    )
+    AutoTokenizer.from_pretrained(tiny_model_folder).save_pretrained(folder)
+    tune(tmp_path / "m" / "weights", **make_inputs(folder), options=replace(OPTIONS, steps=3), seed=0)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "m" / "weights").config.layerdrop == 0.9
+
+
 def test_checkpoints_of_another_tuning_are_not_used(
     make_inputs: Callable[..., dict[str, Path]],
     tiny_model_folder: Path,

@@ -13,8 +13,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -154,23 +153,18 @@ def tune(
     teacher = _in_single_precision(described, weights, device) if options.loss == "distilled" else None
     loss = JointLoss(transformer, LiveHead(transformer, described.modules), teacher)
     _LOG.info("%d sentences, about %.2g passes over them", len(batches.sentences), _passes(batches))
-    with _checkpoints(folder, about) as checkpoints, _adapted(transformer, options.adapters, seed) as trained:
-        train(
-            trained,
-            loss,
-            batches,
-            checkpoints,
-            learning_rate=options.learning_rate,
-            seed=seed,
-            device=on,
-        )
-        model = trained.merge_and_unload() if options.adapters is not None else trained
-        model.to(getattr(torch, described.dtype)).eval()
-        with replacing(folder) as fresh:
-            model.save_pretrained(fresh)
-            tokenizer.save_pretrained(fresh)
-            told = json.dumps({name: about[name] for name in sorted(about) if name != "code"}, indent=2)
-            (fresh / ABOUT).write_text(told + "\n", encoding="utf-8")
+    checkpoints = _folder_for_checkpoints(folder, about)
+    model = _with_what_is_trained(transformer, options.adapters, seed)
+    rate = options.learning_rate
+    train(model, loss, batches, checkpoints, learning_rate=rate, seed=seed, device=on)
+    if options.adapters is not None:
+        model = model.merge_and_unload()
+    model.to(getattr(torch, described.dtype)).eval()
+    with replacing(folder) as fresh:
+        model.save_pretrained(fresh)
+        tokenizer.save_pretrained(fresh)
+        told = json.dumps({name: about[name] for name in sorted(about) if name != "code"}, indent=2)
+        (fresh / ABOUT).write_text(told + "\n", encoding="utf-8")
     shutil.rmtree(checkpoints.parent, ignore_errors=True)
 
 
@@ -210,8 +204,7 @@ def _passes(batches: Batches) -> float:
     return seen / len(batches.sentences)
 
 
-@contextmanager
-def _checkpoints(folder: Path, about: dict[str, Any]) -> Iterator[Path]:
+def _folder_for_checkpoints(folder: Path, about: dict[str, Any]) -> Path:
     """Give the folder of this tuning's checkpoints. Those of another tuning are removed."""
     name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     parent = folder.parent / ".tuning"
@@ -220,16 +213,17 @@ def _checkpoints(folder: Path, about: dict[str, Any]) -> Iterator[Path]:
             shutil.rmtree(other)
     own = parent / name
     own.mkdir(parents=True, exist_ok=True)
-    yield own
+    return own
 
 
-@contextmanager
-def _adapted(transformer: Transformer, adapters: Adapters | None, seed: int) -> Iterator[Any]:
+def _with_what_is_trained(transformer: Transformer, adapters: Adapters | None, seed: int) -> Any:
     """Give the model with what is to be trained: all its parameters, or adapters."""
     model = transformer.model
+    for module in model.modules():
+        if getattr(module, "layerdrop", 0.0):
+            module.layerdrop = 0.0  # no block is left out while it trains: a level would be missing
     if adapters is None:
-        yield model.requires_grad_(True)
-        return
+        return model.requires_grad_(True)
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
@@ -239,7 +233,7 @@ def _adapted(transformer: Transformer, adapters: Adapters | None, seed: int) -> 
     maps = _maps_in_blocks(transformer)
     torch.manual_seed(seed)
     config = LoraConfig(r=adapters.rank, lora_alpha=adapters.alpha, target_modules=maps)
-    yield get_peft_model(model, config)
+    return get_peft_model(model, config)
 
 
 def _maps_in_blocks(transformer: Transformer) -> list[str]:
