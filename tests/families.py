@@ -8,7 +8,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+)
 
 VOCABULARY = 97
 BLOCKS = 3
@@ -143,7 +147,7 @@ class Family:
     """A class of models, and the configuration it is built from."""
 
     kind: str
-    """causal or masked."""
+    """causal, masked or seq2seq."""
     model: str
     """Name of the class."""
     configuration: str
@@ -173,7 +177,19 @@ class Family:
         return model
 
 
-_MAPPINGS = {"causal": MODEL_FOR_CAUSAL_LM_MAPPING, "masked": MODEL_FOR_MASKED_LM_MAPPING}
+_MAPPINGS = {
+    "causal": MODEL_FOR_CAUSAL_LM_MAPPING,
+    "masked": MODEL_FOR_MASKED_LM_MAPPING,
+    "seq2seq": MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+}
+KINDS = tuple(_MAPPINGS)
+# Parts of names that are not tried: encoder-decoders that count as masked models too; models of speech, and
+# models that are made of two others.
+_OTHERS = {
+    "causal": (),
+    "masked": ("ForConditionalGeneration",),
+    "seq2seq": ("Audio", "Speech", "ASR", "Asr", "Voxtral", "EncoderDecoder", "Transcribe", "Seamless"),
+}
 
 
 def families() -> list[Family]:
@@ -182,6 +198,7 @@ def families() -> list[Family]:
         Family(kind, mapping[config].__name__, config.__name__)
         for kind, mapping in _MAPPINGS.items()
         for config in mapping.keys()  # noqa: SIM118
+        if not any(part in mapping[config].__name__ for part in _OTHERS[kind])
     }
     return sorted(found, key=str)
 

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import transformers
-from families import VOCABULARY, Family, families
+from families import KINDS, VOCABULARY, Family, families
 from projects import ROOT
 
 from onejump.base.errors import ModelError
 from onejump.models.head import normalised
+from onejump.models.pairs import Pairs
 from onejump.models.passes import PartialPasses
 from onejump.models.transformer import Transformer
 
@@ -37,11 +38,17 @@ def compare(transformer: Transformer, model: Any, dtype: torch.dtype) -> str | N
     tokens = torch.randint(5, VOCABULARY, (2, 12), generator=torch.Generator().manual_seed(0))
     rows = torch.arange(2).repeat_interleave(12)
     positions = torch.arange(12).repeat(2)
-    levels = transformer.states(tokens, rows, positions).float()
+    paired = transformer.task == "seq2seq"
+    given = Pairs(tokens.flip(1), tokens) if paired else tokens
+    levels = transformer.states(given, rows, positions).float()
     with torch.inference_mode():
-        options = {"use_cache": False} if transformer.causal else {}
-        theirs = model(tokens, output_hidden_states=True, **options)
-    hidden = [states.flatten(0, 1).float() for states in theirs.hidden_states]
+        options = {"use_cache": False} if transformer.task != "masked" else {}
+        if paired:
+            theirs = model(tokens.flip(1), decoder_input_ids=tokens, output_hidden_states=True, **options)
+        else:
+            theirs = model(tokens, output_hidden_states=True, **options)
+    own = theirs.decoder_hidden_states if paired else theirs.hidden_states
+    hidden = [states.flatten(0, 1).float() for states in own]
     if len(hidden) != len(levels):
         return f"{len(levels)} levels, the model says {len(hidden)}"
 
@@ -142,14 +149,14 @@ def page() -> str:
         return why.replace("|", " ")
 
     lines = [f"With transformers {transformers.__version__}.", ""]
-    for kind in ("causal", "masked"):
+    for kind in KINDS:
         right = those("right", kind)
         lines += [f"**Right, {kind} ({len(right)}):** {', '.join(map(named, right))}.", ""]
     lines += ["| refused | as | why |", "|---|---|---|"]
-    for kind in ("causal", "masked"):
+    for kind in KINDS:
         for family in those("refused", kind):
             lines.append(f"| {named(family)} | {kind} | {reason(outcome(family).why)} |")
-    other = [family for kind in ("causal", "masked") for family in those("not built", kind)]
+    other = [family for kind in KINDS for family in those("not built", kind)]
     lines += ["", f"**Not tried**, as no small model could be built: {', '.join(map(named, other))}.", ""]
     text = between(BEGIN, END, lines, PAGE.read_text(encoding="utf-8"))
     right = those("right", "causal")

@@ -177,11 +177,13 @@ def test_reading_leaves_no_hooks_behind() -> None:
         assert not block._forward_pre_hooks
 
 
-def test_a_missing_norm_is_named() -> None:
+def test_a_model_can_have_no_final_norm() -> None:
     model = tiny("llama")
     model.model.norm = nn.Identity()
-    with pytest.raises(ModelError, match=r"final norm was not found: the unembedding takes the last block's"):
-        Transformer(model)
+    head = Transformer(model).head
+    assert (head.config.norm, head.first_norm) == (None, None)
+    states = torch.randn(3, head.hidden)
+    torch.testing.assert_close(head.logits(states), states @ model.lm_head.weight.T)
 
 
 def test_a_norm_of_any_name_is_found() -> None:

@@ -46,7 +46,7 @@ def described(jump: OneJump) -> Iterator[str]:
         "model": f"{config.model_name} {source}",
         "digest": config.model_digest or "not known",
         "sizes": f"L = {config.blocks} blocks, H = {config.hidden}, V = {config.vocabulary:,}, "
-        f"final norm {config.norm}, {config.architecture}",
+        f"final norm {config.norm or 'none'}, {config.architecture}",
         "study": f"{config.study}: {config.model} on {config.corpus}",
         "made with": ", ".join(f"{name} {version}" for name, version in config.versions.items()),
     }

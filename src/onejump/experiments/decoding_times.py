@@ -13,6 +13,7 @@ from transformers import DynamicCache
 from onejump.base.errors import ModelError
 from onejump.models.anatomy import text_config
 from onejump.models.seen import given_to, state_of
+from onejump.models.tasks import NAMED
 from onejump.models.transformer import RUN_ERRORS, Transformer
 
 
@@ -50,10 +51,15 @@ class Decoding:
     Raises
     ------
     ModelError
-        If the model does not run with a key/value cache of transformers.
+        If the model is neither causal nor masked, or does not run with a key/value cache of transformers.
     """
 
     def __init__(self, transformer: Transformer, batch: int, context: int) -> None:
+        if transformer.task not in ("causal", "masked"):
+            raise ModelError(
+                f"{type(transformer.model).__name__}: {NAMED[transformer.task]} given, steps of "
+                f"{NAMED['causal']} or {NAMED['masked']} can be measured"
+            )
         self._transformer = transformer
         self._batch = batch
         most = getattr(text_config(transformer.model), "max_position_embeddings", None)

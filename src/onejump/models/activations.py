@@ -1,12 +1,15 @@
 """The stage "activations": run the model over prefixes of sentences, and keep the states at every level.
 
-A masked language model runs over whole sentences. In each of them one token is masked.
+A masked language model runs over whole sentences. In each of them one token is masked. An encoder-decoder
+runs over pairs of texts: over the whole source, and the target up to the token before the one that is
+predicted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from onejump.base.errors import ActivationError
+from onejump.base.errors import ActivationError, CorpusError
 from onejump.base.files import read_table, replacing
 from onejump.base.format import MODEL_DIGEST
 from onejump.base.identity import one_model
@@ -24,15 +27,19 @@ from onejump.data.shard_writer import DEFAULT_STORE, ShardWriter, StoreOptions
 from onejump.models.description import read_description
 from onejump.models.loading import load_described, load_described_tokenizer
 from onejump.models.logit_parts import summarise_logits
+from onejump.models.pairs import Inputs, decoder_inputs
 from onejump.models.prompts import (
     Prompt,
     batches,
+    has_targets,
     is_generated,
     make_prompts,
     pad,
+    pair_prompts,
     shard_sentences,
     stored_prompts,
 )
+from onejump.models.tasks import NAMED
 from onejump.models.transformer import Transformer
 
 if TYPE_CHECKING:
@@ -80,8 +87,30 @@ def model_and_prompts(
     ------
     ModelError
         If the model's files have changed since the model stage.
+    CorpusError
+        If an encoder-decoder is given a corpus without targets, or another model one with targets.
     """
     described = read_description(description)
+    paired = has_targets(sentences)
+    if paired != (described.task == "seq2seq"):
+        given = "a corpus of pairs" if paired else "a corpus without targets"
+        raise CorpusError(
+            f"{given} given, but {described.architecture} is {NAMED[described.task]}, which takes "
+            f"{'texts: leave the corpus key target out' if paired else 'pairs: name the key target'}"
+        )
+    if paired:
+        transformer = load_described(described, weights, device=device, device_map=device_map)
+        return transformer, pair_prompts(
+            sentences,
+            load_described_tokenizer(described, weights),
+            partial(decoder_inputs, transformer.model),
+            seed=seed,
+            positions=options.positions,
+            skip_first=options.skip_first,
+            special_tokens=options.special_tokens,
+            max_tokens=options.max_tokens,
+            prefix=(described.pairs or {}).get("prefix") or "",
+        )
     if is_generated(sentences):
         prompts = stored_prompts(sentences, seed=seed, positions=options.positions)
     else:
@@ -98,7 +127,7 @@ def model_and_prompts(
     return load_described(described, weights, device=device, device_map=device_map), prompts
 
 
-Read = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+Read = Callable[[Inputs, Tensor, Tensor], tuple[Tensor, Tensor]]
 """Takes tokens, rows and positions, as `pad` gives them. Gives the float32 states to keep (levels, n, H), and
 the states of the last level (n, H)."""
 
@@ -140,7 +169,7 @@ def extract(
         If a value is not finite, or too large for the store's number format.
     """
 
-    def read(tokens: Tensor, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def read(tokens: Inputs, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         states = transformer.states(tokens, rows, positions).float()
         return states, states[-1]
 

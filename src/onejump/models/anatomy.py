@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from onejump.base.errors import ModelError
 from onejump.models.head import Head, HeadConfig, NormKind
 from onejump.models.logits import Logits, understand_logits
-from onejump.models.norms import understand_activation, understand_norm
+from onejump.models.norms import no_norm, understand_activation, understand_norm
 from onejump.models.seen import Way, calls
 from onejump.models.tasks import Task, task_of_class
 
@@ -37,7 +37,7 @@ def task_of(model: Any) -> Task:
 
 
 def padding_of(model: Any) -> int:
-    """The token that pads the sentences of a batch for a masked language model.
+    """The token that pads the texts of a batch for a masked language model or an encoder-decoder.
 
     Raises
     ------
@@ -55,8 +55,8 @@ def padding_of(model: Any) -> int:
 def blocks_stated(config: Any) -> int | None:
     """The number of blocks that a configuration states."""
     # Where a configuration describes an encoder and a decoder, num_hidden_layers counts the encoder's blocks.
-    key = "decoder_layers" if hasattr(config, "decoder_layers") else "num_hidden_layers"
-    return getattr(config, key, None)
+    of_decoders = [key for key in ("decoder_layers", "num_decoder_layers") if hasattr(config, key)]
+    return getattr(config, [*of_decoders, "num_hidden_layers"][0], None)
 
 
 def find_blocks(body: nn.Module, config: Any, run: Callable[[], Any]) -> nn.ModuleList:
@@ -123,7 +123,7 @@ def find_head(
     run: Callable[[], Any],
     norm: nn.Module | None = None,
 ) -> Head:
-    """Find the head of a model: the transform if there is one, the final norm, and the unembedding.
+    """Find the head of a model: the transform and the final norm if there are any, and the unembedding.
 
     Parameters
     ----------
@@ -143,9 +143,9 @@ def find_head(
     from accelerate.utils import align_module_device
 
     found = follow_head(model, Way(model, blocks, run, model.dtype, norm), unembedding, norm)
-    activation = (
-        None if found.dense is None else understand_activation(found.dense, found.norm, run, model.dtype)
-    )
+    activation = None
+    if found.dense is not None and found.norm is not None:
+        activation = understand_activation(found.dense, found.norm, run, model.dtype)
     logits = understand_logits(found.norm, unembedding, run, text_config(model))
     scale = logits.before * logits.after
     with ExitStack() as stack:
@@ -154,7 +154,10 @@ def find_head(
             if module is not None:
                 stack.enter_context(align_module_device(module))
         width = unembedding.weight.shape[1]
-        kind, eps, gain, bias = understand_norm(found.norm, width, unembedding.weight.device)
+        if found.norm is None:
+            kind, eps, gain, bias = no_norm(width, unembedding.weight.device)
+        else:
+            kind, eps, gain, bias = understand_norm(found.norm, width, unembedding.weight.device)
         device = gain.device
         first_kind, first_eps, dense, shift = _transform(found, device)
         return Head(
@@ -181,8 +184,8 @@ class HeadModules:
     """The norm before the transform."""
     dense: nn.Linear | None
     """The Linear of the transform."""
-    norm: nn.Module
-    """The norm before the unembedding."""
+    norm: nn.Module | None
+    """The norm before the unembedding; None if the unembedding takes the last block's output."""
 
 
 def _transform(
@@ -214,11 +217,10 @@ def follow_head(model: nn.Module, way: Way, unembedding: nn.Module, named: nn.Mo
         taking = [step]
     norms = [step for step in taking if not isinstance(step.module, nn.Linear)]
     dense = [step for step in taking if isinstance(step.module, nn.Linear)]
-    if any(step.module is unembedding for step in dense):
-        raise ModelError(
-            f"{type(model).__name__}: its final norm was not found: the unembedding takes the last block's "
-            "output as it is, models with a norm between the two are accepted"
-        )
+    if not norms and [step.module for step in dense] == [unembedding]:
+        # Blocks that end in a norm of their own need none behind the last one (BART, Marian).
+        _expect_width(model, way.last, unembedding)
+        return HeadModules(None, None, None)
     if len(norms) == 1 and not dense:
         (norm,) = norms
         following = [step for step in way.after(norm.made) if isinstance(step.module, nn.Linear)]
@@ -251,7 +253,7 @@ def _expect_width(model: nn.Module, state: Tensor, unembedding: nn.Module) -> No
     assert isinstance(weight, Tensor)
     if weight.shape[1] != state.shape[-1]:
         raise ModelError(
-            f"{type(model).__name__}: an unembedding of the final norm's width {state.shape[-1]} was "
+            f"{type(model).__name__}: an unembedding of the states' width {state.shape[-1]} was "
             f"expected, its width is {weight.shape[1]}"
         )
 

@@ -6,6 +6,7 @@ as two. Norms, activations, softmax and rotary positions are left out: their sha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -14,8 +15,10 @@ from onejump.models.anatomy import text_config
 from onejump.models.head import Head
 from onejump.models.transformer import Transformer
 
-# Attention to an encoder's states, which a decoder that runs alone has and does not use.
-_UNUSED = ("encoder_attn", "crossattention", "cross_attn")
+# Attention to an encoder's states. A decoder that runs alone has it and does not use it.
+_CROSS = ("encoder_attn", "crossattention", "cross_attn", "EncDecAttention")
+# Its keys and values are those of the source: they are made once, and not for each token of the target.
+_OF_SOURCE = ("k_proj", "v_proj", "k", "v")
 _EXPERTS_USED = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts")
 
 
@@ -39,7 +42,8 @@ def block_flops(transformer: Transformer) -> list[BlockFlops]:
     """Count the FLOPs of each block.
 
     Of a block with experts, only those count that a token goes through. Keys and values are taken to be kept:
-    of latent attention, which makes them anew at each step, too little is counted.
+    of latent attention, which makes them anew at each step, too little is counted. So are those of the
+    source of an encoder-decoder; the attention to them is left out, as it depends on the source's length.
 
     Parameters
     ----------
@@ -56,8 +60,9 @@ def block_flops(transformer: Transformer) -> list[BlockFlops]:
     keys = getattr(config, "qk_head_dim", None) or width
     values = getattr(config, "v_head_dim", None) or width
     windows = _windows(config, len(transformer.blocks))
+    unused = _OF_SOURCE if transformer.task == "seq2seq" else None
     return [
-        BlockFlops(2 * _multiplications(block, config), 2 * heads * (keys + values), window)
+        BlockFlops(2 * _multiplications(block, config, unused), 2 * heads * (keys + values), window)
         for block, window in zip(transformer.blocks, windows, strict=True)
     ]
 
@@ -68,12 +73,16 @@ def head_flops(head: Head) -> int:
     return 2 * (head.unembedding.numel() + dense)
 
 
-def _multiplications(block: nn.Module, config: Any) -> int:
-    """Count the numbers in the matrices of a block that one token is multiplied with."""
+def _multiplications(block: nn.Module, config: Any, unused: Sequence[str] | None) -> int:
+    """Count the numbers in the matrices of a block that one token is multiplied with.
+
+    Of attention to an encoder's states, the modules of these names are left out; all, if there are none.
+    """
     used = next((getattr(config, name) for name in _EXPERTS_USED if getattr(config, name, None)), None)
     total = 0
     for name, module in block.named_modules():
-        if any(part in _UNUSED for part in name.split(".")):
+        parts = name.split(".")
+        if any(part in _CROSS for part in parts) and (unused is None or parts[-1] in unused):
             continue
         of_module = sum(p.numel() for p in module.parameters(recurse=False) if p.dim() > 1)
         if "experts" in name.split("."):

@@ -38,8 +38,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class HeadConfig:
     """All of a head besides its tensors."""
 
-    norm: NormKind
-    """rms: h / sqrt(mean(h^2) + eps); layer: the same, with h - mean(h) in place of h."""
+    norm: NormKind | None
+    """rms: h / sqrt(mean(h^2) + eps); layer: the same, with h - mean(h) in place of h; None if there is no
+    final norm, as in models whose blocks end in a norm of their own (BART, Marian)."""
     eps: float
     """The norm's epsilon."""
     scale: float = 1.0
@@ -154,9 +155,9 @@ class Head(nn.Module):
 
     @property
     def first_norm(self) -> tuple[NormKind, float] | None:
-        """Kind and epsilon of the norm that the head begins with; None if it begins with a dense map."""
+        """Kind and epsilon of the norm that the head begins with; None if it begins with a linear map."""
         if self.dense_weight is None:
-            return self.config.norm, self.config.eps
+            return None if self.config.norm is None else (self.config.norm, self.config.eps)
         return None if self.config.first is None else (self.config.first, self.config.first_eps)
 
     def transform(self, states: Tensor) -> Tensor:
@@ -167,7 +168,9 @@ class Head(nn.Module):
         return self.activate(functional.linear(self.essence(states), self.dense_weight, self.dense_bias))
 
     def normalise(self, states: Tensor) -> Tensor:
-        """Apply the final norm to transformed states (..., E)."""
+        """Apply the final norm to transformed states (..., E). Without a final norm, gain is 1 and bias 0."""
+        if self.config.norm is None:
+            return states.to(self.gain.dtype) * self.gain + self.norm_bias
         return normalised(states, self.config.norm, self.config.eps) * self.gain + self.norm_bias
 
     def features(self, states: Tensor) -> Tensor:
@@ -201,7 +204,7 @@ class Head(nn.Module):
         """Give what the head depends on in last-level states (..., H): the right target of least squares.
 
         A head that begins with a norm does not depend on a state's length, so this gives normalised states.
-        For a head that begins with a dense map, this gives the states themselves.
+        For a head that begins with a linear map, this gives the states themselves.
         """
         norm = self.first_norm
         states = states.to(self.gain.dtype)

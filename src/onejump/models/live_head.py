@@ -17,6 +17,7 @@ from onejump.models.head import ACTIVATIONS
 from onejump.models.logits import understand_logits
 from onejump.models.named import named_modules
 from onejump.models.norms import TOLERANCE
+from onejump.models.pairs import Inputs
 from onejump.models.seen import Way, given_to, state_of
 from onejump.models.transformer import Transformer, distance
 
@@ -53,11 +54,10 @@ class LiveHead:
         model = transformer.model
         named = named_modules(model, modules or {})
         self._unembedding: Any = named.get("head") or find_unembedding(model)
-        tokens = transformer.probe().to(transformer.device)
 
         def run() -> Any:
             with torch.no_grad():
-                return model(tokens, use_cache=False) if transformer.causal else model(tokens)
+                return transformer.run_whole(transformer.example())
 
         norm = named.get("norm")
         way = Way(model, transformer.blocks, run, model.dtype, norm)
@@ -77,7 +77,7 @@ class LiveHead:
         if found.dense is not None:
             dense: Tensor = found.dense(states)
             states = dense if self._activation is None else self._activation(dense)
-        normalised: Tensor = found.norm(states)
+        normalised: Tensor = states if found.norm is None else found.norm(states)
         return normalised if self._before == 1.0 else self._before * normalised
 
     def last_map(self) -> LastMap:
@@ -109,7 +109,7 @@ def cap_logits(features: Tensor, last: LastMap) -> Tensor:
 
 
 def states_of_pairs(
-    transformer: Transformer, tokens: Tensor, rows: Tensor, positions: Tensor, of: Tensor, level: Tensor
+    transformer: Transformer, tokens: Inputs, rows: Tensor, positions: Tensor, of: Tensor, level: Tensor
 ) -> Tensor:
     """Give the states of some pairs of a token and a level, with gradients.
 

@@ -29,7 +29,11 @@ from onejump.models.tasks import NAMED, Task, stated_task
 from onejump.models.transformer import Transformer
 
 # The classes of transformers that load the models of each task.
-_AUTO: dict[Task, str] = {"causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM"}
+_AUTO: dict[Task, str] = {
+    "causal": "AutoModelForCausalLM",
+    "masked": "AutoModelForMaskedLM",
+    "seq2seq": "AutoModelForSeq2SeqLM",
+}
 
 
 def load_model(
@@ -46,7 +50,8 @@ def load_model(
     """Load a model from the hub or a local folder, and check its head.
 
     Its configuration says what the model is loaded as (`onejump.models.tasks.stated_task`): a masked language
-    model if it names an architecture ...ForMaskedLM, a causal one unless it says otherwise.
+    model if it names an architecture ...ForMaskedLM, an encoder-decoder if it states that it is one, and
+    otherwise a causal model.
 
     Parameters
     ----------
@@ -118,14 +123,30 @@ def _empty_model(source: str, config: Any, trust_remote_code: bool) -> Any:
         return _auto_model(source, config).from_config(config, trust_remote_code=trust_remote_code)
 
 
-def load_tokenizer(source: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
-    """Load the tokenizer that belongs to a model."""
+def load_tokenizer(
+    source: str,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    languages: Mapping[str, str] | None = None,
+) -> Any:
+    """Load the tokenizer that belongs to a model.
+
+    Parameters
+    ----------
+    source, revision, trust_remote_code
+        See `load_model`.
+    languages : mapping of {"src_lang", "tgt_lang"} -> str, optional
+        Languages of source and target, as a multilingual tokenizer calls them (mBART: en_XX).
+    """
     from transformers import AutoTokenizer
 
     if Path(source).is_dir():
         refuse_oversized(source)
     with _loading(source):
-        return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+        return AutoTokenizer.from_pretrained(
+            source, revision=revision, trust_remote_code=trust_remote_code, **(languages or {})
+        )
 
 
 def load_described(
@@ -166,7 +187,13 @@ def load_described(
 
 def load_described_tokenizer(described: ModelDescription, weights: Path | None = None) -> Any:
     """Load the tokenizer of a model that the model stage described (see `load_described`)."""
-    return load_tokenizer(**_origin(described, weights))
+    return load_tokenizer(**_origin(described, weights), languages=languages_of(described.pairs))
+
+
+def languages_of(pairs: Mapping[str, str | None] | None) -> dict[str, str]:
+    """The languages that a study names, by the names that tokenizers of transformers have for them."""
+    named = {"src_lang": "source_language", "tgt_lang": "target_language"}
+    return {key: said for key, name in named.items() if (said := (pairs or {}).get(name))}
 
 
 def _origin(described: ModelDescription, weights: Path | None) -> dict[str, Any]:

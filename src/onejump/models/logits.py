@@ -31,7 +31,9 @@ class Logits(NamedTuple):
 
 
 @torch.inference_mode()
-def understand_logits(norm: nn.Module, unembedding: nn.Module, run: Callable[[], Any], config: Any) -> Logits:
+def understand_logits(
+    norm: nn.Module | None, unembedding: nn.Module, run: Callable[[], Any], config: Any
+) -> Logits:
     """Measure what lies between final norm and unembedding, and between unembedding and logits.
 
     In a run of the model, numbers from 0 to a million take the place of the unembedding's output. So a
@@ -39,7 +41,9 @@ def understand_logits(norm: nn.Module, unembedding: nn.Module, run: Callable[[],
 
     Parameters
     ----------
-    norm, unembedding : torch.nn.Module
+    norm : torch.nn.Module or None
+        None for a model without a final norm: then nothing lies before the unembedding.
+    unembedding : torch.nn.Module
     run : callable
         Runs the model over some tokens and gives back its output.
     config : transformers.PreTrainedConfig
@@ -60,15 +64,16 @@ def understand_logits(norm: nn.Module, unembedding: nn.Module, run: Callable[[],
         put = torch.tensor(_PUT, device=output.device)[(positions[:, None] + tokens) % len(_PUT)]
         return put.expand(output.shape).clone()
 
-    handles = [
-        norm.register_forward_hook(lambda _, __, output: seen.update(normalised=output)),
-        unembedding.register_forward_hook(replace),
-    ]
+    handles = [unembedding.register_forward_hook(replace)]
+    if norm is not None:
+        handles.append(norm.register_forward_hook(lambda _, __, output: seen.update(normalised=output)))
     try:
         logits = run().logits
     finally:
         for handle in handles:
             handle.remove()
+    if norm is None and "entered" in seen:
+        seen["normalised"] = seen["entered"]
     if not {"normalised", "left"} <= set(seen):
         raise ModelError("the head was not understood: its final norm or its unembedding is never run")
     if logits.shape != seen["left"].shape or logits.shape[-2] < len(_PUT):

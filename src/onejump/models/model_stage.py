@@ -8,8 +8,9 @@ from pathlib import Path
 from onejump.base.errors import ModelError
 from onejump.models.description import ModelDescription, write_description
 from onejump.models.flops import block_flops
-from onejump.models.loading import load_model, load_tokenizer, mask_token, resolve_hub
+from onejump.models.loading import languages_of, load_model, load_tokenizer, mask_token, resolve_hub
 from onejump.models.source_files import check_model_files, model_digest
+from onejump.models.tasks import NAMED
 
 
 def describe(
@@ -25,6 +26,7 @@ def describe(
     device_map: str | None = None,
     modules: Mapping[str, str | None] | None = None,
     allow_pickle: bool = False,
+    pairs: Mapping[str, str | None] | None = None,
 ) -> None:
     """The stage "model": load and check a model, then write what later stages need to know about it.
 
@@ -40,11 +42,14 @@ def describe(
         Folder that a GGUF file was unpacked to; used instead of `source`.
     revision, dtype, trust_remote_code, device, device_map, modules, allow_pickle
         See `load_model`.
+    pairs : mapping of {"prefix", "source_language", "target_language"} -> str, optional
+        How an encoder-decoder takes a pair of texts.
 
     Raises
     ------
     ModelError
-        If the model cannot be loaded, or its tokenizer does not belong to it.
+        If the model cannot be loaded, its tokenizer does not belong to it, or `pairs` is given for a model
+        that takes none.
     """
     source = str(weights or source)
     local = Path(source).is_dir()
@@ -60,7 +65,14 @@ def describe(
         modules=modules,
         allow_pickle=allow_pickle,
     )
-    tokenizer = load_tokenizer(source, revision=commit, trust_remote_code=trust_remote_code)
+    if pairs is not None and transformer.task != "seq2seq":
+        raise ModelError(
+            f"{source}: pairs given, but {type(transformer.model).__name__} is {NAMED[transformer.task]}, "
+            "which takes none"
+        )
+    tokenizer = load_tokenizer(
+        source, revision=commit, trust_remote_code=trust_remote_code, languages=languages_of(pairs)
+    )
     if len(tokenizer) > transformer.model.get_input_embeddings().num_embeddings:
         raise ModelError(
             f"{source}: its tokenizer knows {len(tokenizer)} tokens, the model embeds "
@@ -83,7 +95,7 @@ def describe(
         trust_remote_code=trust_remote_code,
         modules=modules,
         allow_pickle=allow_pickle,
-        pairs=None,
+        pairs=pairs,
     )
     # If the files changed during the loading, the digest would not be that of the weights that were loaded.
     check_model_files(digest, source)

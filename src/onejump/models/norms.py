@@ -27,12 +27,17 @@ _EPS_NAMES = ("eps", "variance_epsilon", "epsilon", "layer_norm_eps")
 class Norm(NamedTuple):
     """What a final norm does: gain * normalised(states, kind, eps) + bias."""
 
-    kind: NormKind
+    kind: NormKind | None
     eps: float
     gain: Tensor
     """(width,), float32."""
     bias: Tensor
     """(width,), float32."""
+
+
+def no_norm(width: int, device: torch.device | str = "cpu") -> Norm:
+    """Give what stands for the final norm in a model without one: it changes nothing."""
+    return Norm(None, 0.0, torch.ones(width, device=device), torch.zeros(width, device=device))
 
 
 # Not in inference mode: the head keeps these tensors, and gradients may have to pass through it.
@@ -128,6 +133,7 @@ def _probes(width: int, device: torch.device) -> Iterator[Tensor]:
 def _off(norm: nn.Module, found: Norm, states: Tensor) -> float:
     """Largest difference between a norm and what was measured of it, in units of its gain."""
     gain, bias = found.gain.double(), found.bias.double()
+    assert found.kind is not None
     ours = normalised(states.double(), found.kind, found.eps) * gain + bias
     scale = (gain.abs() + bias.abs()).clamp_min(1e-3 * float(gain.abs().max()) + 1e-30)
     off = float(((norm(states).double() - ours).abs() / scale).max())

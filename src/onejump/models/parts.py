@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from onejump.base.errors import ModelError
+from onejump.models.pairs import Inputs
 from onejump.models.resumable_pass import ResumablePass, at_positions, input_states, output_states
 from onejump.models.transformer import Transformer
 
@@ -48,7 +49,7 @@ class Part:
         return f"{self.name} {f'{number} ' if self._each > 1 else ''}of block {block}"
 
     @torch.inference_mode()
-    def read(self, tokens: Tensor, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, tokens: Inputs, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Read the inputs and outputs of the modules, at some positions.
 
         Parameters
@@ -132,7 +133,7 @@ class Part:
             not_seen.discard(module)
 
         with self._watched(see):
-            self._transformer.run(self._transformer.probe())
+            self._transformer.run(self._transformer.example())
         if not_seen:
             raise ModelError(f"{self.where(min(not_seen))} was found, but the model runs without it")
         return behind

@@ -1,20 +1,22 @@
 """Makes the prompts that a model runs over: sentences, cut behind the last position that is kept.
 
-A masked language model runs over whole sentences. In each of them one token is masked.
+A masked language model runs over whole sentences. In each of them one token is masked. An encoder-decoder
+runs over pairs: the source whole, the target cut behind the last position that is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from onejump.base.errors import CorpusError
 from onejump.data.shard_layout import Array
 from onejump.models.loading import mask_token
+from onejump.models.pairs import Inputs, Pairs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +28,10 @@ def shard_sentences(corpus: pd.DataFrame, split: str, shard: int, shards: int) -
 
 
 class Prompt(NamedTuple):
-    """A prefix to run, and which of its positions to keep; or a whole sentence and its masked position."""
+    """A prefix to run, and which of its positions to keep; or a whole sentence and its masked position.
+
+    In a pair, it is a prefix of what the decoder takes.
+    """
 
     sentence: int
     """The sentence's id."""
@@ -36,6 +41,13 @@ class Prompt(NamedTuple):
     """Positions that are kept, in rising order."""
     mask: int | None = None
     """Token that replaces those at `positions` when the prompt runs; None replaces none."""
+    source: Sequence[int] | None = None
+    """Token ids of the source in a pair."""
+
+    @property
+    def size(self) -> int:
+        """Tokens that it takes in a batch in which it is the longest, padding included."""
+        return len(self.tokens) if self.source is None else 2 * max(len(self.tokens), len(self.source))
 
 
 def sample_positions(
@@ -124,6 +136,92 @@ def make_prompts(
     return sorted(prompts, key=_longest_first)
 
 
+def has_targets(sentences: pd.DataFrame) -> bool:
+    """Whether a corpus' table holds pairs of source and target."""
+    return "target" in sentences.columns
+
+
+def encoded_pairs(
+    pairs: pd.DataFrame, tokenizer: Any, max_tokens: int, prefix: str = ""
+) -> list[tuple[list[int], list[int]]]:
+    """Give the token ids of each source and target.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        With columns sentence (the source) and target.
+    tokenizer : transformers.PreTrainedTokenizerBase
+    max_tokens : int
+        Longer sources and targets are cut.
+    prefix : str
+        Put before each source.
+    """
+    cut = {"truncation": True, "max_length": max_tokens, "return_attention_mask": False}
+    sources = tokenizer([prefix + source for source in pairs["sentence"]], **cut)["input_ids"]
+    targets = tokenizer(text_target=pairs["target"].tolist(), **cut)["input_ids"]
+    return list(zip(sources, targets, strict=True))
+
+
+def pair_prompts(
+    pairs: pd.DataFrame,
+    tokenizer: Any,
+    decoder_inputs: Callable[[Sequence[int]], Sequence[int]],
+    *,
+    seed: int,
+    positions: int = 1,
+    skip_first: bool = False,
+    special_tokens: bool = False,
+    max_tokens: int = 512,
+    prefix: str = "",
+) -> list[Prompt]:
+    """Tokenise pairs of source and target, and sample positions of the targets.
+
+    A sample is a token of the target: the position of the decoder that predicts it, from the source and the
+    target's tokens before it.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        With columns sentence_id, sentence (the source) and target.
+    tokenizer : transformers.PreTrainedTokenizerBase
+    decoder_inputs : callable
+        Gives what the decoder takes to predict a target (`onejump.models.pairs.decoder_inputs`).
+    seed, positions, skip_first
+        As in `sample_positions`, for the tokens that may be sampled.
+    special_tokens : bool
+        Sample the target's special tokens too, such as its end token.
+    max_tokens : int
+        Longer sources and targets are cut. They still end in the special tokens that the tokenizer adds.
+    prefix : str
+        Put before each source, such as T5's "translate English to German: ".
+
+    Returns
+    -------
+    list of Prompt
+        Those that take most tokens first.
+
+    Raises
+    ------
+    CorpusError
+        If no target has a token to sample.
+    """
+    special = np.asarray([] if special_tokens else tokenizer.all_special_ids)
+    encoded = encoded_pairs(pairs, tokenizer, max_tokens, prefix)
+    prompts = []
+    for pair, (source, target) in zip(pairs["sentence_id"].tolist(), encoded, strict=True):
+        # The decoder's position i predicts token i of the target.
+        candidates = (~np.isin(target, special)).nonzero()[0]
+        kept = candidates[
+            sample_positions(len(candidates), pair, seed=seed, positions=positions, skip_first=skip_first)
+        ]
+        if len(kept):
+            taken = decoder_inputs(target)[: int(kept[-1]) + 1]
+            prompts.append(Prompt(pair, taken, kept, source=source))
+    if not prompts:
+        raise CorpusError(f"none of the {len(pairs)} targets of this shard has a token to sample")
+    return sorted(prompts, key=_longest_first)
+
+
 def is_generated(sentences: pd.DataFrame) -> bool:
     """Whether a corpus' table holds generated texts, which are run as the tokens that were generated."""
     return "tokens" in sentences.columns
@@ -159,13 +257,13 @@ def stored_prompts(texts: pd.DataFrame, *, seed: int, positions: int) -> list[Pr
 
 
 def _longest_first(prompt: Prompt) -> tuple[int, int]:
-    return -len(prompt.tokens), prompt.sentence
+    return -prompt.size, prompt.sentence
 
 
 def batches(
     prompts: Sequence[Prompt], batch_tokens: int, context: int | None = None
 ) -> Iterator[Sequence[Prompt]]:
-    """Cut prompts, sorted by falling length, into batches of at most `batch_tokens` tokens, padding included.
+    """Cut prompts, sorted by falling size, into batches of at most `batch_tokens` tokens, padding included.
 
     A batch that is large enough to run fast (an eighth of `batch_tokens`) ends before the first prompt that
     is a tenth shorter than its longest: to pad it would cost more than another batch. Two kinds of prompts
@@ -174,10 +272,10 @@ def batches(
     """
     start = 0
     while start < len(prompts):
-        longest = len(prompts[start].tokens)
+        longest = prompts[start].size
         stop = min(start + max(1, batch_tokens // longest), len(prompts))
         enough = start + max(1, batch_tokens // 8 // longest)
-        while stop > enough and len(prompts[stop - 1].tokens) < 0.9 * longest:
+        while stop > enough and prompts[stop - 1].size < 0.9 * longest:
             stop -= 1
         if context is not None and longest > context:
             stop = start + 1
@@ -185,16 +283,16 @@ def batches(
         start = stop
 
 
-def pad(batch: Sequence[Prompt], padding: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def pad(batch: Sequence[Prompt], padding: int = 0) -> tuple[Inputs, Tensor, Tensor]:
     """Give the tokens of a batch as the model gets them, with masks, and the row and position of each sample.
 
     Returns
     -------
-    tokens : Tensor of shape (len(batch), longest)
+    tokens : Tensor of shape (len(batch), longest); Pairs if the prompts are pairs
         Padded on the right with `padding`.
     rows, positions : Tensor of shape (n,)
     """
-    tokens = torch.full((len(batch), len(batch[0].tokens)), padding)
+    tokens = torch.full((len(batch), max(len(prompt.tokens) for prompt in batch)), padding)
     for row, prompt in enumerate(batch):
         tokens[row, : len(prompt.tokens)] = torch.as_tensor(prompt.tokens)
         if prompt.mask is not None:
@@ -202,4 +300,8 @@ def pad(batch: Sequence[Prompt], padding: int = 0) -> tuple[Tensor, Tensor, Tens
     rows = torch.repeat_interleave(
         torch.arange(len(batch)), torch.tensor([len(prompt.positions) for prompt in batch])
     )
-    return tokens, rows, torch.from_numpy(np.concatenate([prompt.positions for prompt in batch]))
+    inputs: Inputs = tokens
+    sources = [torch.as_tensor(prompt.source) for prompt in batch if prompt.source is not None]
+    if sources:
+        inputs = Pairs(nn.utils.rnn.pad_sequence(sources, batch_first=True, padding_value=padding), tokens)
+    return inputs, rows, torch.from_numpy(np.concatenate([prompt.positions for prompt in batch]))

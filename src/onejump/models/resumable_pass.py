@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from onejump.models.pairs import Inputs
 from onejump.models.transformer import Transformer
 
 
@@ -35,7 +36,7 @@ class ResumablePass:
     """
 
     @torch.inference_mode()
-    def __init__(self, transformer: Transformer, tokens: Tensor, levels: Sequence[int]) -> None:
+    def __init__(self, transformer: Transformer, tokens: Inputs, levels: Sequence[int]) -> None:
         self._blocks = transformer.blocks
         self.states: dict[int, Tensor] = {}
         self._rest: list[tuple[tuple[Any, ...], dict[str, Any]]] = []

@@ -1,4 +1,4 @@
-"""Divides a language model of transformers, causal or masked, into embedding -> blocks -> norm -> head."""
+"""Divides a language model of transformers into embedding -> blocks -> norm -> head."""
 
 from __future__ import annotations
 
@@ -21,26 +21,28 @@ from onejump.models.anatomy import (
 )
 from onejump.models.named import blocks_of, named_modules
 from onejump.models.norms import TOLERANCE
+from onejump.models.pairs import Inputs, Pairs, find_decoder, run_pairs, size_of
 from onejump.models.rope import forget_lengths, original_context
 from onejump.models.seen import given_to, state_of
-from onejump.models.tasks import MASKED, NAMED, Task
+from onejump.models.tasks import MASKED, NAMED, TASKS, Task
 
 RUN_ERRORS = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError)
 """The errors that a model's own code raises when it is run in a way that it does not support."""
 
 
 class Transformer:
-    """A language model, causal or masked, whose residual stream can be read at every level.
+    """A language model whose residual stream can be read at every level: causal, masked or encoder-decoder.
 
     Level 0 is the input of the first block, level l the output of block l, and level L the output of the
     last block, before the final norm. In a masked language model (BERT, RoBERTa, DistilBERT), level 0 is
-    behind the norm of the embeddings, and level L is before the transform that the head begins with.
+    behind the norm of the embeddings, and level L is before the transform that the head begins with. The
+    levels of an encoder-decoder (Marian, T5, BART) are those of its decoder; its encoder runs in full.
 
     Parameters
     ----------
     model : transformers.PreTrainedModel
         A language model. It is put into evaluation mode. A class named ...ForMaskedLM sees all of a sentence;
-        any other model has to be causal.
+        the decoder of an encoder-decoder, and any other model, has to be causal.
     modules : mapping of {"blocks", "norm", "head"} -> str, optional
         Paths, as `model.named_modules()` gives them, of the list of blocks, the norm behind them and the
         unembedding. They are needed for a model in which onejump does not find these.
@@ -50,14 +52,14 @@ class Transformer:
     task : {"causal", "masked", "seq2seq", "classification"}
         What the model is trained to do (`onejump.models.tasks`).
     padding : int
-        Token that pads the sentences of a batch to one length.
+        Token that pads the texts of a batch to one length.
     context : int or None
         A sequence of more tokens than this has to run alone, as the frequencies of its rotary positions
         depend on the longest sequence of a batch (longrope, dynamic scaling). None for most models.
     blocks : torch.nn.ModuleList
         The L blocks.
     head : Head
-        The transform if there is one, the final norm and the unembedding, in float32.
+        The transform and the final norm if there are any, and the unembedding, in float32.
 
     Raises
     ------
@@ -70,12 +72,14 @@ class Transformer:
         self.model = model.eval().requires_grad_(False)
         self.body: nn.Module = model.base_model
         self.task: Task = task_of(model)
-        self.padding = 0 if self.causal else padding_of(model)
-        if self.task not in ("causal", "masked"):
+        if self.task == "classification":
+            accepted = ", ".join(NAMED[task] for task in TASKS if task != self.task)
             raise ModelError(
-                f"{type(model).__name__}: {NAMED[self.task]} was given, {NAMED['causal']} or "
-                f"{NAMED['masked']} is accepted"
+                f"{type(model).__name__}: {NAMED[self.task]} was given, accepted is one of {accepted}"
             )
+        self.padding = 0 if self.causal else padding_of(model)
+        if self.task == "seq2seq":
+            self.body = find_decoder(model)
         named = named_modules(model, modules or {})
         self.context = original_context(text_config(model))
         unembedding = named.get("head") or find_unembedding(model)
@@ -112,19 +116,19 @@ class Transformer:
         return torch.device("cpu") if device.type == "meta" else device
 
     @torch.inference_mode()
-    def states(self, tokens: Tensor, rows: Tensor, positions: Tensor) -> Tensor:
+    def states(self, tokens: Inputs, rows: Tensor, positions: Tensor) -> Tensor:
         """Give the residual stream at some positions, at all levels.
 
         In a causal model, no state depends on the tokens behind it. So sequences that are padded on the
         right need no attention mask, as long as no position in the padding is asked for. For a masked
-        language model, an attention mask hides `padding`.
+        language model, and for the sources of an encoder-decoder, an attention mask hides `padding`.
 
         Parameters
         ----------
-        tokens : Tensor of shape (sequences, length), int64
+        tokens : Tensor of shape (sequences, length), int64; Pairs for an encoder-decoder
             Padded on the right with `padding`.
         rows, positions : Tensor of shape (n,), int64
-            Sample i is position `positions[i]` of sequence `rows[i]`.
+            Sample i is position `positions[i]` of sequence `rows[i]`, of the target in a pair.
 
         Returns
         -------
@@ -141,26 +145,40 @@ class Transformer:
             self.run(tokens)
         return torch.stack([level.to(levels[0].device) for level in levels])
 
-    def run(self, tokens: Tensor) -> None:
+    def run(self, tokens: Inputs) -> None:
         """Run the model without its head over sequences (n, length), padded on the right with `padding`.
 
         Raises
         ------
         ModelError
-            If several sequences are given together that are padded to more than `context` tokens.
+            If several sequences are given together that are padded to more than `context` tokens. Also if an
+            encoder-decoder is given no pairs, or another model is.
         """
-        if self.context is not None and len(tokens) > 1 and tokens.shape[1] > self.context:
+        sequences, length = size_of(tokens)
+        if self.context is not None and sequences > 1 and length > self.context:
             raise ModelError(
-                f"{type(self.model).__name__}: {len(tokens)} sequences of up to {tokens.shape[1]} tokens "
+                f"{type(self.model).__name__}: {sequences} sequences of up to {length} tokens "
                 f"given; beyond its original context of {self.context} tokens a state depends on the longest "
                 "sequence run with it: run such sequences one by one"
             )
         self._run(self.body, tokens)
 
-    def _run(self, module: nn.Module, tokens: Tensor) -> Any:
-        tokens = tokens.to(self.device)
+    def run_whole(self, tokens: Inputs) -> Any:
+        """Run the model with its head, as `run` without it, and give back its output."""
+        return self._run(self.model, tokens)
+
+    def _run(self, module: nn.Module, tokens: Inputs) -> Any:
         if self.context is not None:
             forget_lengths(self.body)
+        if isinstance(tokens, Pairs) != (self.task == "seq2seq"):
+            given, takes = (
+                ("texts", "pairs of source and target") if self.task == "seq2seq" else ("pairs", "texts")
+            )
+            raise ModelError(f"{type(self.model).__name__}: {given} given, {NAMED[self.task]} takes {takes}")
+        if isinstance(tokens, Pairs):
+            pairs = Pairs(*(of.to(self.device) for of in tokens))
+            return run_pairs(self.model, None if module is self.model else module, pairs, self.padding)
+        tokens = tokens.to(self.device)
         if self.causal:
             return module(tokens, use_cache=False)
         return module(tokens, attention_mask=(tokens != self.padding).long())
@@ -169,7 +187,7 @@ class Transformer:
         """Run the model over a short sequence, to see what it does."""
         try:
             with torch.inference_mode():
-                return self._run(self.model, self.probe())
+                return self._run(self.model, self.example())
         except RUN_ERRORS as error:
             reason = " ".join(str(error).split())[:300]
             raise ModelError(
@@ -181,6 +199,14 @@ class Transformer:
         tokens = torch.arange(1, 10)
         vocabulary: int = self.model.get_input_embeddings().weight.shape[0]
         return tokens[tokens != self.padding][None, :8] % vocabulary
+
+    def example(self) -> Inputs:
+        """Give a short text, or a pair of them, that the model can be run over to see what it does."""
+        return self._paired(self.probe())
+
+    def _paired(self, target: Tensor) -> Inputs:
+        """Give tokens as the model takes them: of an encoder-decoder, with always the same source."""
+        return Pairs(self.probe().flip(1), target) if self.task == "seq2seq" else target
 
     @contextmanager
     def _reading(self, levels: list[Tensor], rows: Tensor, positions: Tensor) -> Iterator[None]:
@@ -229,14 +255,23 @@ class Transformer:
         ModelError
             If the head, applied to level L, does not give the model's own logits: then something lies
             between them that onejump did not see, such as a norm. Also if a state of a causal model depends
-            on the tokens behind it, if a state of a masked one depends on padding, or if a logit is not
-            finite.
+            on the tokens behind it, if a state of a masked one or of an encoder-decoder depends on padding,
+            or if a logit is not finite.
         """
+        try:
+            self._check()
+        except RUN_ERRORS as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ModelError(
+                f"{type(self.model).__name__}: the model does not run on sequences of any length: {reason}"
+            ) from error
+
+    def _check(self) -> None:
         name = type(self.model).__name__
         tolerance = TOLERANCE[self.model.dtype]
         tokens = self.probe()
-        ours = self._logits(tokens)
-        theirs = self._run(self.model, tokens).logits[0]
+        ours = self._logits(self._paired(tokens))
+        theirs = self._run(self.model, self._paired(tokens)).logits[0]
         self._expect_finite(theirs, "a logit")
         off = distance(ours, theirs.to(ours))
         if not off <= tolerance:
@@ -247,10 +282,10 @@ class Transformer:
             )
         kept = max(1, tokens.shape[1] // 2)
         behind = torch.arange(tokens.shape[1]) >= kept
-        if self.causal:
+        if self.task != "masked":
             # Both sequences have the same length: a shorter one would be rounded differently.
             others = tokens.masked_fill(behind, int(tokens[0, 0]))
-            off = distance(self._logits(others)[:kept], ours[:kept])
+            off = distance(self._logits(self._paired(others))[:kept], ours[:kept])
             broken = (
                 "a causal model was expected, or one whose configuration names an architecture "
                 f"...{MASKED}, but the state of a token depends on the tokens behind it"
@@ -263,6 +298,19 @@ class Transformer:
                 tolerance *= 3  # the lengths differ, and so does the rounding
         if not off <= tolerance:
             raise ModelError(f"{name}: {broken} (its logits move by {off:.3g} of their spread)")
+        if self.task == "seq2seq":
+            self._check_padded_sources(tokens, ours)
+
+    def _check_padded_sources(self, tokens: Tensor, logits: Tensor) -> None:
+        source = self.probe().flip(1)
+        padded = torch.nn.functional.pad(source, (0, 3), value=self.padding)
+        off = distance(self._logits(Pairs(padded, tokens)), logits)
+        # The lengths differ, and so does the rounding: by up to 4e-3 in float32, where attention is sharp.
+        if not off <= TOLERANCE[self.model.dtype] * (10 if self.model.dtype == torch.float32 else 3):
+            raise ModelError(
+                f"{type(self.model).__name__}: the state of a token depends on padding (token {self.padding})"
+                f" behind its source (its logits move by {off:.3g} of their spread)"
+            )
 
     def _expect_finite(self, numbers: Tensor, what: str) -> None:
         if not bool(torch.isfinite(numbers).all()):
@@ -270,9 +318,9 @@ class Transformer:
             advice = {"float16": ": choose dtype: float32, or bfloat16, which has its range"}.get(dtype, "")
             raise ModelError(f"{type(self.model).__name__}: {what} is not finite in {dtype}{advice}")
 
-    def _logits(self, tokens: Tensor) -> Tensor:
+    def _logits(self, tokens: Inputs) -> Tensor:
         """Logits (length, V) of a sequence (1, length): the head that was found, applied to level L."""
-        every = torch.arange(tokens.shape[1])
+        every = torch.arange(size_of(tokens)[1])
         last = self.states(tokens, torch.zeros_like(every), every)[-1]
         return self.head.logits(last.to(self.head.gain))
 

@@ -92,7 +92,8 @@ def _header(config: JumpConfig) -> str:
 
 def _opening(config: JumpConfig) -> Iterator[str]:
     yield f"# {config.method} for {_plain(config.model_name)}"
-    token = "the next token" if config.causal else "a masked token"
+    other = "the target's next token" if config.task == "seq2seq" else "a masked token"
+    token = "the next token" if config.causal else other
     yield (
         "A *jump* maps the hidden state of a token after an early block of a language model to an "
         f"approximation of the last block's output, so that the model's own head predicts {token} without "
@@ -106,8 +107,11 @@ def _use(config: JumpConfig) -> Iterator[str]:
     model = '"FOLDER OF THE MODEL"'
     if config.is_on_hub:
         model = f'"{config.base_model}", revision="{config.revision}"'
+    paired = config.task == "seq2seq"
+    given = "Pairs(source_ids, decoder_input_ids)" if paired else "input_ids"
     load = [
         "import onejump",
+        *(["from onejump.models.pairs import Pairs"] if paired else []),
         *(["from onejump.runtime.early_exit import EarlyExit"] if config.gates and config.causal else []),
         "",
         f"model = onejump.load_model({model})",
@@ -125,7 +129,7 @@ def _use(config: JumpConfig) -> Iterator[str]:
             "# Hidden states (L + 1, n, H) of position `positions[i]` of sequence `rows[i]`, and logits "
             "from level "
             f"{config.blocks // 2}.",
-            "states = model.states(input_ids, rows, positions)",
+            f"states = model.states({given}, rows, positions)",
             f"logits = model.head.logits(jump.at({config.blocks // 2})(states[{config.blocks // 2}]))",
         ]
     yield "## Use it"
@@ -215,7 +219,7 @@ def _base_model(config: JumpConfig) -> Iterator[str]:
         ["digest of its files", f"`{config.model_digest}`" if config.model_digest else "not known"],
         ["architecture", f"`{config.architecture}`"],
         ["blocks L, hidden size H, vocabulary V", f"{config.blocks}, {config.hidden}, {config.vocabulary:,}"],
-        ["final norm", {"rms": "RMSNorm", "layer": "LayerNorm"}[config.norm]],
+        ["final norm", {"rms": "RMSNorm", "layer": "LayerNorm", None: "none"}[config.norm]],
         *([f"hash of the unembedding, {name}", f"`{value}`"] for name, value in config.unembedding.items()),
     ]
     yield table(["model", config.model], rows, numbers=False)

@@ -229,6 +229,7 @@ def gathered(
         model_digest=known.model_digest,
         architecture=known.architecture,
         causal=known.causal,
+        task=known.task,
         blocks=known.blocks,
         hidden=known.hidden,
         vocabulary=known.vocabulary,
@@ -261,7 +262,7 @@ def gathered(
     return config, shortcut
 
 
-def _read_head(path: Path) -> tuple[NormKind, Tensor]:
+def _read_head(path: Path) -> tuple[NormKind | None, Tensor]:
     """Read the kind of a head's norm, and its unembedding, of which only what is used is loaded.
 
     The unembeddings of some models have several GB, and this runs where a study was started.

@@ -15,6 +15,7 @@ from onejump.base.checksum import PLACEHOLDER, stamp, verify
 from onejump.base.errors import DamagedFileError, FormatError, MissingFileError, OneJumpError
 from onejump.base.files import replacing
 from onejump.base.format import FORMAT, KIND, Format
+from onejump.models.tasks import Task
 
 CONFIG = "config.json"
 KEPT_JUMP = Format("jump", 1)
@@ -67,8 +68,8 @@ class JumpConfig:
     """H."""
     vocabulary: Vocabulary
     """V."""
-    norm: Literal["rms", "layer"]
-    """Kind of the final norm."""
+    norm: Literal["rms", "layer"] | None
+    """Kind of the final norm; None if the model has none."""
     unembedding: Annotated[dict[Precision, Name], Field(min_length=1)]
     """Hash of the unembedding for each precision that it is known in (`onejump.runtime.weight_hash`)."""
     study: Name
@@ -87,6 +88,8 @@ class JumpConfig:
     """Documents that these samples come from."""
     compared: dict[Name, dict[Name, Finite]] = field(default_factory=dict)
     """Of each method of the study, the numbers that it keeps and the mean of each metric over all levels."""
+    task: Task | None = None
+    """What the model is trained to do; None in a jump that was exported before this was written down."""
     license: Name | None = None
     """License of the jump, as the hub names it; None leaves it to whoever publishes the jump."""
     gates: dict[Name, dict[Name, Any]] = field(default_factory=dict)

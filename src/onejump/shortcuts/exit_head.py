@@ -50,7 +50,8 @@ class ExitHead:
     With the gain g of the norm, W_U diag(g) (z B) / rms = (z P') / rms. P = W_U diag(g) B' (V x r) is
     computed once, and rms^2 = z (B B') z' / H + eps. A bias b counts as one more row of B, whose coordinate
     is always one. For a LayerNorm, the rows of B are centred first, and its bias adds W_U norm_bias to all
-    logits. A shortcut with one B for all levels has one exit head for all levels.
+    logits. Without a final norm, logits = z P'. A shortcut with one B for all levels has one exit head for
+    all levels.
 
     A head with a transform T(h) = activation(h D' + c) gets z (B D') + (b D' + c) in front of the activation.
     A product with B cannot be taken through the activation, so the coordinates are those of the normalised
@@ -79,12 +80,14 @@ class ExitHead:
         self._gain = head.config.scale * head.gain
         self.has_bias = bias is not None
         self._first_norm = head.first_norm
-        if self._first_norm is not None:
+        if bias is not None and (self._first_norm is not None or head.dense_weight is None):
             # The norm needs the coordinates of the whole state: a bias is one more of them, always one.
+            basis, bias = torch.cat([basis, bias[None]]), None
+        # Whether the bias is a coordinate, and not a part of the transform.
+        self._bias_is_coordinate = self.has_bias and bias is None
+        if self._first_norm is not None:
             kind, self._eps = self._first_norm
-            basis = basis if bias is None else torch.cat([basis, bias[None]])
             basis = basis - basis.mean(1, keepdim=True) if kind == "layer" else basis
-            bias = None
             self._quadratic = basis @ basis.T / head.hidden
         # What a transform's activation gets: z times the first, plus the second.
         self._to_activation: tuple[Tensor, Tensor | None] | None = None
@@ -131,15 +134,17 @@ class ExitHead:
             With a transform, (..., E), multiplied by the norm's gain and the head's scale.
         """
         reduced = reduced.to(self.projection.dtype)
+        if self._bias_is_coordinate:
+            reduced = torch.cat([reduced, torch.ones_like(reduced[..., :1])], -1)
         if self._first_norm is not None:
-            if self.has_bias:
-                reduced = torch.cat([reduced, torch.ones_like(reduced[..., :1])], -1)
             mean_square = (reduced @ self._quadratic * reduced).sum(-1, keepdim=True).clamp_min(0)
             reduced = reduced * torch.rsqrt(mean_square + self._eps)
         if self._to_activation is None:
             return reduced
         transformed = self.head.activate(functional.linear(reduced, *self._to_activation))
-        return normalised(transformed, self.head.config.norm, self.head.config.eps) * self._gain
+        norm = self.head.config.norm
+        normed = transformed if norm is None else normalised(transformed, norm, self.head.config.eps)
+        return normed * self._gain
 
     def logits(self, reduced: Tensor) -> Tensor:
         """Give the logits (..., V) of reduced states z (..., r)."""
