@@ -22,6 +22,7 @@ from onejump.base.identity import one_model
 from onejump.data.document_roles import VALIDATION
 from onejump.data.held_out import documents_of_samples
 from onejump.data.store import ActivationStore
+from onejump.experiments.pair_losses import losses_of_pairs
 from onejump.models.description import ModelDescription, read_description
 from onejump.models.head import Head
 from onejump.models.loading import load_described, load_described_tokenizer
@@ -196,8 +197,8 @@ def measure_level_predictions(
     losses : Path
         Table to write, a row for each document, with columns document, loss (the sum over its tokens of
         -ln q(token), q the final distribution, in nats) and tokens. Of a causal model these are the next
-        tokens of whole validation sentences; of generated text the generated ones; of a masked model the
-        masked tokens of the samples.
+        tokens of whole validation sentences; of generated text the generated ones; of an encoder-decoder
+        the tokens of the targets; of a masked model the masked tokens of the samples.
     shards : sequence of Path
         Validation shards.
     head, description : Path
@@ -221,7 +222,7 @@ def measure_level_predictions(
     on = pick_device(device)
     of_samples = documents_of_samples(store, documents)
     write_table(levels, levels_of(store, Head.load(head), of_samples, on), model_digest=digest)
-    if described.causal:
+    if described.task != "masked":
         found = _of_sentences(
             described, weights, sentences, documents, samples, max_tokens, device, batch_tokens
         )
@@ -247,6 +248,18 @@ def _of_sentences(
     table = read_table(sentences)
     table = table[table["sentence_id"].isin(roles.index[roles["role"] == VALIDATION])]
     table = table.iloc[np.unique(np.linspace(0, len(table) - 1, samples).round().astype(int))]
+    of_documents = roles.loc[table["sentence_id"], "document"].to_numpy()
+    transformer = load_described(described, weights, device=device)
+    if described.task == "seq2seq":
+        lost = losses_of_pairs(
+            transformer,
+            load_described_tokenizer(described, weights),
+            table,
+            max_tokens=max_tokens,
+            batch_tokens=batch_tokens,
+            prefix=(described.pairs or {}).get("prefix") or "",
+        )
+        return pd.DataFrame({"document": of_documents, "loss": lost[:, 0], "tokens": lost[:, 1]})
     if is_generated(table):
         sequences = [tokens.tolist() for tokens in table["tokens"]]
         first = (table["prompt_tokens"] - 1).tolist()
@@ -255,7 +268,5 @@ def _of_sentences(
         text = table["sentence"].tolist()
         sequences = tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"]
         first = [0] * len(sequences)
-    transformer = load_described(described, weights, device=device)
     lost = losses_of(transformer, sequences, first, batch_tokens)
-    of_documents = roles.loc[table["sentence_id"], "document"].to_numpy()
     return pd.DataFrame({"document": of_documents, "loss": lost[:, 0], "tokens": lost[:, 1]})

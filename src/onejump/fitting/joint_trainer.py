@@ -16,8 +16,10 @@ from tqdm import tqdm
 from onejump.base.amounts.tuning import CHECKPOINTS
 from onejump.base.errors import OneJumpError
 from onejump.fitting.joint_losses import joint_loss
+from onejump.fitting.pair_batches import PairBatches
 from onejump.fitting.tuning_batches import Batches
 from onejump.models.live_head import LiveHead, states_of_pairs
+from onejump.models.pairs import Inputs, Pairs
 from onejump.models.transformer import Transformer
 
 _LOG = logging.getLogger(__name__)
@@ -43,8 +45,11 @@ class JointLoss:
         self._transformer, self._head, self._teacher = transformer, head, teacher
 
     def of(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Give the loss of a batch of `Batches`, and the losses of its pairs (R,)."""
-        tokens, rows, positions = batch["tokens"], batch["rows"], batch["positions"]
+        """Give the loss of a batch of `Batches` or `PairBatches`, and the losses of its pairs (R,)."""
+        tokens: Inputs = batch["tokens"]
+        if "source" in batch:
+            tokens = Pairs(batch["source"], batch["tokens"])
+        rows, positions = batch["rows"], batch["positions"]
         of, level = batch["of"], batch["level"]
         states = states_of_pairs(self._transformer, tokens, rows, positions, of, level)
         features, last = self._head.features(states), self._head.last_map()
@@ -62,7 +67,7 @@ class JointLoss:
 def train(
     model: Any,
     loss: JointLoss,
-    batches: Batches,
+    batches: Batches | PairBatches,
     checkpoints: Path,
     *,
     learning_rate: float,
@@ -76,7 +81,7 @@ def train(
     model : transformers.PreTrainedModel or peft.PeftModel
         Of its parameters, those with gradients are trained.
     loss : JointLoss
-    batches : Batches
+    batches : Batches or PairBatches
         One for each step.
     checkpoints : Path
         Folder that the Trainer writes to.

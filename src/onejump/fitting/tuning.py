@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from onejump.base.device import pick_device
@@ -27,10 +28,13 @@ from onejump.base.files import read_table, replacing
 from onejump.data.document_roles import FIT
 from onejump.fitting.joint_losses import Weights
 from onejump.fitting.joint_trainer import JointLoss, train
+from onejump.fitting.pair_batches import PairBatches, TokenPair
 from onejump.fitting.tuning_batches import Batches
 from onejump.models.description import ModelDescription, read_description
 from onejump.models.live_head import LiveHead
 from onejump.models.loading import load_described, load_described_tokenizer, mask_token
+from onejump.models.pairs import decoder_inputs
+from onejump.models.prompts import encoded_pairs, has_targets
 from onejump.models.tasks import NAMED
 from onejump.models.transformer import Transformer
 
@@ -112,17 +116,17 @@ def tune(
     Raises
     ------
     CorpusError
-        If no sentence is left to train on.
+        If no sentence is left to train on, or an encoder-decoder is given a corpus without targets.
     ModelError
-        If the model is neither a causal nor a masked language model, or its head cannot be trained.
+        If the model is a classifier, or its head cannot be trained.
     OneJumpError
         If the loss is no longer finite.
     """
     described = read_description(description)
-    if described.task not in ("causal", "masked"):
+    if described.task == "classification":
         raise ModelError(
-            f"{described.source}: {NAMED[described.task]} given to tune, accepted is {NAMED['causal']} or "
-            f"{NAMED['masked']}"
+            f"{described.source}: {NAMED[described.task]} given to tune, accepted is {NAMED['causal']}, "
+            f"{NAMED['masked']} or {NAMED['seq2seq']}"
         )
     about = {
         "model_digest": described.model_digest,
@@ -133,19 +137,7 @@ def tune(
     on = pick_device(device)
     transformer = _in_single_precision(described, weights, device)
     tokenizer = load_described_tokenizer(described, weights)
-    masked = not transformer.causal
-    batches = Batches(
-        _encoded(tokenizer, _to_train_on(sentences, documents), options, seed),
-        Weights(options.weights, len(transformer.blocks), options.early),
-        steps=options.steps,
-        batch_tokens=options.batch_tokens,
-        each=options.levels,
-        seed=seed,
-        padding=transformer.padding,
-        context=transformer.context,
-        mask=mask_token(tokenizer) if masked else None,
-        special=tokenizer.all_special_ids,
-    )
+    batches = _batches(transformer, tokenizer, described, _to_train_on(sentences, documents), options, seed)
     text = hashlib.sha256()
     for sentence in batches.sentences:
         text.update(sentence.tobytes())
@@ -173,14 +165,55 @@ def _in_single_precision(described: ModelDescription, weights: Path | None, devi
     return load_described(replace(described, dtype="float32"), weights, device=device)
 
 
-def _to_train_on(sentences: Path, documents: Path) -> list[str]:
+def _batches(
+    transformer: Transformer,
+    tokenizer: Any,
+    described: ModelDescription,
+    rows: pd.DataFrame,
+    options: TuningOptions,
+    seed: int,
+) -> Batches | PairBatches:
+    """Give the batches of a tuning on some rows of a corpus' table."""
+    weights = Weights(options.weights, len(transformer.blocks), options.early)
+    if has_targets(rows) != (described.task == "seq2seq"):
+        given = "a corpus of pairs" if has_targets(rows) else "a corpus without targets"
+        raise CorpusError(f"{given} given to tune {described.architecture}, {NAMED[described.task]}")
+    shared: dict[str, Any] = {
+        "steps": options.steps,
+        "batch_tokens": options.batch_tokens,
+        "each": options.levels,
+        "seed": seed,
+        "padding": transformer.padding,
+    }
+    if described.task == "seq2seq":
+        prefix = (described.pairs or {}).get("prefix") or ""
+        pairs = encoded_pairs(rows, tokenizer, options.max_tokens, prefix)
+        taken = (decoder_inputs(transformer.model, labels) for _, labels in pairs)
+        return PairBatches(
+            [
+                TokenPair(*map(np.asarray, (source, inputs, labels)))
+                for (source, labels), inputs in zip(pairs, taken, strict=True)
+            ],
+            weights,
+            **shared,
+        )
+    return Batches(
+        _encoded(tokenizer, rows["sentence"].tolist(), options, seed),
+        weights,
+        context=transformer.context,
+        mask=mask_token(tokenizer) if described.task == "masked" else None,
+        special=tokenizer.all_special_ids,
+        **shared,
+    )
+
+
+def _to_train_on(sentences: Path, documents: Path) -> pd.DataFrame:
     roles = read_table(documents)
     table = read_table(sentences)
     kept = table["sentence_id"].isin(roles.loc[roles["role"] == FIT, "sentence_id"])
     if not kept.any():
         raise CorpusError(f"{sentences}: no training sentence is left to tune a model on; held_out takes all")
-    found: list[str] = table.loc[kept, "sentence"].tolist()
-    return found
+    return table[kept]
 
 
 def _encoded(tokenizer: Any, sentences: Sequence[str], options: TuningOptions, seed: int) -> list[list[int]]:
@@ -199,7 +232,7 @@ def _encoded(tokenizer: Any, sentences: Sequence[str], options: TuningOptions, s
     return found
 
 
-def _passes(batches: Batches) -> float:
+def _passes(batches: Batches | PairBatches) -> float:
     seen = sum(len(batch) for batch in batches.batches)
     return seen / len(batches.sentences)
 
