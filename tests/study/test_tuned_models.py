@@ -55,7 +55,7 @@ def study_with(tuned: dict[str, Any], **beside: Any) -> Study:
         ),
         ({"weights": "heavy"}, {}, "models.t.tuned.weights: 'heavy' given"),
         ({"early": 1.5}, {}, "models.t.tuned.early: 1.5 given"),
-        ({}, {"hub": "a/b"}, "exactly one of hub, folder, gguf, wheel, tuned (given: hub, tuned)"),
+        ({}, {"hub": "a/b"}, "exactly one of hub, folder, gguf, wheel, tuned, untrained (given: hub, tuned)"),
     ],
 )
 def test_mistakes_are_one_line_each(tuned: dict[str, Any], beside: dict[str, Any], message: str) -> None:

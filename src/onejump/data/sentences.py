@@ -61,6 +61,11 @@ def paragraphs(text: str, _: str) -> Iterator[str]:
             yield paragraph.strip("\n").rstrip()
 
 
+def is_damaged(text: str) -> bool:
+    """Whether a text holds control characters, or marks of bytes that could not be read."""
+    return _DAMAGED.search(text) is not None
+
+
 def without_invisible(text: str) -> str:
     """Remove the characters that a reader does not see."""
     for character in _INVISIBLE:  # far faster than `str.translate`

@@ -10,13 +10,15 @@ import os
 import stat
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from onejump.base.errors import CorpusError
 
 SUFFIXES = (".txt", ".py", ".jsonl", ".json", ".parquet")
 """Suffixes of the files that documents are read from."""
+PAIR_SUFFIXES = (".jsonl", ".json", ".parquet", ".po", ".tmx")
+"""Suffixes of the files that pairs of texts are read from."""
 
 
 def named(name: object) -> str:
@@ -24,8 +26,14 @@ def named(name: object) -> str:
     return str(name).encode(errors="backslashreplace").decode()
 
 
-def regular_files(path: str | Path) -> dict[str, Path]:
+def regular_files(path: str | Path, suffixes: Sequence[str] = SUFFIXES) -> dict[str, Path]:
     """Find the files of a corpus: one file, or those of a folder and its subfolders. Links are followed once.
+
+    Parameters
+    ----------
+    path : path
+    suffixes : sequence of str
+        Suffixes of files that are accepted.
 
     Returns
     -------
@@ -39,7 +47,7 @@ def regular_files(path: str | Path) -> dict[str, Path]:
         pipe or a device: it might never end, and cannot be read twice.
     """
     path = Path(path)
-    accepted = ", ".join(SUFFIXES)
+    accepted = ", ".join(suffixes)
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -48,18 +56,18 @@ def regular_files(path: str | Path) -> dict[str, Path]:
             f"{named(path)}: {'no such file or folder' if missing else error.strerror}"
         ) from error
     if stat.S_ISDIR(mode):
-        files = {file.relative_to(path).as_posix(): file for file in _below(path)}
+        files = {file.relative_to(path).as_posix(): file for file in _below(path, suffixes)}
         if not files:
             raise CorpusError(f"{named(path)}: no readable file in this folder; accepted are {accepted}")
         return dict(sorted(files.items()))
     if not stat.S_ISREG(mode):
         raise CorpusError(f"{named(path)}: a pipe, socket or device; a regular file or a folder was expected")
-    if path.suffix.lower() not in SUFFIXES:
+    if path.suffix.lower() not in suffixes:
         raise CorpusError(f"{named(path)}: suffix {path.suffix!r} given; accepted are {accepted}")
     return {path.name: path}
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def _below(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
     """Regular files with an accepted suffix. Each folder is entered once, as links may lead in a circle."""
 
     def refuse(error: OSError) -> None:
@@ -76,7 +84,7 @@ def _below(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
             file = Path(here, name)
-            if not name.startswith(".") and file.suffix.lower() in SUFFIXES:
+            if not name.startswith(".") and file.suffix.lower() in suffixes:
                 try:
                     regular = stat.S_ISREG(file.stat().st_mode)
                 except OSError as error:

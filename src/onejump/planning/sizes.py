@@ -13,6 +13,7 @@ from onejump.models.tasks import Task
 from onejump.planning.sources import wheel_path
 from onejump.study.sources import Model
 from onejump.study.study import Study
+from onejump.study.untrained import Untrained
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 """Bytes of a number by its format."""
@@ -83,10 +84,25 @@ def look_up_sizes(study: Study, results: Path, given: Mapping[str, Mapping[str, 
     }
 
 
+def _sizes_of(made: Untrained) -> dict[str, Any]:
+    """Count the parameters of an encoder-decoder with tied embeddings, without norms and biases."""
+    attention, feed_forward = 4, 8  # matrices of H H
+    blocks = made.encoder_blocks * (attention + feed_forward) + made.blocks * (2 * attention + feed_forward)
+    return {
+        "blocks": made.blocks,
+        "hidden": made.hidden,
+        "vocabulary": made.vocabulary,
+        "parameters": blocks * made.hidden**2 + made.vocabulary * made.hidden,
+        "task": "seq2seq",
+    }
+
+
 def _read_sizes(model: Model) -> dict[str, Any]:
     # Torch is loaded here, so that a workflow that only counts does not wait for it.
     from onejump.models.loading import sizes_from_configuration, sizes_from_gguf
 
+    if model.untrained is not None:
+        return _sizes_of(model.untrained)
     source = model.hub or model.folder
     if source:
         return sizes_from_configuration(

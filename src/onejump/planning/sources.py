@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import stat
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from onejump.base.errors import ModelError, OneJumpError, StudyError
+from onejump.base.fetch import is_pattern
 from onejump.models.description import known_description
 from onejump.models.gguf_header import read_gguf_sizes
 from onejump.models.tasks import NAMED, Task, stated_task
@@ -24,7 +26,10 @@ _LARGEST_CONFIGURATION = 10_000_000  # bytes
 
 
 def wheel_path(source: Model | Corpus) -> Path:
-    """Give the path of a file of a wheel once it is fetched."""
+    """Give the path of a wheel's file once it is fetched; of a pattern, that of the folder of its files."""
+    if is_pattern(source.file):
+        digest = hashlib.sha256((source.file or "").encode()).hexdigest()[:16]
+        return Path("resources", "wheel-files", source.wheel or "", digest)
     return Path("resources", source.wheel or "", source.file or "")
 
 
@@ -71,8 +76,10 @@ def check_sources(study: Study) -> None:
         else:
             if sizes is not None:
                 mistakes += study.dimension_mistakes(name, blocks=sizes[0], hidden=sizes[1])
+            if model.untrained is not None:
+                mistakes += _unfit_corpora(study, name, "seq2seq")
             if model.folder is not None:
-                mistakes += _generated_by_others(study, name, stated_task(_configuration(model.folder)))
+                mistakes += _unfit_corpora(study, name, stated_task(_configuration(model.folder)))
     if mistakes:
         raise StudyError("\n".join(dict.fromkeys(mistakes)))
 
@@ -89,23 +96,33 @@ def check_known_sizes(study: Study, results: Path) -> None:
     Raises
     ------
     OneJumpError
-        If a rank is over H, a model cannot exit from a level, or one that is to generate text is not causal.
+        If a rank is over H, a model cannot exit from a level, or a corpus does not fit what a model is.
     """
     for name in study.models:
         if known := known_description(results / study.study / name / "model.json"):
             study.check_dimensions(name, blocks=known.blocks, hidden=known.hidden)
-            if mistakes := _generated_by_others(study, name, known.task):
+            if mistakes := list(_unfit_corpora(study, name, known.task)):
                 raise StudyError("\n".join(mistakes))
 
 
-def _generated_by_others(study: Study, model: str, task: Task) -> list[str]:
-    """Write a line for each generated corpus of a study that has a model that is not causal."""
-    return [
-        f"corpora.{name}.generated: {model} is {NAMED[task]}; accepted are causal ones, which can generate "
-        "text: give it a study of its own"
-        for name, corpus in study.corpora.items()
-        if corpus.generated is not None and task != "causal"
-    ]
+def _unfit_corpora(study: Study, model: str, task: Task) -> Iterator[str]:
+    """Write a line for each corpus of a study that a model cannot be run over."""
+    for name, corpus in study.corpora.items():
+        if corpus.generated is not None and task != "causal":
+            yield (
+                f"corpora.{name}.generated: {model} is {NAMED[task]}; accepted are causal ones, which can "
+                "generate text: give it a study of its own"
+            )
+        elif corpus.target is None and task == "seq2seq":
+            yield (
+                f"corpora.{name}: {model} is {NAMED[task]}, which takes pairs: name the key of their targets "
+                "with target, or give the model a study of its own"
+            )
+        elif corpus.target is not None and task != "seq2seq":
+            yield (
+                f"corpora.{name}.target: {model} is {NAMED[task]}; accepted are encoder-decoders, which take "
+                "pairs: give it a study of its own"
+            )
 
 
 def _corpus_mistakes(corpus: Corpus) -> Iterator[str]:
@@ -157,6 +174,8 @@ def _sizes(model: Model) -> tuple[int, int] | None:
                 "for the hub's: write folder instead of hub, or run elsewhere"
             )
         return None
+    if model.untrained is not None:
+        return model.untrained.blocks, model.untrained.hidden
     if model.folder is not None:
         sizes = _sizes_of_folder(model.folder)
         # How many blocks lie in a list that the study names, the configuration does not say.

@@ -7,8 +7,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from onejump.base.fetch import is_pattern
 from onejump.study.messages import rule
 from onejump.study.tuned import Tuned
+from onejump.study.untrained import Untrained
 from onejump.study.values import (
     HubName,
     Language,
@@ -44,8 +46,22 @@ class Modules(Section):
     """Path of the unembedding, a Linear."""
 
 
+class PairsOfTexts(Section):
+    """How an encoder-decoder takes a pair of texts, if its files do not say so."""
+
+    prefix: str | None = None
+    """Text that is put before each source, such as "translate English to German: " for T5."""
+    source_language: Annotated[str, Field(min_length=1)] | None = None
+    """Language of the sources, as a multilingual tokenizer calls it, such as en_XX for mBART."""
+    target_language: Annotated[str, Field(min_length=1)] | None = None
+    """Language of the targets, as the tokenizer calls it."""
+
+
 class Model(Section):
-    """A causal or masked language model. One of hub, folder, gguf, wheel, tuned says where it comes from."""
+    """A causal or masked language model, or an encoder-decoder, which needs corpora with a target.
+
+    One of hub, folder, gguf, wheel, tuned and untrained says where it comes from.
+    """
 
     hub: HubName | None = None
     """Name on the Hugging Face hub, such as openai-community/gpt2-xl."""
@@ -69,19 +85,25 @@ class Model(Section):
     allow_pickle: bool = False
     """Read pickled weights (pytorch_model.bin). It is off because a pickle can run code when it is read."""
     modules: Modules | None = None
+    pairs: PairsOfTexts | None = None
+    untrained: Untrained | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        exactly_one(self, ("hub", "folder", "gguf", "wheel", "tuned"))
+        exactly_one(self, ("hub", "folder", "gguf", "wheel", "tuned", "untrained"))
         _refuse_idle_wheel_keys(self)
+        if self.untrained is not None:
+            made = ("trust_remote_code", "allow_pickle", "modules", "pairs")
+            refuse_without_effect(self, made, "on an untrained model, which is made here")
         if self.hub is None:
             refuse_without_effect(self, ("revision",), "on a model that is not from the hub")
         if self.gguf is not None or self.wheel is not None:
             refuse_without_effect(
                 self, ("trust_remote_code", "allow_pickle"), "on a GGUF file, which holds no code"
             )
+            refuse_without_effect(self, ("pairs",), "on a GGUF file, which holds no encoder-decoder")
         if self.tuned is not None:
-            of_the_other = ("dtype", "trust_remote_code", "allow_pickle", "modules")
+            of_the_other = ("dtype", "trust_remote_code", "allow_pickle", "modules", "pairs")
             refuse_without_effect(self, of_the_other, "on a tuned model, which has it from the other model")
         return self
 
@@ -127,7 +149,8 @@ class Corpus(Section):
     """A text. One of path, dataset, wheel, standard_library and generated says where its documents are."""
 
     path: Annotated[str, Field(min_length=1)] | None = None
-    """A .txt, .py, .jsonl, .json or .parquet file, or a folder of such files; relative to the study file."""
+    """A .txt, .py, .jsonl, .json or .parquet file, or a folder of such files; relative to the study file.
+    With `target`, a .jsonl, .json, .parquet, .tmx or .po file, or a folder of such files."""
     standard_library: Literal[True] | None = None
     """true: the source code of the standard library of the Python that runs the study. Use it with unit:
     paragraph."""
@@ -143,24 +166,29 @@ class Corpus(Section):
     wheel: Wheel | None = None
     """A Python wheel that holds a text file, as name==version. It is read as data and never installed."""
     file: WheelFile | None = None
-    """Path of the text file inside the wheel."""
+    """Path of the text file inside the wheel. With `target`, it may be a pattern for several files, such as
+    django/**/locale/de/LC_MESSAGES/*.po, in which * stands for any part of a name and ** for any folders."""
     sha256: Sha256 | None = None
     """SHA-256 of the text file in the wheel."""
     generated: Generated | None = None
     text: str = "text"
     """Key or column that holds the text of a document."""
+    target: Annotated[str, Field(min_length=1)] | None = None
+    """Key or column that holds the target of a pair: the corpus then is pairs of a source, at the key `text`,
+    and a target, for encoder-decoders. A key in an object is written with a point: translation.de. In a .tmx
+    file the keys are languages, such as en and de, in a .po file msgid and msgstr."""
     language: Language = "en"
     """Language of the text (ISO 639 code). It decides how documents are cut into sentences."""
     unit: Literal["sentence", "paragraph"] = "sentence"
     """What a document is cut into. sentence: its sentences. paragraph: its parts between empty lines,
     unchanged, which suits source code."""
     training: PositiveInt
-    """Number of training sentences, or generated training texts: shortcuts are fitted to them and selected on
+    """Number of training sentences, pairs or generated texts: shortcuts are fitted to them and selected on
     them."""
     validation: PositiveInt
-    """Number of validation sentences, or generated validation texts: everything is measured on them. They
-    come from other documents than the training sentences: a hash of its text puts three of four documents on
-    the training side."""
+    """Number of validation sentences, pairs or generated texts: everything is measured on them. They come
+    from other documents than the training sentences: a hash of its text puts three of four documents on the
+    training side."""
     min_characters: PositiveInt = 20
     """Sentences with fewer characters are left out."""
     max_characters: PositiveInt = 1000
@@ -174,6 +202,11 @@ class Corpus(Section):
         _refuse_idle_wheel_keys(self)
         if self.dataset is None:
             refuse_without_effect(self, ("subset", "split", "revision"), "without dataset")
+        if self.target is not None:
+            refuse_without_effect(self, ("language", "unit"), "on pairs, which are not cut into sentences")
+            refuse_without_effect(self, ("standard_library", "generated"), "with target")
+        elif is_pattern(self.file):
+            raise rule(f"{self.said('file')}, accepted is the path of one file, without target", "file")
         if self.generated is not None:
             keys = ("text", "language", "unit", "min_characters", "max_characters", "max_documents")
             refuse_without_effect(self, keys, "on generated text")

@@ -31,7 +31,7 @@ class Tuned(Section):
     """
 
     model: Name
-    """The model of the study to tune: a causal or masked language model that is not tuned itself."""
+    """The model of the study to tune: any model that is not tuned itself."""
     corpus: Name
     """The corpus of the study to train on: one of text, not a generated one."""
     loss: Literal["next-token", "distilled"] = "next-token"

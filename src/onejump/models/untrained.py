@@ -1,0 +1,116 @@
+"""The stage "untrained": a small encoder-decoder with random weights, and a tokenizer trained on pairs.
+
+It is where a training from scratch begins: a tuned model of the study trains it (`onejump.fitting.tuning`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onejump.base.errors import CorpusError
+from onejump.base.files import read_table, replacing
+from onejump.models.prompts import has_targets
+
+# In this order, they are tokens 0, 1 and 2. Decoders start with the padding token.
+_SPECIAL = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+_LONGEST = 512  # tokens of a source or a target
+
+
+@dataclass(frozen=True)
+class UntrainedOptions:
+    """The shapes of a model."""
+
+    architecture: str
+    """marian, bart or t5."""
+    blocks: int
+    """Of the decoder, L."""
+    encoder_blocks: int
+    hidden: int
+    """H. Feed-forward networks are four times as wide."""
+    heads: int
+    vocabulary: int
+    """The most tokens, V."""
+
+
+def make_untrained(folder: Path, sentences: Path, *, options: UntrainedOptions, seed: int) -> None:
+    """Write a model with random weights, and its tokenizer: the stage.
+
+    Parameters
+    ----------
+    folder : Path
+        To write, as `save_pretrained` does.
+    sentences : Path
+        Table of a corpus of pairs. The tokenizer is trained on the sources and targets of its training split.
+    options : UntrainedOptions
+    seed : int
+        Of the weights.
+
+    Raises
+    ------
+    CorpusError
+        If the corpus has no targets.
+    """
+    training = read_table(sentences).query("split == 'training'")
+    if not has_targets(training):
+        raise CorpusError(f"{sentences}: a corpus without targets given, an encoder-decoder takes pairs")
+    tokenizer = _trained_tokenizer([*training["sentence"], *training["target"]], options.vocabulary)
+    torch.manual_seed(seed)
+    model = _random_model(options, len(tokenizer))
+    with replacing(folder) as fresh:
+        model.save_pretrained(fresh)
+        tokenizer.save_pretrained(fresh)
+
+
+def _trained_tokenizer(texts: list[str], vocabulary: int) -> Any:
+    """A tokenizer of byte pairs, one for sources and targets. It begins words as SentencePiece does."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE(unk_token=_SPECIAL["unk_token"]))
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    special = list(_SPECIAL.values())
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    end = _SPECIAL["eos_token"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {end}", special_tokens=[(end, tokenizer.token_to_id(end))]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=_LONGEST, **_SPECIAL)
+
+
+def _random_model(options: UntrainedOptions, vocabulary: int) -> Any:
+    import transformers as hf
+
+    tokens = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0, "vocab_size": vocabulary}
+    width = {"d_model": options.hidden}
+    if options.architecture == "t5":
+        return hf.T5ForConditionalGeneration(
+            hf.T5Config(
+                **tokens,
+                **width,
+                d_kv=options.hidden // options.heads,
+                d_ff=4 * options.hidden,
+                num_layers=options.encoder_blocks,
+                num_decoder_layers=options.blocks,
+                num_heads=options.heads,
+                dropout_rate=0.1,
+            )
+        )
+    shapes = {
+        **{f"{side}_attention_heads": options.heads for side in ("encoder", "decoder")},
+        **{f"{side}_ffn_dim": 4 * options.hidden for side in ("encoder", "decoder")},
+        "encoder_layers": options.encoder_blocks,
+        "decoder_layers": options.blocks,
+        "max_position_embeddings": _LONGEST,
+        "bos_token_id": None,
+        "forced_eos_token_id": None,
+    }
+    if options.architecture == "bart":
+        return hf.BartForConditionalGeneration(hf.BartConfig(**tokens, **width, **shapes))
+    return hf.MarianMTModel(hf.MarianConfig(**tokens, **width, **shapes, scale_embedding=True))
