@@ -40,7 +40,8 @@ OTHER_CAPTIONS = {"workflow"}
 def rules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Rule]]:
     """The workflow's rules for a study of everything, as Snakemake reads them."""
     folder = tmp_path_factory.mktemp("declared")
-    corpus = {"path": "text.txt", "training": 10, "validation": 5}
+    # Pairs, which all experiments take.
+    corpus = {"path": "pairs.jsonl", "target": "target", "training": 10, "validation": 5}
     study = {
         "study": "everything",
         "models": {"m": {"hub": "some/model"}},
@@ -50,7 +51,7 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Rule]]
         "figures": dict.fromkeys(Figures.sections()),
         "experiments": dict.fromkeys(Experiments.sections()),
     }
-    (folder / "text.txt").write_text("Some text of a few words.\n", encoding="utf-8")
+    (folder / "pairs.jsonl").write_text('{"text": "two", "target": "zwei"}', encoding="utf-8")
     (folder / "study.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch, SnakemakeApi(OutputSettings(dryrun=True)) as snakemake:
         # Reading the Snakefile sets these for the jobs of a run.

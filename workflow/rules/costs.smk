@@ -46,6 +46,10 @@ def criteria_cost_of(wildcards, sizes):
     return costs_of(wildcards, sizes).criteria()
 
 
+def translation_cost_of(wildcards, sizes):
+    return costs_of(wildcards, sizes).translation(STUDY.experiments.translation)
+
+
 def exit_costs_cost_of(wildcards, sizes):
     return costs_of(wildcards, sizes).exit_costs(STUDY.experiments.exit_costs)
 

@@ -191,3 +191,42 @@ def _measuring_cost(sizes: Sizes, levels: int, options: ExitCosts, kinds: Sequen
         + 12 * max(options.batches) * vocabulary
         + 4 * max(options.batches) * (levels + 1) * width * (2 * options.context + 1),
     )
+
+
+def translation_cost(
+    sizes: Sizes, texts: int, new_tokens: int, *, exits: int, batch_tokens: int, tokens_per_sentence: float
+) -> Cost:
+    """Write targets with a key/value cache, once for each exit.
+
+    Parameters
+    ----------
+    sizes : Sizes
+    texts : int
+        Targets that each exit writes.
+    new_tokens : int
+        Of a target, at most.
+    exits : int
+        Methods times levels, and the full model.
+    batch_tokens : int
+        The most tokens that are written together.
+    tokens_per_sentence : float
+        Of a source.
+    """
+    head = sizes.vocabulary * sizes.hidden
+    together = max(1, batch_tokens // new_tokens)
+    steps = exits * -(-texts // together) * new_tokens
+    tokens = exits * texts * (new_tokens + tokens_per_sentence)
+    return Cost(
+        tokens=tokens,
+        model_flops=2.0 * sizes.parameters * tokens,
+        moved=steps * (sizes.weights + 4.0 * head),
+        loaded=sizes.weights,
+        disk=20_000,
+        block_calls=steps * sizes.blocks,
+        memory=LIBRARIES
+        + TRANSFORMERS
+        + sizes.weights
+        + 4 * head
+        + together * new_tokens * sizes.hidden * sizes.blocks * 4 * BYTES[sizes.dtype]
+        + together * sizes.vocabulary * 16,
+    )

@@ -15,6 +15,7 @@ from onejump.planning.experiment_costs import (
     sub_module_activations_cost,
     sub_module_maps_cost,
     sub_modules_cost,
+    translation_cost,
 )
 from onejump.planning.sizes import Sizes
 from onejump.planning.stage_costs import (
@@ -27,7 +28,7 @@ from onejump.planning.stage_costs import (
     tokens_of_text,
 )
 from onejump.study.activations import Activations, Store
-from onejump.study.experiments import ExitCosts, JointOptimisation, LevelPairs, SubModules
+from onejump.study.experiments import ExitCosts, JointOptimisation, LevelPairs, SubModules, Translation
 from onejump.study.kinds import Kind, OfRank
 from onejump.study.study import Study
 
@@ -125,6 +126,17 @@ class JobCosts:
         """Count and measure what exits cost."""
         kinds = [self._kind(self.study.fitted_as(method), None) for method in self.study.costed()]
         return exit_costs_cost(self.sizes, options, kinds)
+
+    def translation(self, options: Translation) -> Cost:
+        """Write targets at every level by every method."""
+        texts = min(options.pairs, self._sentences("validation"))
+        return translation_cost(
+            self.sizes,
+            texts,
+            options.new_tokens,
+            exits=1 + self.sizes.blocks * len(self.study.translated()),
+            **self._batches,
+        )
 
     def level_pairs(self, options: LevelPairs) -> Cost:
         """Fit and measure every pair of levels."""

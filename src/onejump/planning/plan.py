@@ -32,6 +32,7 @@ _GPU_STAGES = (
         "sub_module_activations",
         "sub_modules",
     ),
+    "translation",
 )
 
 
@@ -121,6 +122,8 @@ def _stages(study: Study, costs: JobCosts) -> Iterator[_Stage]:
         yield _stage("criteria", [costs.criteria()])
     if experiments.exit_costs is not None:
         yield _stage("exit_costs", [costs.exit_costs(experiments.exit_costs)])
+    if experiments.translation is not None:
+        yield _stage("translation", [costs.translation(experiments.translation)])
     if experiments.rank_sweep is not None:
         yield from _rank_sweep(study, costs, experiments.rank_sweep.ranks)
     if experiments.transfer is not None:

@@ -218,6 +218,20 @@ class ExitCosts(Drawn):
     """Models that are not at hand: measured on random weights of their shapes, besides the study's own."""
 
 
+class Translation(Drawn):
+    """BLEU of the targets that an encoder-decoder writes if every token exits at one level."""
+
+    tables = {"translation": "translation.parquet"} | SELECTION
+    place = 118
+
+    methods: Annotated[list[str], Field(min_length=1)] | None = None
+    """Methods that exit; the study has to evaluate them. null: all of them but arbitrary jumps."""
+    pairs: PositiveInt = 200
+    """The most validation pairs whose sources are translated, at every level by every method."""
+    new_tokens: PositiveInt = 64
+    """The most tokens of a target."""
+
+
 class Experiments(Switches):
     """Further experiments, each with a table and a figure. An experiment that is left out is not run."""
 
@@ -229,3 +243,4 @@ class Experiments(Switches):
     rank_sweep: Annotated[RankSweep | None, Field(alias="rank-sweep")] = None
     exit_costs: Annotated[ExitCosts | None, Field(alias="exit-costs")] = None
     joint_optimisation: Annotated[JointOptimisation | None, Field(alias="joint-optimisation")] = None
+    translation: Translation | None = None

@@ -29,6 +29,7 @@ from onejump.study.kinds import FACTS, EitherSolver, Facts, OfRank, Shortcuts, k
 from onejump.study.messages import rule, told
 from onejump.study.sources import Corpus, Model, check_prompts
 from onejump.study.tuned import check_tuned
+from onejump.study.untrained import check_untrained
 from onejump.study.values import Empty, Name, Section
 
 
@@ -113,6 +114,7 @@ class Study(Section):
     def _possible_sources(self) -> Self:
         check_prompts(self.corpora)
         check_tuned(self.models, self.corpora)
+        check_untrained(self.models, self.corpora)
         return self
 
     def origin_of(self, model: str) -> Model:
@@ -170,6 +172,10 @@ class Study(Section):
                         f"{section.said('methods', method)}, but the study evaluates {', '.join(evaluated)}",
                         f"{path}/methods",
                     )
+        if self.experiments.translation is not None:
+            for name, corpus in self.corpora.items():
+                if corpus.target is None:
+                    raise rule(f"it needs pairs: corpora.{name} has no target", "experiments/translation")
         if self.experiments.transfer is not None and len(self.corpora) < 2:
             raise rule("it needs another corpus to evaluate on: add one to corpora", "experiments/transfer")
         self._check_thresholds()
@@ -254,6 +260,13 @@ class Study(Section):
     def costed(self) -> tuple[str, ...]:
         """Name the methods whose exits are counted and measured."""
         options = self.experiments.exit_costs
+        if options is None:
+            return ()
+        return tuple(options.methods or (method for method in self.evaluated() if method != "arbitrary"))
+
+    def translated(self) -> tuple[str, ...]:
+        """Name the methods whose exits write targets."""
+        options = self.experiments.translation
         if options is None:
             return ()
         return tuple(options.methods or (method for method in self.evaluated() if method != "arbitrary"))

@@ -1,0 +1,37 @@
+TRANSLATED = {method: STUDY.fitted_as(method) for method in STUDY.translated()}
+TRANSLATION = STUDY.experiments.options("translation") if "translation" in EXPERIMENTS else {}
+
+
+rule translation:
+    input:
+        description=f"{RESULTS}/{{model}}/model.json",
+        weights=ancient(unpacked),
+        sentences=text_of,
+        shortcuts=[
+            f"{PAIR}/shortcuts/{kind}"
+            for kind in dict.fromkeys(TRANSLATED.values())
+            if FACTS[kind].fitted_by
+        ],
+        selections=sorted(
+            f"{PAIR}/{SELECTED[method].selection}" for method in TRANSLATED if method in SELECTED
+        ),
+    output:
+        table=f"{PAIR}/translation.parquet",
+    log:
+        f"{PAIR}/logs/translation.log",
+    benchmark:
+        f"{PAIR}/benchmarks/translation.tsv"
+    conda:
+        ENVIRONMENT
+    threads: threads_of(translation_cost_of)
+    resources:
+        **asked_of_the_site(translation_cost_of, "translation"),
+    params:
+        methods=TRANSLATED,
+        pairs=TRANSLATION.get("pairs"),
+        new_tokens=TRANSLATION.get("new_tokens"),
+        code=code_with_kinds("experiments.translation", ["identity", *TRANSLATED.values()]),
+    message:
+        "Translating with exits, {wildcards.model} on {wildcards.corpus}"
+    script:
+        f"{SCRIPTS}/translation.py"
