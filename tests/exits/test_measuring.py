@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import torch
 from simulated_exits import some_shortcuts
 
@@ -50,9 +51,10 @@ def test_confidences_are_those_of_the_head(
         table = confidences(store, head, {"m": shortcuts.__getitem__}, samples=samples)
         rows = np.arange(SAMPLES) if samples is None else samples.numpy().nonzero()[0]
         teacher = softmax_by_hand(head, torch.from_numpy(store.level(LEVELS)).double()).argmax(1)[rows]
-        assert list(table) == ["method", "sample", "document", "position", "level", "probability", "hit"]
+        measured = ["token", "probability", "margin", "entropy", "hit"]
+        assert list(table) == ["method", "sample", "document", "position", "level", *measured]
         kinds = table.dtypes.astype(str).drop("method").tolist()
-        assert kinds == ["int32", "int64", "int32", "int16", "float32", "bool"]
+        assert kinds == ["int32", "int64", "int32", "int16", "int32", *["float32"] * 3, "bool"]
         assert len(table) == LEVELS * len(rows)
         for level in range(LEVELS):
             found = table[table["level"] == level]
@@ -62,7 +64,12 @@ def test_confidences_are_those_of_the_head(
             shortcuts[level].float()
             np.testing.assert_array_equal(found["sample"], rows)
             np.testing.assert_array_equal(found["position"], store.of_samples("position")[rows])
+            np.testing.assert_array_equal(found["token"], probabilities.argmax(1))
             np.testing.assert_allclose(found["probability"], probabilities.max(1), rtol=1e-4)
+            second, most = np.sort(probabilities, 1)[:, -2:].T
+            np.testing.assert_allclose(found["margin"], most - second, atol=1e-5)
+            evenness = scipy.stats.entropy(probabilities, axis=1) / np.log(V)
+            np.testing.assert_allclose(found["entropy"], 1 - evenness, atol=1e-5)
             np.testing.assert_array_equal(found["hit"], probabilities.argmax(1) == teacher)
 
 

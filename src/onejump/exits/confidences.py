@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,16 +40,37 @@ class Confidences(NamedTuple):
         OneJumpError
             If a sample lacks a level.
         """
-        levels, samples = table["level"].nunique(), table["sample"].nunique()
-        if levels * samples != len(table):
-            raise OneJumpError(
-                f"confidences: {len(table)} rows given, {levels * samples} expected (one for each of "
-                f"{samples} samples at each of {levels} levels): delete the table and run snakemake again"
-            )
-        table = table.sort_values(["level", "sample"])
+        matrix = by_sample(table)
+        return cls(
+            matrix("probability").astype(np.float64),
+            matrix("hit"),
+            matrix("position")[:, 0],
+            matrix("document")[:, 0],
+        )
 
-        def matrix(column: str) -> NDArray[Any]:
-            return table[column].to_numpy().reshape(levels, samples).T
 
-        probabilities = matrix("probability").astype(np.float64)
-        return cls(probabilities, matrix("hit"), matrix("position")[:, 0], matrix("document")[:, 0])
+def by_sample(table: pd.DataFrame) -> Callable[[str], NDArray[Any]]:
+    """Make a function of a column that gives it as a matrix: a row for each sample, a column for each level.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `onejump.exits.measuring.confidences`: rows of one method.
+
+    Raises
+    ------
+    OneJumpError
+        If a sample lacks a level.
+    """
+    levels, samples = table["level"].nunique(), table["sample"].nunique()
+    if levels * samples != len(table):
+        raise OneJumpError(
+            f"confidences: {len(table)} rows given, {levels * samples} expected (one for each of "
+            f"{samples} samples at each of {levels} levels): delete the table and run snakemake again"
+        )
+    table = table.sort_values(["level", "sample"])
+
+    def matrix(column: str) -> NDArray[Any]:
+        return table[column].to_numpy().reshape(levels, samples).T
+
+    return matrix

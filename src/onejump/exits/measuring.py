@@ -1,4 +1,21 @@
-"""The stage "confidences": how confident a method is in its predicted token, at every early-exit level."""
+"""The stage "confidences": what a method predicts at every early-exit level, and how confident it is.
+
+Its tables are what early exit, gates, oracle exits and sub-words are computed from. Each has one row for each
+sample at each level:
+
+| column | what it is |
+|---|---|
+| `method` | |
+| `sample` | the sample's number in the store |
+| `document` | its document |
+| `position` | position of its token in the sentence |
+| `level` | |
+| `token` | the predicted token |
+| `probability` | its probability |
+| `margin` | its probability minus that of the second most likely token |
+| `entropy` | 1 - H / ln V, H the entropy of the prediction: 1 if one token has all the probability |
+| `hit` | whether the predicted token is the full model's own token |
+"""
 
 from __future__ import annotations
 
@@ -19,10 +36,21 @@ from onejump.base.identity import one_model
 from onejump.data.held_out import documents_of_samples, samples_with_role
 from onejump.data.store import ActivationStore
 from onejump.models.head import Head
+from onejump.exits.observed import confidences_of
 from onejump.models.logit_parts import samples_together
+from onejump.models.most_likely import likeliest
 from onejump.scoring.predictors import Predictors
 from onejump.scoring.top_tokens import top_tokens_of
 from onejump.shortcuts.methods import ShortcutAt, methods_of
+
+# Columns that are measured, with their number format.
+_MEASURED = {
+    "token": torch.int32,
+    "probability": torch.float32,
+    "margin": torch.float32,
+    "entropy": torch.float32,
+    "hit": torch.bool,
+}
 
 
 @torch.inference_mode()
@@ -35,7 +63,7 @@ def confidences(
     documents: NDArray[Any] | None = None,
     device: torch.device | str = "cpu",
 ) -> pd.DataFrame:
-    """Probability of each method's predicted token at all early-exit levels, and whether it is right.
+    """What each method predicts at all early-exit levels, how sure it is, and whether it is right.
 
     Parameters
     ----------
@@ -51,8 +79,7 @@ def confidences(
     Returns
     -------
     DataFrame
-        Columns method, sample (its number in the store), document, position, level, probability (of the
-        predicted token) and hit (whether the predicted token is the full model's own token).
+        Columns as in the module's docstring.
     """
     head = head.to(device)
     predictors = Predictors(head, methods, device)
@@ -60,14 +87,18 @@ def confidences(
     rows = chosen.nonzero()[:, 0]
     own = top_tokens_of(store)[rows].to(device)
     levels = store.levels - 1
-    found = {method: torch.empty(levels, len(rows), 2) for method in methods}
+    found = {
+        method: {name: torch.empty(levels, len(rows), dtype=kind) for name, kind in _MEASURED.items()}
+        for method in methods
+    }
     together = samples_together(head, device)
     for level in tqdm(range(levels), unit="level", disable=None):
         at_level = {method: predictors.at(method, level) for method in methods}
         for part, of_level in store.parts(level, together, chosen.numpy()):
             states, tokens = torch.from_numpy(of_level).to(device), own[part]
             for method, predictor in at_level.items():
-                found[method][level, part] = _confidence(predictor.logits(states), tokens).cpu()
+                for name, values in _measured(predictor.logits(states), tokens).items():
+                    found[method][name][level, part] = values.cpu()
     return pd.concat(
         [
             pd.DataFrame({"method": method, **_about(store, rows.numpy(), documents), **_columns(of_levels)})
@@ -77,10 +108,19 @@ def confidences(
     )
 
 
-def _confidence(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Largest probability, and whether it is that of a token (n, 1), as (n, 2). Overwrites the logits."""
-    hit = logits.gather(-1, tokens)[:, 0] == logits.amax(-1)
-    return torch.stack([torch.softmax(logits, -1, out=logits).amax(-1), hit.float()], 1)
+def _measured(logits: Tensor, own: Tensor) -> dict[str, Tensor]:
+    """Columns `_MEASURED` of n rows of logits and the full model's tokens (n, 1). Overwrites the logits."""
+    token = likeliest(logits)
+    # Where the full model's own token shares the largest logit, it is the predicted one.
+    hit = logits.gather(-1, own) == logits.gather(-1, token)
+    probability, margin, entropy = confidences_of(logits).of_kinds
+    return {
+        "token": torch.where(hit, own, token)[:, 0],
+        "probability": probability,
+        "margin": margin,
+        "entropy": entropy,
+        "hit": hit[:, 0],
+    }
 
 
 def _about(
@@ -97,9 +137,8 @@ def _about(
     }
 
 
-def _columns(of_levels: Tensor) -> dict[str, NDArray[Any]]:
-    probability, hit = of_levels.flatten(0, 1).T.numpy()
-    return {"probability": probability, "hit": hit.astype(bool)}
+def _columns(of_levels: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    return {name: values.flatten().numpy() for name, values in of_levels.items()}
 
 
 def measure_confidences(
