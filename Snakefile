@@ -41,7 +41,8 @@ rule all:
     default_target: True
     input:
         pairs(*sorted(TABLES), "notes.txt"),
-        pairs(*(name for figure in DRAWN for name in figure_files(figure).values())),
+        pairs(*(name for figure in DRAWN if of_a_pair(figure) for name in figure_files(figure).values())),
+        of_the_study(),
         pairs(*(f"export/{method}" for method in STUDY.exported())),
     localrule: True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import torch
 
 from onejump.exits.confidences import Confidences
@@ -77,3 +78,27 @@ def strictest_first(found: Confidences, target: float, from_level: int = 0) -> f
             break
         chosen = threshold
     return chosen
+
+
+def table_of(hits: np.ndarray, method: str = "m", **columns: np.ndarray) -> pd.DataFrame:
+    """A table of confidences from hits (n, L); columns are matrices (n, L), or (n,) alike at all levels."""
+    samples, levels = hits.shape
+    given = {
+        "document": np.arange(samples),
+        "position": np.zeros(samples, np.int32),
+        "token": np.where(hits, 1, 2),
+        **dict.fromkeys(("probability", "margin", "entropy"), np.full(hits.shape, 0.5)),
+    } | columns
+    spread = {
+        name: np.broadcast_to(values if values.ndim == 2 else values[:, None], hits.shape).T.ravel()
+        for name, values in given.items()
+    }
+    return pd.DataFrame(
+        {
+            "method": method,
+            "sample": np.tile(np.arange(samples), levels),
+            "level": np.repeat(np.arange(levels), samples),
+            **spread,
+            "hit": hits.T.ravel(),
+        }
+    )

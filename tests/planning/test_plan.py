@@ -146,6 +146,22 @@ def test_the_plan_has_the_jobs_of_every_experiment() -> None:
     assert disk["sub_module_maps norms"] == 2 * disk["sub_module_maps attention"]
 
 
+def test_oracle_exits_need_confidences_on_validation_samples_only() -> None:
+    shortcuts = {"identity": {}, "jtc": {}, "n-njtc": {}}
+    experiments = {"oracle": {}, "gates": {"methods": ["jtc"]}, "cross-scale": {}}
+    asked = study(shortcuts=shortcuts, experiments=experiments)
+    rows = list(plan(asked, {"m": SIZES}, device=DEVICES["cpu"], host=DEVICES["cpu"]))
+    jobs = {row.stage: row for row in rows}
+    counted = {name: row.jobs for name, row in jobs.items() if name.startswith("confidences")}
+    assert counted == {f"confidences {name}": 1 for name in ("identity", "n-njtc", "ojfa")} | {
+        "confidences jtc": 2
+    }
+    assert {name for name in jobs if "held out" in name} == {"shortcuts jtc (held out)"}
+    # A row for each sample and level, on top of what an evaluation writes.
+    evaluated = jobs["evaluate identity"].cost
+    assert jobs["confidences identity"].cost.disk - evaluated.disk == 15 * 250 * 4
+
+
 def test_forward_passes_are_two_flops_a_weight_and_token() -> None:
     cost = activations_cost(SIZES, Activations(), 100, batch_tokens=64, tokens_per_sentence=29)
     assert cost.tokens == 100 * 15

@@ -32,6 +32,7 @@ from onejump.study.kinds import FACTS, Shortcuts, kinds_where
 DRAWN: dict[str, type[Drawn]] = {**Figures.sections(), **Experiments.sections()}
 # In the workflow's own results: the folder of a model and corpus.
 PAIR = "results/everything/m/c"
+PLACES = {"pair": PAIR, "study": "results/everything"}
 # Captions of the report that belong to no figure.
 OTHER_CAPTIONS = {"workflow"}
 
@@ -69,9 +70,13 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Rule]]
 
 
 @pytest.fixture(scope="module")
-def makers(rules: dict[str, Rule]) -> Callable[[str], list[str]]:
-    """makers(file): names of the rules that make a file of a model and corpus."""
-    return lambda file: [name for name, rule in rules.items() if rule.is_producer(f"{PAIR}/{file}")]
+def makers(rules: dict[str, Rule]) -> Callable[..., list[str]]:
+    """makers(file): names of the rules that make a file, of a model and corpus unless a scope is given."""
+
+    def find(file: str, scope: str = "pair") -> list[str]:
+        return [name for name, rule in rules.items() if rule.is_producer(f"{PLACES[scope]}/{file}")]
+
+    return find
 
 
 def test_every_kind_has_a_map_and_every_map_a_kind() -> None:
@@ -170,12 +175,13 @@ def test_every_figure_has_a_caption_and_every_caption_a_figure() -> None:
 
 @pytest.mark.parametrize("figure", DRAWN)
 def test_a_rule_draws_a_figure_from_tables_that_rules_make(
-    figure: str, makers: Callable[[str], list[str]]
+    figure: str, makers: Callable[..., list[str]]
 ) -> None:
+    scope = DRAWN[figure].scope
     for suffix in ("svg", "png", *DRAWN[figure].also):
-        assert makers(f"figures/{figure}.{suffix}") == [f"figure_{figure.replace('-', '_')}"]
+        assert makers(f"figures/{figure}.{suffix}", scope) == [f"figure_{figure.replace('-', '_')}"]
     for table in DRAWN[figure].tables.values():
-        assert len(makers(table)) == 1, table
+        assert len(makers(table, scope)) == 1, table
 
 
 def test_every_rule_of_a_figure_is_declared(rules: dict[str, Rule]) -> None:

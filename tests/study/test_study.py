@@ -209,6 +209,10 @@ def test_every_study_of_the_project_is_valid_and_named_once(path: Path) -> None:
             {"methods": ["one-jump"]},
             ["rank-sweep.methods: 'one-jump' given", "jtc, n-njtc, ojfa"],
         ),
+        ("experiments/cross-scale", {}, ["experiments.cross-scale", "switch experiments.oracle on"]),
+        ("experiments/oracle", {"methods": ["identity"]}, ["oracle.methods: 'identity' given"]),
+        ("experiments/oracle", {"last_blocks": 0}, ["oracle.last_blocks: 0 given"]),
+        ("experiments/gates", {"gates": ["mood"]}, ["gates.gates", "'mood' given", "patience"]),
     ],
 )
 def test_a_mistake_is_one_line_with_key_value_and_what_is_accepted(
@@ -312,6 +316,33 @@ def test_thresholds_need_shortcuts_that_were_not_fitted_to_the_documents() -> No
     assert parse_study(distilled).exiting() == ("jtc", "n-njtc", "one-jump", "ojfa")
     assert parse_study(distilled).needed_roles() == ("stopping", "thresholds")
     assert parse_study(distilled | {"experiments": {}}).needed_roles() == ("stopping",)
+
+
+@pytest.mark.parametrize("experiment", ["gates", "sub-words"])
+def test_every_experiment_with_thresholds_needs_documents_for_them(experiment: str) -> None:
+    study = parse_study(changed(f"experiments/{experiment}", {"methods": ["n-njtc"]}))
+    assert study.thresholded() == study.confident() == ("n-njtc",)
+    assert study.exiting() == ()
+    assert study.needed_roles() == ("thresholds",)
+    gradient = changed("shortcuts/n-njtc", {"solver": "gradient"}) | {"experiments": {experiment: {}}}
+    with pytest.raises(StudyError, match=rf"experiments\.{experiment}.*'gradient' given|'gradient' given"):
+        parse_study(gradient)
+    levels = changed(f"experiments/{experiment}", {"from_level": 5})
+    assert parse_study(levels).dimension_mistakes("m", blocks=3, hidden=8) == [
+        f"experiments.{experiment}.from_level: level 5 given, 0 to 2 accepted for m"
+    ]
+
+
+def test_oracle_exits_need_no_thresholds_and_only_english_is_tagged() -> None:
+    oracle = parse_study(changed("experiments/oracle", {}))
+    assert oracle.foreseen() == oracle.confident() == ("jtc", "n-njtc", "ojfa")
+    assert oracle.thresholded() == oracle.needed_roles() == ()
+    tagged = changed("experiments/sub-words", {"parts_of_speech": True})
+    assert parse_study(tagged).experiments.sub_words.parts_of_speech
+    for corpus in tagged["corpora"].values():
+        corpus["language"] = "fr"
+    with pytest.raises(StudyError, match=r"language is 'fr': accepted is English text"):
+        parse_study(tagged)
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:

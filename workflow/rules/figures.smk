@@ -9,6 +9,13 @@ DECLARED = dict(
     )
 )
 DRAWN = [figure for figure in DECLARED if figure in (*STUDY.figures.names(), *EXPERIMENTS)]
+
+
+def of_a_pair(figure):
+    """Whether a figure is drawn for each model and corpus; otherwise it is drawn once for the study."""
+    return DECLARED[figure].scope == "pair"
+
+
 # What a run leaves for each model and corpus besides figures. A table that was deleted is made again only if it is
 # named here, as the figure drawn from it may still be there.
 TABLES = {
@@ -18,8 +25,15 @@ TABLES = {
         for table in ("scores.parquet", "selection.json")
         if any(FACTS[method].selected_by == "distilled_selection" for method in METHODS)
     ),
-    *(table for figure in DRAWN for table in DECLARED[figure].tables.values()),
+    *(table for figure in DRAWN if of_a_pair(figure) for table in DECLARED[figure].tables.values()),
 }
+
+
+
+
+def folder_of(figure):
+    """The folder that holds a figure's tables, and its files in a folder of their own."""
+    return PAIR if of_a_pair(figure) else RESULTS
 
 
 def figure_files(figure):
@@ -27,14 +41,25 @@ def figure_files(figure):
     return {kind: f"figures/{figure}.{kind}" for kind in ("svg", "png", *DECLARED[figure].also)}
 
 
+def of_the_study():
+    """Tables and figures that are there once for the study."""
+    return [
+        f"{RESULTS}/{name}"
+        for figure in DRAWN
+        if not of_a_pair(figure)
+        for name in (*DECLARED[figure].tables.values(), *figure_files(figure).values())
+    ]
+
+
 def figure_outputs(figure):
     """The files of a figure. The report shows the SVG; it sorts figures by their labels, hence the number."""
-    outputs = {kind: f"{PAIR}/{name}" for kind, name in figure_files(figure).items()}
+    outputs = {kind: f"{folder_of(figure)}/{name}" for kind, name in figure_files(figure).items()}
+    category, subcategory = ("{model}", "{corpus}") if of_a_pair(figure) else ("all models", "all corpora")
     shown = report(
         outputs["svg"],
         caption=f"../report/{figure}.rst",
-        category="{model}",
-        subcategory="{corpus}",
+        category=category,
+        subcategory=subcategory,
         labels={"figure": f"{list(DECLARED).index(figure) + 1:02d} {figure}"},
     )
     return outputs | {"svg": shown}
@@ -54,11 +79,11 @@ for figure, section in DECLARED.items():
         name:
             f"figure_{figure.replace('-', '_')}"
         input:
-            **{name: f"{PAIR}/{table}" for name, table in section.tables.items()},
+            **{name: f"{folder_of(figure)}/{table}" for name, table in section.tables.items()},
         output:
             **figure_outputs(figure),
         log:
-            f"{PAIR}/logs/figures/{figure}.log",
+            f"{folder_of(figure)}/logs/figures/{figure}.log",
         localrule: True
         conda:
             ENVIRONMENT
@@ -71,6 +96,7 @@ for figure, section in DECLARED.items():
                 data=["figures/onejump.mplstyle"],
             ),
         message:
-            f"Drawing the figure {figure} of {{wildcards.model}} on {{wildcards.corpus}}"
+            f"Drawing the figure {figure}"
+            + (" of {wildcards.model} on {wildcards.corpus}" if of_a_pair(figure) else "")
         script:
             f"{SCRIPTS}/figures.py"

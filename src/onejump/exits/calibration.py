@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,11 +28,13 @@ class Calibration:
     ----------
     probabilities : ndarray of shape (n, L)
     hits : ndarray of shape (n, L), bool
+    others : sequence of ndarray of shape (n, L)
+        What else the probability to agree may depend on, such as the kind of the predicted token.
 
     Attributes
     ----------
-    weights : ndarray of shape (L, 2)
-        Of the constant and of ln(p / (1 - p)).
+    weights : ndarray of shape (L, 2 + len(others))
+        Of the constant, of ln(p / (1 - p)), and of each of the others.
 
     References
     ----------
@@ -37,25 +42,35 @@ class Calibration:
        likelihood methods", Advances in Large Margin Classifiers, 1999.
     """
 
-    def __init__(self, probabilities: Floats, hits: NDArray[np.bool_]) -> None:
-        log_odds = _log_odds(probabilities)
+    def __init__(
+        self, probabilities: Floats, hits: NDArray[np.bool_], others: Sequence[NDArray[Any]] = ()
+    ) -> None:
+        inputs = np.stack([_log_odds(probabilities), *others])
         self.weights = np.stack(
-            [_logistic_regression(x, y) for x, y in zip(log_odds.T, hits.T.astype(np.float64), strict=True)]
+            [
+                _logistic_regression(inputs[:, :, level].T, hits[:, level].astype(np.float64))
+                for level in range(hits.shape[1])
+            ]
         )
 
-    def odds(self, probabilities: Floats) -> Floats:
+    def odds(self, probabilities: Floats, others: Sequence[NDArray[Any]] = ()) -> Floats:
         """Odds g / (1 - g), g the calibrated probability to agree with the full model.
 
         Parameters
         ----------
         probabilities : ndarray of shape (n, L)
+        others : sequence of ndarray of shape (n, L)
+            As the calibration was made with.
 
         Returns
         -------
         ndarray of shape (n, L)
         """
-        constant, slope = self.weights.T
-        odds: Floats = np.exp((constant + slope * _log_odds(probabilities)).clip(max=_LARGEST_LOG_ODDS))
+        constant, slope, *more = self.weights.T
+        log_odds = constant + slope * _log_odds(probabilities)
+        for weight, other in zip(more, others, strict=True):
+            log_odds = log_odds + weight * other
+        odds: Floats = np.exp(log_odds.clip(max=_LARGEST_LOG_ODDS))
         return odds
 
 
@@ -66,13 +81,15 @@ def _log_odds(probabilities: Floats) -> Floats:
 
 
 def _logistic_regression(inputs: Floats, outcomes: Floats) -> Floats:
-    """Constant and slope of least log loss for inputs (n,) and outcomes (n,), by Newton's method.
+    """Constant and slopes of least log loss for inputs (n, k) and outcomes (n,), by Newton's method.
 
-    The prior of the two weights is a normal distribution of variance one around 0 and 1: without samples the
-    input is taken as it is. The prior keeps both weights finite where one threshold separates all outcomes.
+    The prior of the weights is a normal distribution of variance one around 0, and around 1 for the first
+    input: without samples that input is taken as it is. The prior keeps all weights finite where one
+    threshold separates all outcomes.
     """
-    design = np.stack([np.ones_like(inputs), inputs], 1)
-    prior = np.array([0.0, 1.0])
+    design = np.column_stack([np.ones(len(inputs)), inputs])
+    prior = np.zeros(design.shape[1])
+    prior[1] = 1.0
 
     def loss(weights: Floats) -> float:
         z = design @ weights
@@ -82,7 +99,7 @@ def _logistic_regression(inputs: Floats, outcomes: Floats) -> Floats:
     for _ in range(_STEPS):
         fitted = np.exp(-np.logaddexp(0, -design @ weights))
         slope = design.T @ (fitted - outcomes) + weights - prior
-        curvature = (design.T * (fitted * (1 - fitted))) @ design + np.eye(2)
+        curvature = (design.T * (fitted * (1 - fitted))) @ design + np.eye(len(prior))
         step = np.linalg.solve(curvature, slope)
         if slope @ step < _CONVERGED:
             break

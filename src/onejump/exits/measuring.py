@@ -35,8 +35,8 @@ from onejump.base.files import write_table
 from onejump.base.identity import one_model
 from onejump.data.held_out import documents_of_samples, samples_with_role
 from onejump.data.store import ActivationStore
-from onejump.models.head import Head
 from onejump.exits.observed import confidences_of
+from onejump.models.head import Head
 from onejump.models.logit_parts import samples_together
 from onejump.models.most_likely import likeliest
 from onejump.scoring.predictors import Predictors

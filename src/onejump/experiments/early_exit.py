@@ -9,7 +9,7 @@ samples.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from onejump.base.errors import OneJumpError
-from onejump.base.files import read_table, write_table
+from onejump.base.files import write_table
 from onejump.base.identity import one_model
 from onejump.exits.confidences import Confidences, Floats
 from onejump.exits.enough_samples import few_agreements, too_few_for
+from onejump.exits.gate_confidences import tables_of_methods
 from onejump.exits.rules import RULES, rule_of
 from onejump.exits.sweep import Sweep
 from onejump.scoring.standard_errors import Clusters
@@ -91,7 +91,8 @@ def compare_exits(
     """
     model_digest = one_model(*held_out, *validation)
     swept, chosen = [], []
-    for method, seen, unseen in _pairs(held_out, validation):
+    for method, *tables in tables_of_methods(held_out, validation):
+        seen, unseen = map(Confidences.of, tables)
         documents = Clusters(unseen.documents)
         about_held_out = {
             "held_out_n": len(seen.hits),
@@ -117,22 +118,6 @@ def compare_exits(
         _LOG.warning("%s: %s", ", ".join(of_note["method"].unique()), text)
     write_table(curves, pd.concat(swept, ignore_index=True), model_digest=model_digest)
     write_table(savings, found, model_digest=model_digest)
-
-
-def _pairs(
-    held_out: Sequence[Path], validation: Sequence[Path]
-) -> Iterator[tuple[str, Confidences, Confidences]]:
-    """Each method with its confidences in held-out and in validation samples."""
-    for paths in zip(held_out, validation, strict=True):
-        seen, unseen = (read_table(path) for path in paths)
-        methods, others = (list(table["method"].unique()) for table in (seen, unseen))
-        if methods != others:
-            raise OneJumpError(
-                f"{paths[0]} holds {', '.join(methods)}, but {paths[1]} holds {', '.join(others)}: tables of "
-                "the same methods were expected"
-            )
-        for method in methods:
-            yield method, *(Confidences.of(table[table["method"] == method]) for table in (seen, unseen))
 
 
 def _curve(about: dict[str, str], sweep: Sweep, thresholds: Floats) -> pd.DataFrame:

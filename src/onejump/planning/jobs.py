@@ -32,6 +32,9 @@ from onejump.study.experiments import ExitCosts, JointOptimisation, LevelPairs, 
 from onejump.study.kinds import Kind, OfRank
 from onejump.study.study import Study
 
+# Bytes of a row of a table of confidences, as parquet.
+_CONFIDENCE_BYTES = 15.0
+
 
 class _Batches(TypedDict):
     batch_tokens: int
@@ -102,7 +105,7 @@ class JobCosts:
         return analysis_cost(self.sizes, ranks, samples=self.samples("training"), top_k=top_k)
 
     def evaluate(self, method: str, samples: int, rank: float | None = None) -> Cost:
-        """Evaluate one method, or measure its confidence, on some samples."""
+        """Evaluate one method on some samples."""
         kind = self._kind(self.study.fitted_as(method), rank)
         return evaluation_cost(self.sizes, method, kind, self.study.evaluation, self._store, samples=samples)
 
@@ -116,6 +119,11 @@ class JobCosts:
             sentences=min(sentences, options.sentences),
             **self._batches,
         )
+
+    def confidences(self, method: str, samples: int) -> Cost:
+        """Measure the confidence of one method: like an evaluation, with a row for each sample and level."""
+        cost = self.evaluate(method, samples)
+        return cost._replace(disk=cost.disk + _CONFIDENCE_BYTES * samples * self.sizes.blocks)
 
     def criteria(self) -> Cost:
         """Compare what selection criteria choose, on validation samples."""

@@ -110,8 +110,7 @@ def _stages(study: Study, costs: JobCosts) -> Iterator[_Stage]:
     if experiments.sub_modules is not None:
         yield from _sub_modules(experiments.sub_modules, costs)
     yield from _refits(study, costs)
-    if experiments.early_exit is not None:
-        yield from _early_exit(study, costs)
+    yield from _confidences(study, costs)
     for method in study.calibrated():
         # Samples for thresholds and those for validation are predicted in one job.
         samples = costs.samples("validation") + _unseen(study, costs)
@@ -166,7 +165,7 @@ def _sub_modules(options: SubModules, costs: JobCosts) -> Iterator[_Stage]:
 
 def _refits(study: Study, costs: JobCosts) -> Iterator[_Stage]:
     """Fits without the documents for thresholds."""
-    for name in sorted({study.fitted_as(method) for method in (*study.exiting(), *study.calibrated())}):
+    for name in sorted({study.fitted_as(method) for method in (*study.thresholded(), *study.calibrated())}):
         if FACTS[name].fitted_by == "shortcuts":
             yield _fits(study, name, [costs.fit(name)], note=" (held out)")
 
@@ -176,11 +175,12 @@ def _unseen(study: Study, costs: JobCosts) -> int:
     return math.ceil(study.held_out.thresholds * costs.samples("training"))
 
 
-def _early_exit(study: Study, costs: JobCosts) -> Iterator[_Stage]:
-    unseen = _unseen(study, costs)
-    for method in study.exiting():
-        jobs = [costs.evaluate(method, samples) for samples in (costs.samples("validation"), unseen)]
-        yield _stage(f"confidences {method}", jobs)
+def _confidences(study: Study, costs: JobCosts) -> Iterator[_Stage]:
+    for method in study.confident():
+        samples = [costs.samples("validation")]
+        if method in study.thresholded():
+            samples.append(_unseen(study, costs))
+        yield _stage(f"confidences {method}", [costs.confidences(method, count) for count in samples])
 
 
 def _joint_optimisation(study: Study, costs: JobCosts, options: JointOptimisation) -> Iterator[_Stage]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from onejump.study.values import Section
 
@@ -12,7 +12,10 @@ class Drawn(Section):
 
     tables: ClassVar[dict[str, str]]
     """Files that it is drawn from, in the folder of a model and corpus, by the names that the drawing gives
-    them. Those of an experiment are its results."""
+    them. The tables of an experiment are its results."""
+    scope: ClassVar[Literal["pair", "study"]] = "pair"
+    """Whether it is drawn for each model and corpus, or once for the study. In the second case its tables lie
+    in the study's folder."""
     place: ClassVar[int]
     """The report shows figures in the order of these numbers."""
     also: ClassVar[tuple[str, ...]] = ()

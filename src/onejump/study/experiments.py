@@ -108,6 +108,75 @@ class EarlyExit(Drawn):
         return self
 
 
+class Oracle(Drawn):
+    """The level at which each token could exit, for one who knows the full model's token (arXiv 2412.01455).
+
+    The first level whose token is the full model's, and the first one from which on it never changes.
+    """
+
+    tables = {"levels": "oracle/levels.parquet", "corpora": "oracle/corpora.parquet"}
+    place = 111
+
+    methods: Annotated[list[str], Field(min_length=1)] | None = None
+    """Methods to look at; the study has to evaluate them. null: all of them but arbitrary jumps."""
+    last_blocks: PositiveInt = 10
+    """Count the samples that could exit before this many last blocks."""
+
+
+class Gates(Drawn):
+    """How well gates find the level at which a token could exit, and what they save (arXiv 2412.01455).
+
+    Thresholds are chosen on the documents for thresholds, as for early-exit.
+    """
+
+    tables = {"curves": "gates/curves.parquet", "outcomes": "gates/outcomes.parquet"}
+    place = 112
+
+    methods: Annotated[list[str], Field(min_length=1)] | None = None
+    """Methods that exit; the study has to evaluate them. null: as for early-exit."""
+    gates: Annotated[
+        list[Literal["top-probability", "margin", "entropy", "patience"]], Field(min_length=1)
+    ] = ["top-probability", "margin", "entropy", "patience"]
+    """Kinds of gate. top-probability: the probability of the predicted token. margin: that minus the second
+    largest. entropy: how far the entropy is below the largest possible one. patience: how many levels in a
+    row predict the same token."""
+    rules: Annotated[list[Literal["fixed", "per-level"]], Field(min_length=1)] = ["fixed", "per-level"]
+    """fixed: one threshold for all levels. per-level: each level has its own."""
+    targets: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = [0.95, 0.9]
+    """Agreements with the full model to aim at."""
+    from_level: NonNegativeInt = 1
+    """The first level to exit from."""
+
+
+class SubWords(Drawn):
+    """Exits by the piece of a word that is predicted, and gates that know its kind (arXiv 2412.01455).
+
+    Whole words are found where neighbouring positions are sampled: best in a generated corpus with as many
+    positions as new tokens.
+    """
+
+    tables = {"levels": "sub-words/levels.parquet", "gates": "sub-words/gates.parquet"}
+    place = 113
+
+    methods: Annotated[list[str], Field(min_length=1)] | None = None
+    """Methods that exit; the study has to evaluate them. null: as for early-exit."""
+    targets: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = [0.95, 0.9]
+    """Agreements with the full model to aim at. Exits of a gate are told for the first one."""
+    from_level: NonNegativeInt = 1
+    """The first level to exit from."""
+    parts_of_speech: bool = False
+    """true: also tell exits by part of speech, of English text. It needs TextBlob: pip install
+    'onejump[tags]'."""
+
+
+class CrossScale(Drawn):
+    """What an all-knowing gate would save, by depth and size of the study's models: from the oracle exits."""
+
+    tables = {"cross_scale": "cross-scale.parquet"}
+    scope = "study"
+    place = 114
+
+
 class Transfer(Drawn):
     """Shortcuts that are fitted and selected on one corpus, evaluated on the study's other corpora."""
 
@@ -238,6 +307,10 @@ class Experiments(Switches):
     level_pairs: Annotated[LevelPairs | None, Field(alias="level-pairs")] = None
     sub_modules: Annotated[SubModules | None, Field(alias="sub-modules")] = None
     early_exit: Annotated[EarlyExit | None, Field(alias="early-exit")] = None
+    oracle: Oracle | None = None
+    gates: Gates | None = None
+    sub_words: Annotated[SubWords | None, Field(alias="sub-words")] = None
+    cross_scale: Annotated[CrossScale | None, Field(alias="cross-scale")] = None
     transfer: Transfer | None = None
     criteria: Criteria | None = None
     rank_sweep: Annotated[RankSweep | None, Field(alias="rank-sweep")] = None

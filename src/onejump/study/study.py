@@ -21,7 +21,7 @@ from onejump.study.compute import Compute
 from onejump.study.content import from_the_working_folder, unusable_values
 from onejump.study.drawn import ANALYSIS, Drawn
 from onejump.study.evaluation import SELECTABLE, Evaluation, Selection
-from onejump.study.experiments import Experiments
+from onejump.study.experiments import EarlyExit, Experiments, Gates, SubWords
 from onejump.study.export import EXPORTABLE, Export
 from onejump.study.figures import Figures
 from onejump.study.file import KeyPath, merge, read_setting, read_study_file
@@ -178,6 +178,17 @@ class Study(Section):
                     raise rule(f"it needs pairs: corpora.{name} has no target", "experiments/translation")
         if self.experiments.transfer is not None and len(self.corpora) < 2:
             raise rule("it needs another corpus to evaluate on: add one to corpora", "experiments/transfer")
+        if self.experiments.cross_scale is not None and self.experiments.oracle is None:
+            raise rule("it compares oracle exits: switch experiments.oracle on", "experiments/cross-scale")
+        sub_words = self.experiments.sub_words
+        if sub_words is not None and sub_words.parts_of_speech:
+            for name, corpus in self.corpora.items():
+                if not corpus.language.lower().startswith("en"):
+                    raise rule(
+                        f"true given, but corpora.{name}.language is {corpus.language!r}: accepted is "
+                        "English text",
+                        "experiments/sub-words/parts_of_speech",
+                    )
         self._check_thresholds()
         return self
 
@@ -205,7 +216,12 @@ class Study(Section):
 
     def _check_thresholds(self) -> None:
         """Refuse a solver that cannot leave out the documents for thresholds."""
-        users = {"experiments/early-exit": self.exiting(), "export/targets": self.calibrated()}
+        users = {
+            "experiments/early-exit": self.exiting(),
+            "experiments/gates": self.gated(),
+            "experiments/sub-words": self.cut_in_pieces(),
+            "export/targets": self.calibrated(),
+        }
         for path, methods in users.items():
             for method in {self.fitted_as(exiting) for exiting in methods}:
                 kind = self.shortcuts.kind(method)
@@ -219,8 +235,8 @@ class Study(Section):
     def needed_roles(self) -> tuple[str, ...]:
         """Name the held-out documents that the study uses: stopping, thresholds."""
         distilled = any(map(self._is_distilled, self.shortcuts.names()))
-        choosing = (self.experiments.early_exit, self.experiments.joint_optimisation)
-        thresholds = any(section is not None for section in choosing) or bool(self.calibrated())
+        thresholds = bool((*self.thresholded(), *self.calibrated()))
+        thresholds |= self.experiments.joint_optimisation is not None
         roles = {"stopping": distilled, "thresholds": thresholds}
         return tuple(role for role, wanted in roles.items() if wanted)
 
@@ -238,10 +254,35 @@ class Study(Section):
 
     def exiting(self) -> tuple[str, ...]:
         """Name the methods that exit early."""
-        options = self.experiments.early_exit
+        return self._exiting_in(self.experiments.early_exit)
+
+    def gated(self) -> tuple[str, ...]:
+        """Name the methods whose gates are compared with the oracle."""
+        return self._exiting_in(self.experiments.gates)
+
+    def cut_in_pieces(self) -> tuple[str, ...]:
+        """Name the methods whose exits are told by pieces of words."""
+        return self._exiting_in(self.experiments.sub_words)
+
+    def thresholded(self) -> tuple[str, ...]:
+        """Name the methods whose confidence is measured on the documents for thresholds too."""
+        return tuple(dict.fromkeys((*self.exiting(), *self.gated(), *self.cut_in_pieces())))
+
+    def _exiting_in(self, options: EarlyExit | Gates | SubWords | None) -> tuple[str, ...]:
         if options is None:
             return ()
         return tuple(options.methods or (method for method in self.evaluated() if _facts(method).exits))
+
+    def foreseen(self) -> tuple[str, ...]:
+        """Name the methods whose oracle exits are found."""
+        options = self.experiments.oracle
+        if options is None:
+            return ()
+        return tuple(options.methods or (method for method in self.evaluated() if method != "arbitrary"))
+
+    def confident(self) -> tuple[str, ...]:
+        """Name the methods whose confidence is measured on validation samples."""
+        return tuple(dict.fromkeys((*self.thresholded(), *self.foreseen())))
 
     def transferred(self) -> tuple[str, ...]:
         """Name the methods that are evaluated on other corpora."""
@@ -320,8 +361,12 @@ class Study(Section):
             ranks.append(("experiments.level-pairs.rank", self.experiments.level_pairs.rank))
         if self.experiments.rank_sweep is not None:
             ranks += [("experiments.rank-sweep.ranks", rank) for rank in self.experiments.rank_sweep.ranks]
-        if self.experiments.early_exit is not None:
-            levels.append(("experiments.early-exit.from_level", self.experiments.early_exit.from_level))
+        experiments = {name: self.experiments.options(name) for name in self.experiments.names()}
+        levels += [
+            (f"experiments.{name}.from_level", options["from_level"])
+            for name, options in experiments.items()
+            if "from_level" in options
+        ]
         return [
             f"{key}: {rank} given, 1 to H = {hidden} accepted for {model}, or a part of H below 1"
             for key, rank in ranks

@@ -31,7 +31,10 @@ from onejump.study.messages import rule, shown
 # A name becomes the name of a folder.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # Names that the workflow itself uses beside the folders of models and corpora.
-_RESERVED = ("corpora", "report.html", "logs", "benchmarks", "weights", "model.json", "head.safetensors")
+_RESERVED = (
+    *("corpora", "report.html", "logs", "benchmarks", "weights", "model.json", "head.safetensors"),
+    *("figures", "cross-scale.parquet"),
+)
 
 
 def _path_name(value: str) -> str:
