@@ -159,7 +159,7 @@ def test_oracle_exits_need_confidences_on_validation_samples_only() -> None:
     assert {name for name in jobs if "held out" in name} == {"shortcuts jtc (held out)"}
     # A row for each sample and level, on top of what an evaluation writes.
     evaluated = jobs["evaluate identity"].cost
-    assert jobs["confidences identity"].cost.disk - evaluated.disk == 15 * 250 * 4
+    assert jobs["confidences identity"].cost.disk - evaluated.disk == 20 * 250 * 4
 
 
 def test_forward_passes_are_two_flops_a_weight_and_token() -> None:

@@ -29,8 +29,6 @@ TABLES = {
 }
 
 
-
-
 def folder_of(figure):
     """The folder that holds a figure's tables, and its files in a folder of their own."""
     return PAIR if of_a_pair(figure) else RESULTS

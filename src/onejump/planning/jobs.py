@@ -33,7 +33,7 @@ from onejump.study.kinds import Kind, OfRank
 from onejump.study.study import Study
 
 # Bytes of a row of a table of confidences, as parquet.
-_CONFIDENCE_BYTES = 15.0
+_CONFIDENCE_BYTES = 20.0
 
 
 class _Batches(TypedDict):
