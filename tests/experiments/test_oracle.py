@@ -161,3 +161,11 @@ def test_corpora_and_models_are_compared_and_drawn(tmp_path: Path) -> None:
     axes = cross_scale_figure.draw(Inputs("cross-scale", {"cross_scale": table})).axes
     assert len(axes) == 4
     assert axes[0].lines[0].get_xdata().tolist() == [4, 12]
+
+
+def test_lines_of_the_figure_that_coincide_share_a_label(tmp_path: Path) -> None:
+    pair = found_in(tmp_path, some_hits(40, 30))
+    compare_corpora(pair / "corpora.parquet", [pair / "summary.parquet"], corpus="c")
+    inputs = {name: pair / f"{name}.parquet" for name in ("levels", "corpora")}
+    first, *_ = oracle_figure.draw(Inputs("oracle", inputs)).axes
+    assert [text.get_text() for text in first.texts] == ["⅓", "⅔, last 10 blocks"]

@@ -21,8 +21,8 @@ _OUTCOMES = {
     "unsettled": ("#EF8A62", "unsettled: too early, the token changes again"),
     "exact": ("#1B7837", "exact: at the stable level"),
     "stayed": ("#A6DBA0", "stayed: no such level, no exit"),
-    "late": ("#92C5DE", "late"),
-    "missed": ("#2166AC", "missed: no exit"),
+    "late": ("#92C5DE", "late: after the stable level"),
+    "missed": ("#2166AC", "missed: no exit, though there is such a level"),
 }
 _RULES = {"fixed": "one threshold", "per-level": "a threshold for each level"}
 
@@ -104,7 +104,7 @@ def _curves(
         ax.axhline(target, color=QUIET, linewidth=0.8, linestyle=":", zorder=1.5)
     ax.set(xlim=(-0.01 * most, 1.04 * most or 1.0), ylim=(low, 1.005))
     ax.set(xlabel="blocks saved", ylabel="agreement with the full model")
-    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.xaxis.set_major_formatter(PercentFormatter(1))
 
 
 def _bars(ax: Axes, outcomes: pd.DataFrame, methods: Sequence[str], rules: Sequence[str]) -> None:
@@ -119,4 +119,4 @@ def _bars(ax: Axes, outcomes: pd.DataFrame, methods: Sequence[str], rules: Seque
                 left += one[name]
     ax.set_yticks(range(len(methods)), [method_label(method) for method in methods])
     ax.set(ylim=(len(methods) - 0.5, -0.5), xlim=(0, 1), xlabel="share of tokens")
-    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.xaxis.set_major_formatter(PercentFormatter(1))

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from onejump.figures.frame import about, framed, samples_of
 from onejump.figures.inputs import Inputs
@@ -21,6 +21,8 @@ _KINDS = {
     "other": (GREY, "D"),
     "whole word": ("#000000", "^"),
 }
+# A word has one part of speech, whichever of its pieces is predicted.
+_ALL = {"all": ("#000000", "o")}
 _GATES = {
     "drafted": ("#009E73", "P", "the drafted token's kind"),
     "current": ("#CC79A7", "X", "that of the token read last"),
@@ -60,7 +62,8 @@ def draw(inputs: Inputs) -> Figure:
     by_kind, *by_group, of_gates = figure.subplots(1, 2 + len(shown))
     _rows(by_kind, stable[stable["by"].isin(["kind", "word"])], methods)
     for ax, (by, name) in zip(by_group, shown.items(), strict=True):
-        _groups(ax, stable[(stable["by"] == by) & (stable["method"] == methods[0])])
+        of_group = stable[(stable["by"] == by) & (stable["method"] == methods[0])]
+        _groups(ax, of_group, _ALL if by == "part of speech" else _KINDS)
         ax.set(xlabel=name, ylabel="mean stable level", title=f"{method_label(methods[0])}, by {by}")
     _gates(of_gates, gates[(gates["target"] == target)], methods)
     of_gates.set_title(f"at {target:.0%} agreement on these samples")
@@ -90,11 +93,11 @@ def _rows(ax: Axes, table: pd.DataFrame, methods: Sequence[str]) -> None:
     ax.set(xlabel="mean stable level", title="by kind of the predicted piece")
 
 
-def _groups(ax: Axes, table: pd.DataFrame) -> None:
+def _groups(ax: Axes, table: pd.DataFrame, kinds: dict[str, tuple[str, str]]) -> None:
     """Draw a line for each kind over the groups of one method."""
     names = table.drop_duplicates("order").sort_values("order").set_index("order")["group"]
     places = {order: place for place, order in enumerate(names.index)}
-    for kind, (colour, marker) in _KINDS.items():
+    for kind, (colour, marker) in kinds.items():
         rows = table[table["kind"] == kind].sort_values("order")
         at = [places[order] for order in rows["order"]]
         errors = rows["level_stderr"].fillna(0.0)
@@ -113,7 +116,8 @@ def _gates(ax: Axes, table: pd.DataFrame, methods: Sequence[str]) -> None:
     _name_rows(ax, methods)
     ax.axvline(0, color=QUIET, linewidth=0.8, linestyle=":")
     ax.set_xlabel("blocks saved more than by the plain gate")
-    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.xaxis.set_major_formatter(PercentFormatter(1))
 
 
 def _mark(ax: Axes, x: float, y: float, error: float, colour: str, marker: str) -> None:
