@@ -65,7 +65,7 @@ def _shares(ax: Axes, table: pd.DataFrame, methods: Sequence[str], corpora: pd.D
     places = {blocks / 3: "⅓", 2 * blocks / 3: "⅔"}
     before = [name for name in dict.fromkeys(corpora["measure"]) if name.startswith("before the last ")]
     for name in before:
-        place, text = blocks - int(name.split()[3]), name.removeprefix("before the ")
+        place, text = float(blocks - int(name.split()[3])), name.removeprefix("before the ")
         # With 30 blocks the last ten begin at two thirds of the depth.
         places[place] = f"{places[place]}, {text}" if place in places else text
     for number, (place, name) in enumerate(sorted(places.items())):
