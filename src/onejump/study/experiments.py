@@ -115,7 +115,7 @@ class Oracle(Drawn):
     """
 
     tables = {"levels": "oracle/levels.parquet", "corpora": "oracle/corpora.parquet"}
-    place = 111
+    place = 106
 
     methods: Annotated[list[str], Field(min_length=1)] | None = None
     """Methods to look at; the study has to evaluate them. null: all of them but arbitrary jumps."""
@@ -130,7 +130,7 @@ class Gates(Drawn):
     """
 
     tables = {"curves": "gates/curves.parquet", "outcomes": "gates/outcomes.parquet"}
-    place = 112
+    place = 107
 
     methods: Annotated[list[str], Field(min_length=1)] | None = None
     """Methods that exit; the study has to evaluate them. null: as for early-exit."""
@@ -156,7 +156,7 @@ class SubWords(Drawn):
     """
 
     tables = {"levels": "sub-words/levels.parquet", "gates": "sub-words/gates.parquet"}
-    place = 113
+    place = 108
 
     methods: Annotated[list[str], Field(min_length=1)] | None = None
     """Methods that exit; the study has to evaluate them. null: as for early-exit."""
@@ -174,7 +174,7 @@ class CrossScale(Drawn):
 
     tables = {"cross_scale": "cross-scale.parquet"}
     scope = "study"
-    place = 114
+    place = 109
 
 
 class Transfer(Drawn):
