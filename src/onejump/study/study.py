@@ -19,6 +19,7 @@ from onejump.base.selected import SELECTED, Selected
 from onejump.study.activations import Activations, HeldOut
 from onejump.study.compute import Compute
 from onejump.study.content import from_the_working_folder, unusable_values
+from onejump.study.dimensions import check_needs, dimension_mistakes
 from onejump.study.drawn import ANALYSIS, Drawn
 from onejump.study.evaluation import SELECTABLE, Evaluation, Selection
 from onejump.study.experiments import EarlyExit, Experiments, Gates, SubWords
@@ -172,23 +173,7 @@ class Study(Section):
                         f"{section.said('methods', method)}, but the study evaluates {', '.join(evaluated)}",
                         f"{path}/methods",
                     )
-        if self.experiments.translation is not None:
-            for name, corpus in self.corpora.items():
-                if corpus.target is None:
-                    raise rule(f"it needs pairs: corpora.{name} has no target", "experiments/translation")
-        if self.experiments.transfer is not None and len(self.corpora) < 2:
-            raise rule("it needs another corpus to evaluate on: add one to corpora", "experiments/transfer")
-        if self.experiments.cross_scale is not None and self.experiments.oracle is None:
-            raise rule("it compares oracle exits: switch experiments.oracle on", "experiments/cross-scale")
-        sub_words = self.experiments.sub_words
-        if sub_words is not None and sub_words.parts_of_speech:
-            for name, corpus in self.corpora.items():
-                if not corpus.language.lower().startswith("en"):
-                    raise rule(
-                        f"true given, but corpora.{name}.language is {corpus.language!r}: accepted is "
-                        "English text",
-                        "experiments/sub-words/parts_of_speech",
-                    )
+        check_needs(self)
         self._check_thresholds()
         return self
 
@@ -349,33 +334,7 @@ class Study(Section):
 
     def dimension_mistakes(self, model: str, *, blocks: int, hidden: int) -> list[str]:
         """Write a line for each rank over H, and for each level that the model cannot exit from."""
-        ranks: list[tuple[str, Any]] = [
-            (f"shortcuts.{name}.rank", kind.rank)
-            for name in self.shortcuts.names()
-            if isinstance(kind := self.shortcuts.kind(name), OfRank)
-        ]
-        levels: list[tuple[str, Any]] = [
-            ("evaluation.arbitrary", level) for level in self.evaluation.arbitrary
-        ]
-        if self.experiments.level_pairs is not None:
-            ranks.append(("experiments.level-pairs.rank", self.experiments.level_pairs.rank))
-        if self.experiments.rank_sweep is not None:
-            ranks += [("experiments.rank-sweep.ranks", rank) for rank in self.experiments.rank_sweep.ranks]
-        experiments = {name: self.experiments.options(name) for name in self.experiments.names()}
-        levels += [
-            (f"experiments.{name}.from_level", options["from_level"])
-            for name, options in experiments.items()
-            if "from_level" in options
-        ]
-        return [
-            f"{key}: {rank} given, 1 to H = {hidden} accepted for {model}, or a part of H below 1"
-            for key, rank in ranks
-            if rank > hidden
-        ] + [
-            f"{key}: level {level} given, 0 to {blocks - 1} accepted for {model}"
-            for key, level in levels
-            if isinstance(level, int) and level >= blocks
-        ]
+        return dimension_mistakes(self, model, blocks=blocks, hidden=hidden)
 
 
 def _facts(method: str) -> Facts | Selected:
