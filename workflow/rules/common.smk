@@ -129,6 +129,11 @@ def generated(wildcards):
     return STUDY.corpora[wildcards.corpus].generated
 
 
+def untrained(wildcards):
+    """What the study says of an untrained model."""
+    return STUDY.models[wildcards.model].untrained
+
+
 def tuned(wildcards):
     """What the study says of a tuned model."""
     return STUDY.models[wildcards.model].tuned

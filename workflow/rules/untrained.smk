@@ -1,11 +1,6 @@
 # Models that begin with random weights. The folder takes the place of weights that are unpacked.
 
 
-def untrained(wildcards):
-    """What the study says of an untrained model."""
-    return STUDY.models[wildcards.model].untrained
-
-
 rule untrained:
     input:
         sentences=lambda w: f"{RESULTS}/corpora/{untrained(w).corpus}.parquet",
