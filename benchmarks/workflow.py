@@ -24,7 +24,7 @@ from onejump.models.description import read_description
 from onejump.planning.devices import DEVICES
 from onejump.planning.plan import Row, plan
 from onejump.planning.sizes import Sizes
-from onejump.study.study import load_study
+from onejump.study.reading import load_study
 
 sys.path.insert(0, str(ROOT / "workflow"))
 from by_hand import parsed_workflow, stage_of

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from onejump.study.study import study_schema
+from onejump.study.reading import study_schema
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx

@@ -29,7 +29,7 @@ _HOME = {
     "load_model": "models.loading",
     "load_shortcut": "shortcuts.files",
     "load_shortcuts": "shortcuts.results",
-    "load_study": "study.study",
+    "load_study": "study.reading",
 }
 __all__ = sorted(_HOME)
 

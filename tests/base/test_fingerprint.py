@@ -108,7 +108,7 @@ def test_importing_any_module_needs_no_network_and_the_package_no_torch() -> Non
         "import socket, sys\n"
         "def refuse(*a, **k): raise RuntimeError('network at import time')\n"
         "socket.socket.connect = refuse\n"
-        "import onejump, onejump.cli.main, onejump.study.study, onejump.base.fingerprint\n"
+        "import onejump, onejump.cli.main, onejump.study.reading, onejump.base.fingerprint\n"
         "assert 'torch' not in sys.modules and 'pandas' not in sys.modules\n"
         + "".join(f"import onejump.{name}\n" for name in sorted(modules))
     )

@@ -15,7 +15,7 @@ from stage_files import describe_as
 from onejump.base.files import write_json
 from onejump.cli.main import main
 from onejump.data.corpus import SUMMARY
-from onejump.study.study import load_study
+from onejump.study.reading import load_study
 
 STUDY = """\
 study: mine  # a comment

@@ -24,7 +24,8 @@ from onejump.planning.sizes import Sizes, look_up_sizes
 from onejump.planning.stage_costs import activations_cost, fit_cost
 from onejump.study.activations import Activations, Store
 from onejump.study.kinds import Njtc
-from onejump.study.study import Study, parse_study
+from onejump.study.reading import parse_study
+from onejump.study.study import Study
 
 SIZES = Sizes(blocks=4, hidden=32, vocabulary=200, parameters=50_000)
 

@@ -18,7 +18,7 @@ from stage_files import describe_as
 from onejump.base.errors import ModelError, StudyError
 from onejump.models.gguf_header import read_gguf_sizes
 from onejump.planning.sources import check_known_sizes, check_sources
-from onejump.study.study import parse_study
+from onejump.study.reading import parse_study
 
 
 def write_gguf(path: Path, blocks: int = 3, hidden: int = 8) -> Path:

@@ -11,7 +11,7 @@ import pytest
 from projects import ROOT
 
 import onejump
-from onejump.study.study import study_schema
+from onejump.study.reading import study_schema
 
 
 def keys_of(schema: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -21,7 +21,7 @@ from onejump.data.store import ActivationStore
 from onejump.models.head import Head
 from onejump.shortcuts.files import save_shortcuts
 from onejump.shortcuts.kinds.one_jump import OneJump
-from onejump.study.study import parse_study
+from onejump.study.reading import parse_study
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 H, RANK, LEVELS = 12, 3, 30

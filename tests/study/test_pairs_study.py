@@ -11,7 +11,8 @@ from stage_files import describe_as
 from onejump.base.errors import StudyError
 from onejump.planning.sizes import look_up_sizes
 from onejump.planning.sources import check_known_sizes, check_sources, wheel_path
-from onejump.study.study import Study, parse_study
+from onejump.study.reading import parse_study
+from onejump.study.study import Study
 
 PAIRS = {"path": "pairs.jsonl", "target": "de", "training": 10, "validation": 5}
 TEXTS = {"path": "texts.jsonl", "training": 10, "validation": 5}

@@ -11,7 +11,7 @@ import yaml
 from projects import ROOT
 
 from onejump.base.errors import StudyError
-from onejump.study.study import load_study, parse_study, study_schema
+from onejump.study.reading import load_study, parse_study, study_schema
 
 SHAPES = {"blocks": 2, "hidden": 64, "feed_forward": 96, "heads": 4, "vocabulary": 100}
 VALID: dict[str, Any] = {

@@ -10,7 +10,7 @@ import yaml
 
 from onejump.base.errors import StudyError
 from onejump.study.file import merge, read_setting, read_study_file
-from onejump.study.study import load_study
+from onejump.study.reading import load_study
 
 STUDY = """\
 study: mine

@@ -11,7 +11,8 @@ from onejump.base.errors import StudyError
 from onejump.fitting.tuning import TuningOptions
 from onejump.planning.sizes import Sizes, look_up_sizes
 from onejump.planning.tuning_cost import tuning_cost
-from onejump.study.study import Study, parse_study
+from onejump.study.reading import parse_study
+from onejump.study.study import Study
 from onejump.study.tuned import Tuned
 
 

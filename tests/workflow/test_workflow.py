@@ -21,7 +21,7 @@ from projects import PAIR, Project, Study
 
 import onejump
 from onejump.cli.main import main
-from onejump.study.study import load_study
+from onejump.study.reading import load_study
 
 FIGURES = {
     "figure_methods",

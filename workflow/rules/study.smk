@@ -20,7 +20,7 @@ from onejump.base.parent import name_parent
 from onejump.study.results_owner import check_owner, write_owner
 from onejump.base.run_lock import enter_cache, enter_run
 from onejump.planning.sources import check_before_run
-from onejump.study.study import load_study, parse_study
+from onejump.study.reading import load_study, parse_study
 
 # Another workflow that uses this one as a module gives it the study: `config: config`.
 IN_MODULE = workflow.modifier.skip_configfile

@@ -25,7 +25,7 @@ def _study_argument(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def with_study(study: Path, settings: tuple[str, ...], **others: Any) -> None:
-        from onejump.study.study import load_study
+        from onejump.study.reading import load_study
 
         command(load_study(study, settings=settings), **others)
 
@@ -111,7 +111,7 @@ def run(study: Path, settings: tuple[str, ...], snakemake: tuple[str, ...]) -> N
     """
     from onejump.planning.sources import check_before_run
     from onejump.study.file import read_setting
-    from onejump.study.study import load_study
+    from onejump.study.reading import load_study
 
     check_before_run(load_study(study, settings=settings), Path("results"))
     if importlib.util.find_spec("snakemake") is None:
@@ -243,7 +243,7 @@ def schema() -> None:
 
     Editors that read YAML schemas use it to complete and check keys.
     """
-    from onejump.study.study import study_schema
+    from onejump.study.reading import study_schema
 
     click.echo(json.dumps(study_schema(), indent=2))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from onejump.base.errors import MissingFileError, OneJumpError, OutdatedFileError, StudyError
 from onejump.base.files import read_json, write_json
 from onejump.base.format import Format
-from onejump.study.study import load_study
+from onejump.study.reading import load_study
 
 # The file in results/<study>/ that names the study files that the results belong to.
 _OWNER = "study.json"

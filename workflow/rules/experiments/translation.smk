@@ -28,8 +28,8 @@ rule translation:
         **asked_of_the_site(translation_cost_of, "translation"),
     params:
         methods=TRANSLATED,
-        pairs=TRANSLATION.get("pairs"),
-        new_tokens=TRANSLATION.get("new_tokens"),
+        pairs=TRANSLATION.get("pairs", 0),
+        new_tokens=TRANSLATION.get("new_tokens", 0),
         code=code_with_kinds("experiments.translation", ["identity", *TRANSLATED.values()]),
     message:
         "Translating with exits, {wildcards.model} on {wildcards.corpus}"
