@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("experiments")]
 # Those of one corpus: with both, half of all jobs would be done twice.
 EXPERIMENTS = (
     *("level-pairs", "sub-modules", "early-exit", "transfer", "criteria", "rank-sweep"),
-    "exit-costs",
+    *("exit-costs", "sub-layers", "copied-states"),
 )
 FIGURES = [f"{PAIR}/figures/{name}.svg" for name in ("prediction", *EXPERIMENTS)]
 
@@ -52,6 +52,8 @@ def experiments(fresh_project: Callable[[], Project]) -> Project:
         "criteria": {},
         "rank-sweep": {"ranks": [2, 3, 0.25]},
         "exit-costs": {"batches": [1, 3], "rounds": 2, "shapes": {"wide": WIDE}},
+        "sub-layers": {"samples": 40, "targets": [0.8]},
+        "copied-states": {"prompts": 3, "new_tokens": 10},
     }
     project.study = study
     project.snakemake("--", *FIGURES)

@@ -124,6 +124,8 @@ def test_the_plan_has_the_jobs_of_every_experiment() -> None:
             "criteria": {},
             "rank-sweep": {"ranks": [2, 0.01, 0.5]},
             "exit-costs": {},
+            "sub-layers": {},
+            "copied-states": {},
         },
     )
     rows = list(plan(asked, {"m": SIZES}, device=DEVICES["cpu"], host=DEVICES["cpu"]))
@@ -131,6 +133,7 @@ def test_the_plan_has_the_jobs_of_every_experiment() -> None:
     exiting = ("identity", "jtc", "n-njtc", "one-jump", "ojfa")
     expected = {
         **dict.fromkeys(("level_pairs", "sub_modules", "criteria", "exit_costs"), 1),
+        **dict.fromkeys(("sub_layers", "copied_texts", "copied_states"), 1),
         **{f"sub_module_activations {part}": 4 for part in ("attention", "norms")},
         **{f"sub_module_maps {part}": 1 for part in ("attention", "norms")},
         **{f"shortcuts {method} (held out)": 1 for method in ("jtc", "n-njtc")},

@@ -68,3 +68,15 @@ def sub_module_maps_cost_of(wildcards, sizes):
 
 def sub_modules_cost_of(wildcards, sizes):
     return costs_of(wildcards, sizes).sub_modules(STUDY.experiments.sub_modules)
+
+
+def copied_texts_cost_of(wildcards, sizes):
+    return costs_of(wildcards, sizes).copied_texts(STUDY.experiments.copied_states)
+
+
+def copied_states_cost_of(wildcards, sizes):
+    return costs_of(wildcards, sizes).copied_states(STUDY.experiments.copied_states)
+
+
+def sub_layers_cost_of(wildcards, sizes):
+    return costs_of(wildcards, sizes).sub_layers(STUDY.experiments.sub_layers)

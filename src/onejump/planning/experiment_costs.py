@@ -12,7 +12,7 @@ from onejump.planning.cost import FACTORISATION, LIBRARIES, Cost
 from onejump.planning.sizes import BYTES, Sizes
 from onejump.planning.stage_costs import LOGIT_MATRICES, TRANSFORMERS, activations_cost, fit_cost
 from onejump.study.activations import Activations, Store
-from onejump.study.experiments import ExitCosts, LevelPairs, Shapes, SubModules
+from onejump.study.experiments import CopiedStates, ExitCosts, LevelPairs, Shapes, SubLayers, SubModules
 from onejump.study.kinds import FACTS, Jtc, Kind, OfRank
 
 
@@ -134,6 +134,96 @@ def sub_modules_cost(
         + 4 * (sizes.blocks + 1) * batch_tokens * sizes.hidden
         + 8 * sizes.blocks * sizes.hidden**2
         + LOGIT_MATRICES * LOGITS_TOGETHER["cpu"],
+    )
+
+
+# Bytes that are moved for each logit of which the most likely ones are looked for.
+_TOP_OF_LOGITS = 24.0
+
+
+def sub_layers_cost(
+    sizes: Sizes,
+    activations: Activations,
+    options: SubLayers,
+    *,
+    samples: int,
+    sentences: int,
+    batch_tokens: int,
+    tokens_per_sentence: float,
+) -> Cost:
+    """Run some sentences once, and read four states of each block by the head.
+
+    Parameters
+    ----------
+    sizes : Sizes
+    activations : Activations
+    options : SubLayers
+    samples, sentences : int
+        Of both splits together.
+    batch_tokens, tokens_per_sentence
+        As in `onejump.planning.stage_costs.activations_cost`.
+    """
+    whole = activations_cost(
+        sizes, activations, sentences, batch_tokens=batch_tokens, tokens_per_sentence=tokens_per_sentence
+    )
+    read = samples * (4 * sizes.blocks + 1)
+    return whole._replace(
+        single_flops=2.0 * read * sizes.vocabulary * sizes.hidden,
+        moved=read * sizes.vocabulary * _TOP_OF_LOGITS,
+        disk=30_000 + 150.0 * sizes.blocks,
+        memory=whole.memory + read * (4.0 * options.top + 8),
+    )
+
+
+# Tokens that a chat template adds to a prompt.
+_TEMPLATE = 32
+
+
+def copied_texts_cost(sizes: Sizes, options: CopiedStates, *, prompts: int) -> Cost:
+    """Continue all prompts in one batch: without exits, and in two modes for each condition of exits."""
+    conditions = len(options.levels) + len(options.thresholds)
+    checks = len(options.levels) + len(options.thresholds) * _levels_checked(sizes, options)
+    decoded = 2.0 * prompts * options.new_tokens * checks * sizes.vocabulary * sizes.hidden
+    whole = _decoding_cost(sizes, options, prompts, runs=1 + 2 * conditions)
+    # Modes check the same levels; each logit is read some times for the probability of the best one.
+    return whole._replace(
+        single_flops=2 * decoded, moved=whole.moved + 12.0 * decoded / sizes.hidden, disk=20_000
+    )
+
+
+def copied_states_cost(sizes: Sizes, options: CopiedStates, *, prompts: int) -> Cost:
+    """Read each copied text again token by token, and every text in long passes."""
+    conditions = len(options.levels) + len(options.thresholds)
+    whole = _decoding_cost(sizes, options, prompts, runs=conditions)
+    exact = 2.0 * sizes.parameters * (1 + 2 * conditions) * prompts * _longest(options)
+    return whole._replace(model_flops=whole.model_flops + exact, disk=20_000)
+
+
+def _longest(options: CopiedStates) -> int:
+    return options.prompt_tokens + options.chat_template * _TEMPLATE + options.new_tokens
+
+
+def _levels_checked(sizes: Sizes, options: CopiedStates) -> int:
+    return len(range(round(options.checked_from * sizes.blocks), sizes.blocks, options.step))
+
+
+def _decoding_cost(sizes: Sizes, options: CopiedStates, prompts: int, *, runs: int) -> Cost:
+    """Decode with a cache, all texts together and each as long as it may get."""
+    tokens = runs * prompts * _longest(options)
+    steps = runs * options.new_tokens
+    return Cost(
+        tokens=tokens,
+        model_flops=2.0 * sizes.parameters * tokens,
+        # All weights are read for a few tokens.
+        moved=steps * _READING * sizes.weights,
+        loaded=sizes.weights,
+        block_calls=steps * sizes.blocks,
+        # Weights are packed for the CPU besides. Keys and values are at most as wide as the states.
+        memory=LIBRARIES
+        + TRANSFORMERS
+        + 2 * sizes.weights
+        + 4 * sizes.vocabulary * (sizes.hidden + 4 * prompts)
+        + prompts * _longest(options) * sizes.hidden * BYTES[sizes.dtype] * (2 * sizes.blocks + 12),
     )
 
 

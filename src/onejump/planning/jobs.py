@@ -8,10 +8,13 @@ from typing import TypedDict
 
 from onejump.planning.cost import Cost
 from onejump.planning.experiment_costs import (
+    copied_states_cost,
+    copied_texts_cost,
     criteria_cost,
     exit_costs_cost,
     level_pairs_cost,
     level_predictions_cost,
+    sub_layers_cost,
     sub_module_activations_cost,
     sub_module_maps_cost,
     sub_modules_cost,
@@ -28,7 +31,15 @@ from onejump.planning.stage_costs import (
     tokens_of_text,
 )
 from onejump.study.activations import Activations, Store
-from onejump.study.experiments import ExitCosts, JointOptimisation, LevelPairs, SubModules, Translation
+from onejump.study.experiments import (
+    CopiedStates,
+    ExitCosts,
+    JointOptimisation,
+    LevelPairs,
+    SubLayers,
+    SubModules,
+    Translation,
+)
 from onejump.study.kinds import Kind, OfRank
 from onejump.study.study import Study
 
@@ -165,6 +176,27 @@ class JobCosts:
         """Run the model with linear parts: half a pass for each part and level."""
         sentences = min(options.samples, self._sentences("validation"))
         return sub_modules_cost(self.sizes, self._options, options, sentences=sentences, **self._batches)
+
+    def sub_layers(self, options: SubLayers) -> Cost:
+        """Read the states inside of blocks, in validation documents and in those for thresholds."""
+        training = math.ceil(self.study.held_out.thresholds * self._sentences("training"))
+        splits = [(self._sentences("validation")), training]
+        samples = [min(options.samples, sentences * self._options.positions) for sentences in splits]
+        # Samples are spread over all sentences.
+        run = [min(pair) for pair in zip(splits, samples, strict=True)]
+        return sub_layers_cost(
+            self.sizes, self._options, options, samples=sum(samples), sentences=sum(run), **self._batches
+        )
+
+    def copied_texts(self, options: CopiedStates) -> Cost:
+        """Generate with exits in two modes, and without."""
+        prompts = min(options.prompts, self._sentences("validation"))
+        return copied_texts_cost(self.sizes, options, prompts=prompts)
+
+    def copied_states(self, options: CopiedStates) -> Cost:
+        """Let the full model read these texts again."""
+        prompts = min(options.prompts, self._sentences("validation"))
+        return copied_states_cost(self.sizes, options, prompts=prompts)
 
     @property
     def _options(self) -> Activations:

@@ -31,6 +31,9 @@ _GPU_STAGES = (
         "exit_costs",
         "sub_module_activations",
         "sub_modules",
+        "sub_layers",
+        "copied_texts",
+        "copied_states",
     ),
     "translation",
 )
@@ -109,6 +112,11 @@ def _stages(study: Study, costs: JobCosts) -> Iterator[_Stage]:
         yield _stage("level_pairs", [costs.level_pairs(experiments.level_pairs)])
     if experiments.sub_modules is not None:
         yield from _sub_modules(experiments.sub_modules, costs)
+    if experiments.sub_layers is not None:
+        yield _stage("sub_layers", [costs.sub_layers(experiments.sub_layers)])
+    if experiments.copied_states is not None:
+        yield _stage("copied_texts", [costs.copied_texts(experiments.copied_states)])
+        yield _stage("copied_states", [costs.copied_states(experiments.copied_states)])
     yield from _refits(study, costs)
     yield from _confidences(study, costs)
     for method in study.calibrated():

@@ -72,6 +72,63 @@ class SubModules(Drawn):
     """Metrics, each in a panel of its own: precision@k or surprisal."""
 
 
+class SubLayers(Drawn):
+    """What the model's own head reads inside of the blocks, and exits between their parts (arXiv 2412.01455).
+
+    Read are the stream behind the attention and behind the feed-forward network, and what either adds to it.
+    """
+
+    tables = {"states": "sub-layers/states.parquet", "exits": "sub-layers/exits.parquet"}
+    place = 142
+
+    samples: PositiveInt = 1000
+    """Most validation samples to use, evenly spread, and as many of the documents for thresholds."""
+    top: PositiveInt = 10
+    """How many of the most likely tokens are compared with those of the full model."""
+    rules: Annotated[list[Literal["fixed", "per-level"]], Field(min_length=1)] = ["fixed", "per-level"]
+    """How the threshold on the probability depends on the place of the exit, as in early-exit."""
+    targets: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = [0.95, 0.9]
+    """Agreements with the full model to aim at. Thresholds are chosen for each on the documents for
+    thresholds."""
+    from_level: NonNegativeInt = 1
+    """The first level that a gate exits at. The oracle may exit anywhere."""
+
+
+class CopiedStates(Drawn):
+    """Generation whose exits copy their state into the skipped blocks' keys and values, against exact ones.
+
+    Exits are natural: the hidden state as it is, through the model's own head (arXiv 2412.01455).
+    """
+
+    tables = {"copied_states": "copied-states.parquet"}
+    place = 144
+
+    prompts: PositiveInt = 12
+    """Validation sentences to continue, all in one batch."""
+    prompt_tokens: PositiveInt = 32
+    """Longer prompts are cut. Tokens of the chat template come on top."""
+    chat_template: bool = True
+    """Put the prompt into the chat template, as a user's message, if the tokenizer has one."""
+    new_tokens: Annotated[int, Field(ge=2)] = 512
+    """Most tokens that are generated; a text ends earlier at the model's end token."""
+    levels: list[Annotated[float, Field(ge=0, lt=1)]] = [0.8]
+    """Let every token exit at this part of the blocks."""
+    thresholds: list[Annotated[float, Field(gt=0, le=1)]] = [0.9]
+    """Let a token exit at the first level that is checked where its probability reaches this."""
+    checked_from: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """The first level that is checked, as a part of the blocks."""
+    step: PositiveInt = 2
+    """Check every `step`-th level. Each check costs a product with the whole vocabulary."""
+
+    @model_validator(mode="after")
+    def _something_exits(self) -> Self:
+        if not self.levels and not self.thresholds:
+            raise rule("levels and thresholds are both empty: give at least one of them", "levels")
+        if not self.thresholds:
+            refuse_without_effect(self, ("checked_from", "step"), "without thresholds")
+        return self
+
+
 class EarlyExit(Drawn):
     """Early exit at the first level that is confident enough (JTC, section 5): blocks saved and agreement.
 
@@ -306,6 +363,8 @@ class Experiments(Switches):
 
     level_pairs: Annotated[LevelPairs | None, Field(alias="level-pairs")] = None
     sub_modules: Annotated[SubModules | None, Field(alias="sub-modules")] = None
+    sub_layers: Annotated[SubLayers | None, Field(alias="sub-layers")] = None
+    copied_states: Annotated[CopiedStates | None, Field(alias="copied-states")] = None
     early_exit: Annotated[EarlyExit | None, Field(alias="early-exit")] = None
     oracle: Oracle | None = None
     gates: Gates | None = None

@@ -216,7 +216,8 @@ class Study(Section):
         """Name the held-out documents that the study uses: stopping, thresholds."""
         distilled = any(map(self._is_distilled, self.shortcuts.names()))
         thresholds = bool((*self.thresholded(), *self.calibrated()))
-        thresholds |= self.experiments.joint_optimisation is not None
+        choosing = (self.experiments.joint_optimisation, self.experiments.sub_layers)
+        thresholds |= any(section is not None for section in choosing)
         roles = {"stopping": distilled, "thresholds": thresholds}
         return tuple(role for role, wanted in roles.items() if wanted)
 
