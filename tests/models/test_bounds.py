@@ -90,8 +90,8 @@ def test_a_tokenizer_of_171_megabytes_is_refused(folder: Path) -> None:
         ({"hidden_size": -32}, "could not be loaded: "),
         ({"num_attention_heads": 0}, "could not be loaded: "),
         (
-            {"model_type": "t5"},
-            r"an encoder-decoder was given, a causal language model or a masked language model is accepted",
+            {"model_type": "vit"},
+            r"none of the type 'vit'",
         ),
         ({"model_type": "nonsense"}, "could not be loaded: .*nonsense"),
         (

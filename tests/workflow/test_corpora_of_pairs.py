@@ -70,4 +70,8 @@ def test_a_corpus_of_texts_is_refused_before_anything_runs(project: Project) -> 
     study["corpora"]["stories"] = {"path": "text", "training": 20, "validation": 20}
     project.study = study
     said = project.snakemake("-n", succeeds=False)
+    assert "experiments.translation: it needs pairs: corpora.stories has no target" in said
+    del study["experiments"]["translation"]
+    project.study = study
+    said = project.snakemake("-n", succeeds=False)
     assert "corpora.stories: made is an encoder-decoder, which takes pairs" in said
