@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from jumps_at_random import trained
 from random_exits import small_llama
 from simulated_exits import some_shortcuts
 
@@ -191,11 +192,15 @@ def test_levels_are_chosen_on_every_other_document_and_thresholds_on_the_others(
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("kind", ["identity", "n-njtc"])
+@pytest.mark.parametrize("kind", ["identity", "n-njtc", "one-residual"])
 def test_flops_are_those_of_the_products_that_a_run_makes(tied, kind) -> None:
     model = small_llama(tie_word_embeddings=tied)
     transformer = Transformer(model)
-    shortcut = some_shortcuts(kind, transformer.hidden, 3)[0]
+    if kind == "one-residual":
+        (shortlist,) = trained(kind, 3, transformer.hidden)
+        shortcut = shortlist.at(0)
+    else:
+        shortcut = some_shortcuts(kind, transformer.hidden, 3)[0]
     blocks = [block.token for block in block_flops(transformer)]
     flops = flops_of(lambda level: shortcut, transformer.head, blocks)
     made: dict[str, int] = {}
@@ -217,6 +222,10 @@ def test_flops_are_those_of_the_products_that_a_run_makes(tied, kind) -> None:
     # Rank 3: z, its projection to the vocabulary, and z (B B') z for the norm.
     small, vocabulary = transformer.hidden * 3, transformer.head.vocabulary
     expected = made["lm_head"] if kind == "identity" else 2 * (small + vocabulary * 3 + 3 * 3)
+    if kind == "one-residual":
+        # Rank 3 and a bias, 8 candidates with a row of the unembedding each, and a correction of rank 2.
+        hidden = transformer.hidden
+        expected = 2 * (small + vocabulary * 4 + 4 * 4 + 8 * hidden + 2 * 2 * hidden)
     assert flops.check == expected
     # A token that exits at level 2 behind a check at level 1, and one that never exits.
     assert flops.spent([1, 2], np.array([1, 2])).tolist() == [

@@ -43,10 +43,12 @@ from onejump.models.description import read_description
 from onejump.models.flops import head_flops
 from onejump.models.head import Head
 from onejump.scoring.standard_errors import Clusters
-from onejump.shortcuts.exit_flops import exit_head_flops, jump_flops
+from onejump.shortcuts.exit_flops import exit_head_flops, jump_flops, shortlist_head_flops
 from onejump.shortcuts.exit_head import ExitHead
+from onejump.shortcuts.kinds.shortlist import ShortlistAt
 from onejump.shortcuts.methods import ShortcutAt, methods_of
 from onejump.shortcuts.shortcut import LowRank
+from onejump.shortcuts.shortlist_head import ShortlistHead
 
 _LOG = logging.getLogger(__name__)
 
@@ -257,6 +259,9 @@ def flops_of(shortcut_at: ShortcutAt, head: Head, blocks: Sequence[int]) -> Flop
     """
     shortcut = shortcut_at(0)
     of_head = head_flops(head)
+    if isinstance(shortcut, ShortlistAt):
+        exits = ShortlistHead(head.to(shortcut.weights.device), shortcut)
+        of_head = shortlist_head_flops(exits, shortcut)
     if isinstance(shortcut, LowRank):
         of_head = exit_head_flops(ExitHead.of(head.to(shortcut.up.device), shortcut))
     below = np.cumsum([0, *blocks], dtype=np.float64)
