@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -136,6 +137,25 @@ def test_a_job_that_ends_at_a_random_moment_leaves_whole_files(
     ]
     run = subprocess.run(program, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_whose_exception_is_ignored_ends_the_job_when_it_is_done(snakemake: SimpleNamespace) -> None:
+    class Ignoring:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    done = []
+
+    def work() -> None:
+        with job(snakemake):
+            Ignoring()
+            done.append(True)
+
+    with pytest.raises(SystemExit) as ended:
+        work()
+    assert done
+    assert ended.value.code == 128 + signal.SIGTERM
 
 
 def test_what_the_library_warns_of_is_said_on_the_terminal_too(

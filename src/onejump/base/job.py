@@ -124,8 +124,10 @@ def _lack_of_memory(error: BaseException | None) -> str | None:
 def _stopping() -> Iterator[None]:
     """Raise an exception in the block when a signal asks this process to end."""
     numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    asked: list[int] = []
 
     def stop(number: int, _: FrameType | None) -> None:
+        asked.append(number)
         for other in numbers:  # a second signal must not interrupt the clean-up
             signal.signal(other, signal.SIG_IGN)
         raise _Stopped(number)
@@ -137,6 +139,9 @@ def _stopping() -> Iterator[None]:
             if handler is not signal.SIG_IGN:
                 signal.signal(number, stop)
         yield
+        # An exception that is raised in a callback of the interpreter (weakref, __del__) is ignored there.
+        if asked:
+            raise _Stopped(asked[0])
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
