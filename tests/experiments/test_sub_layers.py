@@ -24,11 +24,11 @@ from transformers import (
 from onejump.base.errors import OneJumpError
 from onejump.base.files import read_table, write_table
 from onejump.data.document_roles import assign_documents
+from onejump.exits.oracle import oracle_exits
 from onejump.experiments.sub_layers import (
     compare_exits,
     measure_sub_layers,
     measures,
-    oracle_places,
     read_sub_layers,
     thinned,
 )
@@ -154,7 +154,7 @@ def test_half_precision_reads_about_the_same() -> None:
 
 def test_an_all_knowing_gate_exits_at_the_first_and_at_the_stable_place() -> None:
     hits = np.array([[0, 1, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 1, 1]], bool)
-    first, stable = oracle_places(hits)
+    first, stable = oracle_exits(hits)
     assert first.tolist() == [1, 0, 4, 0, 2]
     assert stable.tolist() == [3, 0, 4, 4, 2]
 

@@ -245,6 +245,23 @@ def build_corpus(
             found["documents"],
             100 * found["largest_share"],
         )
+    write_splits(table, summary, drawn, described)
+
+
+def write_splits(
+    table: Path, summary: Path | None, drawn: pd.DataFrame, described: dict[str, dict[str, float]]
+) -> None:
+    """Write what was drawn, and how it is described. The log warns of a split with few documents.
+
+    Parameters
+    ----------
+    table, summary : Path
+        The parquet file and the JSON file to write.
+    drawn : DataFrame
+        The sentences or pairs of both splits.
+    described : dict
+        What `describe_splits` gives.
+    """
     for line in warnings_of_splits(described):
         _LOG.warning("%s", line)
     write_table(table, drawn)

@@ -13,8 +13,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from onejump.base.errors import CorpusError
-from onejump.base.files import write_json, write_table
-from onejump.data.corpus import SUMMARY, describe_splits, warnings_of_splits
+from onejump.data.corpus import describe_splits, write_splits
 from onejump.data.documents import Document
 from onejump.data.pair_files import PairedDocument, read_dataset_pairs, read_pairs
 from onejump.data.sentences import is_damaged, without_invisible
@@ -185,8 +184,4 @@ def build_pairs(
     described = describe_splits(drawn)
     for split, found in described.items():
         _LOG.info("%s: %d pairs of %d documents", split, found["sentences"], found["documents"])
-    for line in warnings_of_splits(described):
-        _LOG.warning("%s", line)
-    write_table(table, drawn)
-    if summary is not None:
-        write_json(summary, described, SUMMARY)
+    write_splits(table, summary, drawn, described)

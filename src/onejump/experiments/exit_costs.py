@@ -27,7 +27,6 @@ from onejump.base.device import pick_device
 from onejump.base.files import write_table
 from onejump.base.identity import one_model
 from onejump.base.rank import rank_for
-from onejump.base.selected import SELECTED
 from onejump.experiments.decoding_times import Decoding, now
 from onejump.experiments.random_shapes import Shapes, one_block, reshaped
 from onejump.models.description import read_description
@@ -39,7 +38,7 @@ from onejump.models.transformer import Transformer
 from onejump.shortcuts.exit_flops import exit_head_flops, jump_flops, shortlist_head_flops
 from onejump.shortcuts.exit_head import ExitHead
 from onejump.shortcuts.kinds.shortlist import ShortlistAt
-from onejump.shortcuts.methods import ShortcutAt, methods_of
+from onejump.shortcuts.methods import ShortcutAt, methods_of_kinds
 from onejump.shortcuts.shortcut import LowRank, Shortcut
 from onejump.shortcuts.shortlist_head import ShortlistHead
 
@@ -295,19 +294,12 @@ def measure_exit_costs(
     model_digest = one_model(description, *shortcuts, *selections)
     described = read_description(description)
     transformer = load_described(described, weights, device=device, device_map=device_map)
-    folders = {path.name: path for path in shortcuts}
-    files = {path.name: path for path in selections}
     found: dict[str, ShortcutAt] = {}
     kinds: dict[str, str] = {}
-    for method, kind in methods.items():
-        selection = files[SELECTED[method].selection] if method in SELECTED else None
-        made = methods_of(
-            method,
-            folders.get(kind),
-            selection,
-            levels=described.blocks,
-            device=transformer.head.gain.device,
-        )
+    device_of_head = transformer.head.gain.device
+    for kind, made in methods_of_kinds(
+        methods, shortcuts, selections, levels=described.blocks, device=device_of_head
+    ):
         found |= made
         kinds |= dict.fromkeys(made, kind)
 

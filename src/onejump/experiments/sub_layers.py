@@ -26,6 +26,7 @@ from onejump.data.document_roles import THRESHOLDS, VALIDATION
 from onejump.data.held_out import some_of
 from onejump.exits.confidences import Confidences, Floats
 from onejump.exits.enough_samples import too_few_for
+from onejump.exits.oracle import ORACLES, oracle_exits
 from onejump.exits.rules import rule_of
 from onejump.exits.sweep import Sweep
 from onejump.models.activations import ActivationOptions, model_and_prompts
@@ -38,9 +39,6 @@ from onejump.scoring.standard_errors import Clusters
 
 EXITS = ("blocks", "half-blocks")
 """Between which exits are: whole blocks, or also attention and feed-forward network of a block."""
-ORACLES = ("first", "stable")
-"""Exits of an oracle, which knows the full model's token: at the first place where that token is read, and at
-the first one from which on it never changes."""
 _Place = tuple[int, str]
 
 
@@ -217,9 +215,9 @@ def compare_exits(
     Returns
     -------
     DataFrame
-        Columns exits (one of `EXITS`), gate (one of `ORACLES`, or a rule), target, threshold, agreement,
-        agreement_stderr, blocks (mean), saved (1 - blocks / L), saved_stderr, reached, n, documents,
-        held_out_n, held_out_documents, note (why there is no threshold, or empty).
+        Columns exits (one of `EXITS`), gate (one of `onejump.exits.oracle.ORACLES`, or a rule), target,
+        threshold, agreement, agreement_stderr, blocks (mean), saved (1 - blocks / L), saved_stderr, reached,
+        n, documents, held_out_n, held_out_documents, note (why there is no threshold, or empty).
     """
     clusters = Clusters(documents[1])
     rows: list[dict[str, Any]] = []
@@ -234,7 +232,7 @@ def compare_exits(
             for read, of_samples in zip((held_out, validation), documents, strict=True)
         )
         agreed = np.ones(len(unseen.hits), bool)
-        for name, place in zip(ORACLES, oracle_places(unseen.hits), strict=True):
+        for name, place in zip(ORACLES, oracle_exits(unseen.hits), strict=True):
             judged = _judged(agreed, depths[place], validation.blocks, clusters)
             rows.append({"exits": between, "gate": name, "reached": True, "note": "", **judged})
         for rule in rules:
@@ -249,24 +247,6 @@ def compare_exits(
                 rows.append({**about, "reached": bool(np.isfinite(threshold)), "note": refused, **judged})
     of_held_out = {"held_out_n": len(documents[0]), "held_out_documents": len(np.unique(documents[0]))}
     return pd.DataFrame(rows).assign(n=clusters.samples, documents=clusters.documents, **of_held_out)
-
-
-def oracle_places(hits: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Give the first place with the full model's token, and the first from which on it stays.
-
-    Parameters
-    ----------
-    hits : ndarray of shape (n, places), bool
-
-    Returns
-    -------
-    first, stable : ndarray of shape (n,)
-        The number of places stands for the full model.
-    """
-    with_full = np.column_stack([hits, np.ones(len(hits), bool)])
-    misses = ~with_full[:, ::-1]
-    last_miss = np.where(misses.any(1), with_full.shape[1] - 1 - misses.argmax(1), -1)
-    return with_full.argmax(1), last_miss + 1
 
 
 def _confidences(read: Read, places: Sequence[_Place], documents: NDArray[np.int64]) -> Confidences:

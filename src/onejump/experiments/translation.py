@@ -22,13 +22,12 @@ from tqdm import tqdm
 from onejump.base.errors import CorpusError, OneJumpError
 from onejump.base.files import read_table, write_table
 from onejump.base.identity import one_model
-from onejump.base.selected import SELECTED
 from onejump.models.description import read_description
 from onejump.models.loading import load_described, load_described_tokenizer
 from onejump.models.prompts import has_targets
 from onejump.models.seen import given_to, state_of
 from onejump.models.transformer import Transformer
-from onejump.shortcuts.methods import ShortcutAt, methods_of
+from onejump.shortcuts.methods import ShortcutAt, methods_of_kinds
 
 _LOG = logging.getLogger(__name__)
 
@@ -224,17 +223,12 @@ def measure_translation(
         raise CorpusError(f"{sentences}: a corpus without targets given, translation takes pairs")
     transformer = load_described(described, weights, device=device, device_map=device_map)
     tokenizer = load_described_tokenizer(described, weights)
-    folders, files = ({path.name: path for path in paths} for paths in (shortcuts, selections))
     exits: dict[str, ShortcutAt] = {}
-    for method, kind in methods.items():
-        selection = files[SELECTED[method].selection] if method in SELECTED else None
-        exits |= methods_of(
-            method,
-            folders.get(kind),
-            selection,
-            levels=described.blocks,
-            device=transformer.head.gain.device,
-        )
+    device_of_head = transformer.head.gain.device
+    for _, made in methods_of_kinds(
+        methods, shortcuts, selections, levels=described.blocks, device=device_of_head
+    ):
+        exits |= made
     asked = described.pairs or {}
     language = asked.get("target_language")
     found = translation(

@@ -7,7 +7,7 @@ normalisation statistics, and `arbitrary` some other jumps to compare with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +75,32 @@ def methods_of(
             if other.evaluated_with == method
         }
     return {name: _always(folder.load(level)) for name, level in jumps.items()}
+
+
+def methods_of_kinds(
+    methods: Mapping[str, str],
+    shortcuts: Sequence[Path],
+    selections: Sequence[Path],
+    *,
+    levels: int,
+    device: torch.device | str = "cpu",
+) -> Iterator[tuple[str, dict[str, ShortcutAt]]]:
+    """Find the shortcuts of several methods: for each its kind, and what `methods_of` gives.
+
+    Parameters
+    ----------
+    methods : mapping of method -> kind of its shortcuts
+    shortcuts : sequence of Path
+        Folders of the fitted kinds that the methods use, each named like its kind.
+    selections : sequence of Path
+        Of the selection stages, for the methods that use a selected jump.
+    levels, device
+        As in `methods_of`.
+    """
+    folders, files = ({path.name: path for path in paths} for paths in (shortcuts, selections))
+    for method, kind in methods.items():
+        selection = files[SELECTED[method].selection] if method in SELECTED else None
+        yield kind, methods_of(method, folders.get(kind), selection, levels=levels, device=device)
 
 
 def arbitrary_jumps(
