@@ -25,6 +25,7 @@ _HOME = {
     "ShortlistHead": "shortcuts.shortlist_head",
     "ShortcutFolder": "shortcuts.files",
     "Shortcuts": "shortcuts.results",
+    "Trajectory": "lens.trajectory",
     "Transformer": "models.transformer",
     "load_model": "models.loading",
     "load_shortcut": "shortcuts.files",
