@@ -24,6 +24,7 @@ from onejump.base.errors import OneJumpError
 from onejump.exits.gates import Entropy, Margin, Patience, TopProbability
 from onejump.runtime.cost_model import CostModel, Fixed
 from onejump.runtime.early_exit import EarlyExit
+from onejump.runtime.record import Generated
 from onejump.shortcuts.kinds.identity import Identity
 
 MANY_STOPS = list(range(0, VOCABULARY, 6))
@@ -204,6 +205,11 @@ class Recorded:
         self.levels: dict[int, list[int]] = {}
         self.refused: list[int] = []
         self.calls: list[str] = []
+        self.records: list[Generated] = []
+        self.block_passes: list[int] = []
+
+    def watch(self, record: Generated) -> None:
+        self.records.append(record)
 
     def put(self, tokens: Tensor) -> None:
         self.calls.append("put")
@@ -214,6 +220,7 @@ class Recorded:
         self.rows.setdefault(row, []).extend(tokens)
         self.levels.setdefault(row, []).extend(levels)
         self.refused.extend(refused)
+        self.block_passes.append(self.records[-1].block_passes)
 
     def end(self) -> None:
         self.calls.append("end")
@@ -239,6 +246,10 @@ def test_a_streamer_is_told_every_token_of_every_row(together: bool) -> None:
     assert found.drafted > 0
     assert (streamer.calls[0], streamer.calls[-1]) == ("put", "end")
     assert set(streamer.calls[1:-1]) == {"exits"}
+    # The records that it watches grow from update to update, and become the one that is returned.
+    assert len(streamer.records) == (1 if together else 3)
+    assert streamer.records[0] is found
+    assert (streamer.block_passes[0], 0 < streamer.block_passes[-1] <= found.block_passes) == (0, True)
 
 
 def test_max_time_begins_no_new_round() -> None:

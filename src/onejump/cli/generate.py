@@ -137,13 +137,17 @@ def generate(
 
     from onejump.runtime.early_exit import EarlyExit
     from onejump.runtime.loading import load_for_use
+    from onejump.runtime.prompts import prompt_tokens, takes_template
     from onejump.runtime.streamer import ExitStreamer
 
     loaded = load_for_use(
         model, jump, revision=revision, dtype=dtype, device=device, trust_remote_code=trust_remote_code
     )
     chosen = chosen_gate(loaded, gate, levels)
-    tokens = prompt_tokens(loaded.tokenizer, question, raw=raw, system=system)
+    if system is not None and (raw or not takes_template(loaded.tokenizer)):
+        reason = "--raw leaves the chat template out" if raw else "the model has no chat template"
+        raise OneJumpError(f"--system given, but {reason}")
+    tokens = prompt_tokens(loaded.tokenizer, question, chat=not raw, system=system)
     engine = EarlyExit(loaded.transformer, loaded.jump, gate=chosen, mode=mode, policy=chosen_policy(drafts))
     streamer = None
     if not as_json:
@@ -217,45 +221,6 @@ def contents(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise OneJumpError(f"{file}: the file cannot be read ({error.strerror})") from error
-
-
-def prompt_tokens(tokenizer: Any, prompt: str, *, raw: bool = False, system: str | None = None) -> Tensor:
-    """Give the tokens (1, n) of a prompt, in the tokenizer's chat template if it has one.
-
-    Parameters
-    ----------
-    tokenizer : transformers.PreTrainedTokenizerBase
-    prompt : str
-        The user's message.
-    raw : bool
-        Leave the chat template out.
-    system : str, optional
-        The system message of the chat.
-
-    Raises
-    ------
-    OneJumpError
-        If a system message is given and no template takes it.
-    """
-    import torch
-
-    template = None if raw else getattr(tokenizer, "chat_template", None)
-    if system is not None and not template:
-        reason = "--raw leaves the chat template out" if raw else "the model has no chat template"
-        raise OneJumpError(f"--system given, but {reason}")
-    if template:
-        messages = [] if system is None else [{"role": "system", "content": system}]
-        messages.append({"role": "user", "content": prompt})
-        try:
-            text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        except Exception as error:  # a template is a program, and raises what it likes
-            reason = " ".join(str(error).split())[:300]
-            raise OneJumpError(f"the model's chat template refuses this prompt: {reason}") from error
-        # The template itself holds the tokens that begin a text.
-        tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
-    else:
-        tokens = tokenizer(prompt)["input_ids"]
-    return torch.tensor([tokens], dtype=torch.int64)
 
 
 class _Interrupt:

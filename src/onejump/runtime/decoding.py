@@ -91,6 +91,8 @@ class Decoding:
             self._ends = (time.perf_counter() if began is None else began) + settings.seconds
         self._rows = [Row(index, list(prompt)) for index, prompt in enumerate(prompts)]
         self.record = Generated(torch.empty(0), [], [], passes.blocks)
+        if hasattr(streamer, "watch"):
+            streamer.watch(self.record)
         self._vocabulary = passes.transformer.head.vocabulary
         # Columns beyond a model's positions do no harm: only tokens that are run have a position.
         longest = max(map(len, prompts))

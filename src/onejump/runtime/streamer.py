@@ -18,11 +18,14 @@ from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
 from onejump.base.errors import OneJumpError
+from onejump.runtime.record import Generated
 
 # Backgrounds of the 256 colours that terminals share, from the earliest exit to the latest: orange, yellow,
 # pale yellow, pale blue, blue, dark blue. Black text has a contrast of 5.9 or more on each, whatever the
 # terminal's own background is, and the colour-blind can tell any two apart.
 COLOURS = (208, 220, 187, 152, 110, 68)
+WEB_COLOURS = ("#ff8700", "#ffd700", "#d7d7af", "#afd7d7", "#87afd7", "#5f87d7")
+"""The same colours for a page."""
 _BLACK = 16
 # Dim and struck through: a terminal that cannot do one of them often can do the other.
 _REJECTED = "\x1b[2;9m"
@@ -59,6 +62,14 @@ class SeesExits(Protocol):
 
     def end(self) -> None:
         """Take note that no more tokens come."""
+
+
+@runtime_checkable
+class Watches(Protocol):
+    """A streamer that looks at what a generation has cost so far."""
+
+    def watch(self, record: Generated) -> None:
+        """Take the record of a generation, once, before its first pass. Its counts grow while it runs."""
 
 
 class Pieces:
@@ -216,18 +227,30 @@ class ExitStreamer(BaseStreamer):  # type: ignore[misc]
         return "\n".join(_on(colour, line) if line else "" for line in text.split("\n"))
 
     def _colour(self, level: int) -> int:
-        place = max(0, bisect_right(self._levels, level) - 1)
-        most = len(COLOURS)
-        if len(self._levels) == 1:
-            return COLOURS[1]
-        if len(self._levels) <= most:
-            return COLOURS[round(place * (most - 1) / (len(self._levels) - 1))]
-        return COLOURS[place * most // len(self._levels)]
+        return COLOURS[step_of(level, self._levels)]
 
     def _write(self, text: str) -> None:
         if text:
             self._file.write(text)
             self._file.flush()
+
+
+def step_of(level: int, levels: Sequence[int]) -> int:
+    """Give which of the colours an exit level has: 0 is that of the earliest exits.
+
+    Parameters
+    ----------
+    level : int
+    levels : sequence of int
+        Early-exit levels that the gate checks, in their order.
+    """
+    place = max(0, bisect_right(levels, level) - 1)
+    most = len(COLOURS)
+    if len(levels) == 1:
+        return 1
+    if len(levels) <= most:
+        return round(place * (most - 1) / (len(levels) - 1))
+    return place * most // len(levels)
 
 
 def shows_colours(file: TextIO) -> bool:
