@@ -97,6 +97,7 @@ def bench(
     from tqdm import tqdm
 
     from onejump.runtime.bench import METHODS, PROMPTS, Bench, complete, summaries_of
+    from onejump.runtime.chat import prompt_tokens
     from onejump.runtime.loading import load_for_use
     from onejump.runtime.prompts import prompt_tokens
 

@@ -135,6 +135,7 @@ def generate(
     question = _prompt_of(prompt, prompt_option, file)
     import torch
 
+    from onejump.runtime.chat import prompt_tokens
     from onejump.runtime.early_exit import EarlyExit
     from onejump.runtime.loading import load_for_use
     from onejump.runtime.prompts import prompt_tokens, takes_template

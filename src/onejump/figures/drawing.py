@@ -5,12 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from importlib.resources import as_file, files
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import matplotlib.style
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -18,6 +16,7 @@ from onejump.base.by_name import module_named
 from onejump.base.errors import OneJumpError
 from onejump.base.files import replacing
 from onejump.figures.inputs import Inputs
+from onejump.figures.style import styled
 
 
 def draw(
@@ -46,9 +45,7 @@ def draw(
     """
     module = module_named("figures.drawn", figure, what="figure")
     inputs = Inputs(figure, tables)
-    style = files("onejump.figures") / "onejump.mplstyle"
-    # After a reset, so that a reader's own matplotlibrc does not change the figures.
-    with as_file(style) as style_file, matplotlib.style.context(style_file, after_reset=True):
+    with styled():
         drawn: Figure = _function(module, "draw", figure, options)(inputs, **options)
         with ExitStack() as stack:
             # Without a date, the same figure is the same file.

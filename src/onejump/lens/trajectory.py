@@ -9,53 +9,83 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from onejump.base.errors import OneJumpError
+from onejump.base.files import replacing
+from onejump.base.statistics import STATISTICS, statistic_named
+from onejump.exits.gates import Gate
+from onejump.lens.prompted import Prompted, prompted, states_of
+from onejump.lens.reading import Floats, Numbers, Reader, Whole
+from onejump.lens.sources import Source, named_sources, shortcuts_at
+from onejump.lens.texts import Readable
+from onejump.models.transformer import Transformer
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
-    from onejump.exits.gates import Gate
-    from onejump.lens.sources import Source
-    from onejump.models.transformer import Transformer
-
-Floats = NDArray[np.float64]
-Whole = NDArray[np.int64]
-
-STATISTICS = ("probability", "entropy", "surprisal", "rank", "forward_kl", "agreement")
-"""The statistics of each token and level: those that a figure can show as colours."""
 
 
 class Trajectory:
     """What a model would have said at every level of a prompt, by one or more shortcuts.
 
-    T is the number of tokens shown, L the number of blocks. At level L every shortcut gives the model's own
-    prediction.
+    T is the number of tokens shown and L the number of blocks. At level L every shortcut gives the model's
+    own prediction. `from_prompt` and `from_results` make one. It keeps the states and the head, no logits.
 
     Attributes
     ----------
     tokens : list of str
         The T tokens, readable: a space is "·", a line break "⏎".
     token_ids : list of int
+    positions : list of int
+        Places of the tokens in the whole text.
     next_ids : list of int or None
         What each position has to predict: the token behind it; None where there is none. In a masked language
         model it is the token itself.
+    next_tokens : list of str or None
     levels : range
         0 to L.
     shortcuts : list of str
         Names of the shortcuts. "identity" is the logit lens.
+    gates : dict of shortcut -> Gate
+        The gates given; `exit_level` uses them.
     k : int
         How many most likely tokens are kept.
     prompt : str
     model_name : str
+    task : {"causal", "masked", "seq2seq"}
+
+    Examples
+    --------
+    >>> jump = onejump.OneJump.from_pretrained("path/to/export")
+    >>> trajectory = onejump.Trajectory.from_prompt(model, tokenizer, "The moon is", ["identity", jump])
+    >>> trajectory.top_tokens("one-jump")[12, -1]  # of the last token, at level 12
+    >>> trajectory.save_html("lens.html")
     """
 
-    tokens: list[str]
-    token_ids: list[int]
-    next_ids: list[int | None]
-    levels: range
-    shortcuts: list[str]
-    k: int
-    prompt: str
-    model_name: str
+    def __init__(
+        self,
+        reader: Reader,
+        text: Prompted,
+        tokenizer: Any,
+        *,
+        prompt: str,
+        model_name: str,
+        task: str,
+        k: int,
+    ) -> None:
+        self._reader, self._tokenizer = reader, tokenizer
+        self._readable = Readable(tokenizer)
+        self.prompt, self.model_name, self.task, self.k = prompt, model_name, task, k
+        self.levels = range(reader.last + 1)
+        self.shortcuts = reader.names
+        self.positions, self.token_ids, self.next_ids = text.positions, text.tokens, text.following
+        self.tokens = self._readable(self.token_ids)
+        following = self._readable(0 if token is None else token for token in self.next_ids)
+        self.next_tokens = [
+            None if token is None else said for token, said in zip(self.next_ids, following, strict=True)
+        ]
+        self.gates: dict[str, Gate] = {}
+        self._numbers = reader.numbers(self.next_ids, k)
+        self._exits: dict[str, Whole] = {}
 
     @classmethod
     def from_prompt(
@@ -63,7 +93,7 @@ class Trajectory:
         model: Transformer | Any,
         tokenizer: Any,
         prompt: str,
-        shortcuts: Mapping[str, Source] | Sequence[Source] | None = None,
+        shortcuts: Mapping[str, Source] | Sequence[Source] | Source | None = None,
         *,
         k: int = 10,
         gate: Gate | Mapping[str, Gate] | None = None,
@@ -71,6 +101,8 @@ class Trajectory:
         system: str | None = None,
         target: str | None = None,
         last: int | None = None,
+        model_name: str | None = None,
+        allow_other_weights: bool = False,
     ) -> Self:
         """Run a model over a prompt, and read what each shortcut predicts at each level.
 
@@ -79,23 +111,65 @@ class Trajectory:
         model : Transformer or transformers.PreTrainedModel
         tokenizer : transformers.PreTrainedTokenizerBase
         prompt : str
-        shortcuts : mapping of name -> source, or sequence of sources, optional
+        shortcuts : mapping of name -> source, sequence of sources, or one source; optional
             A source is a kept jump (`OneJump`), the shortcuts of a results folder (`load_shortcuts`), one
             shortcut for all levels, or "identity". Default: identity alone, the logit lens.
         k : int
             How many most likely tokens are kept for each token and level.
         gate : Gate, or mapping of shortcut -> Gate, optional
-            When a token would exit (`exit_level`), which figures mark.
+            What decides when a token exits (`exit_level`): for all shortcuts, or for those named.
         chat : bool
             Put the prompt into the tokenizer's chat template.
         system : str, optional
             The system message of the chat.
         target : str, optional
-            For an encoder-decoder: the text whose tokens the decoder predicts; the prompt is its source.
+            For an encoder-decoder: the text whose tokens the decoder predicts. The prompt is its source.
         last : int, optional
             Show only this many tokens from the end. The model still runs over the whole prompt.
+        model_name : str, optional
+            What figures call the model.
+        allow_other_weights : bool
+            Take shortcuts for a model whose weights differ from those that they were fitted to.
+
+        Returns
+        -------
+        Trajectory
+
+        Raises
+        ------
+        ModelError
+            If the model cannot be read, or a shortcut does not belong to it.
+        OneJumpError
+            If the prompt is empty or too long, or an option is not accepted.
         """
-        raise NotImplementedError
+        transformer = model if isinstance(model, Transformer) else Transformer(model)
+        vocabulary = transformer.head.vocabulary
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= vocabulary:
+            raise OneJumpError(f"k: {k!r} given, a whole number from 1 to {vocabulary} is accepted")
+        sources = named_sources(shortcuts)
+        gates = dict(gate) if isinstance(gate, Mapping) else dict.fromkeys(sources, gate)
+        if unknown := [name for name in gates if name not in sources]:
+            raise OneJumpError(f"a gate for {unknown[0]!r} given, the shortcuts are {', '.join(sources)}")
+        methods = shortcuts_at(sources, transformer, allow_other_weights=allow_other_weights)
+        text = prompted(transformer, tokenizer, prompt, chat=chat, system=system, target=target, last=last)
+        reader = Reader(states_of(transformer, text.prompts), transformer.head, methods)
+        name = (
+            model_name or str(getattr(transformer.model, "name_or_path", "")).rstrip("/").rpartition("/")[2]
+        )
+        found = cls(
+            reader,
+            text,
+            tokenizer,
+            prompt=prompt,
+            model_name=name or type(transformer.model).__name__,
+            task=transformer.task,
+            k=k,
+        )
+        for shortcut, chosen in gates.items():
+            if chosen is not None:
+                found.gates[shortcut] = chosen
+                found._exits[shortcut] = reader.exit_levels(shortcut, chosen)
+        return found
 
     @classmethod
     def from_results(
@@ -106,42 +180,63 @@ class Trajectory:
         Parameters
         ----------
         pair : path
-            The folder of a model and a corpus: `results/<study>/<model>/<corpus>`.
+            The folder of a model and a corpus: `results/<study>/<model>/<corpus>`. The model is loaded from
+            where the study had it.
         prompt : str
         methods : sequence of str, optional
-            Default: all that the folder holds.
+            As in `load_shortcuts`. Default: all that the folder holds.
         **options
             As in `from_prompt`.
+
+        Returns
+        -------
+        Trajectory
+
+        Raises
+        ------
+        OneJumpError
+            If the folder is no such folder, the model cannot be loaded, or as in `from_prompt`.
         """
-        raise NotImplementedError
+        from onejump.lens.results import load_results
+
+        loaded = load_results(pair, methods)
+        options = {"model_name": loaded.name, **options}
+        return cls.from_prompt(
+            loaded.transformer, loaded.tokenizer, loaded.prefix + prompt, loaded.shortcuts, **options
+        )
 
     def top_ids(self, shortcut: str | None = None) -> Whole:
         """Give the k most likely tokens (L + 1, T, k), the most likely first. Default: the first shortcut."""
-        raise NotImplementedError
+        return self._of(shortcut).tokens
 
     def top_tokens(self, shortcut: str | None = None) -> NDArray[np.object_]:
         """Give the same tokens as readable text (L + 1, T, k)."""
-        raise NotImplementedError
+        ids = self.top_ids(shortcut)
+        texts = np.empty(ids.size, object)
+        texts[:] = self._readable(ids.ravel().tolist())
+        return texts.reshape(ids.shape)
 
     def probabilities(self, shortcut: str | None = None) -> Floats:
         """Give the probabilities (L + 1, T, k) of the k most likely tokens."""
-        raise NotImplementedError
+        return self._of(shortcut).probabilities
 
     def entropy(self, shortcut: str | None = None) -> Floats:
         """Give the entropy of the prediction (L + 1, T), in nats."""
-        raise NotImplementedError
+        return self._of(shortcut).entropy
 
     def surprisal(self, shortcut: str | None = None) -> Floats:
         """Give -ln of the probability of the prompt's next token (L + 1, T); NaN where there is none."""
-        raise NotImplementedError
+        return self._of(shortcut).surprisal
 
     def forward_kl(self, shortcut: str | None = None) -> Floats:
         """Give KL(p || q) (L + 1, T) in nats: p is the last level's distribution, q the level's."""
-        raise NotImplementedError
+        return self._of(shortcut).forward_kl
 
     def agreement(self, shortcut: str | None = None) -> NDArray[np.bool_]:
         """Say where the most likely token is that of the last level (L + 1, T)."""
-        raise NotImplementedError
+        likeliest = self.top_ids(shortcut)[..., 0]
+        agrees: NDArray[np.bool_] = likeliest == likeliest[-1]
+        return agrees
 
     def rank(self, token: int | str | None = None, shortcut: str | None = None) -> Floats:
         """Give the rank of a token (L + 1, T); 1 is the most likely one.
@@ -149,11 +244,18 @@ class Trajectory:
         Parameters
         ----------
         token : int or str, optional
-            A token's id, or a text that is one token. Default: the prompt's next token, NaN where there is
-            none.
+            A token's id, or a text that is one token (mind the space before a word). Default: the prompt's
+            next token; NaN where there is none.
         shortcut : str, optional
+
+        Raises
+        ------
+        OneJumpError
+            If there is no such token.
         """
-        raise NotImplementedError
+        if token is None:
+            return self._of(shortcut).rank
+        return self._reader.ranks(self._name(shortcut), self._id_of(token))
 
     def exit_level(self, gate: Gate | None = None, shortcut: str | None = None) -> Whole:
         """Give the level at which each token would exit (T,): L where the gate lets it exit nowhere.
@@ -163,42 +265,167 @@ class Trajectory:
         gate : Gate, optional
             Default: the one given to `from_prompt`.
         shortcut : str, optional
+
+        Raises
+        ------
+        OneJumpError
+            If neither is given, or the gate checks a level that is no early-exit level.
         """
-        raise NotImplementedError
+        name = self._name(shortcut)
+        if gate is not None:
+            return self._reader.exit_levels(name, gate)
+        if name not in self._exits:
+            raise OneJumpError(f"no gate given for {name!r}: give one here, or when the trajectory is made")
+        return self._exits[name]
 
     def statistic(self, name: str, shortcut: str | None = None) -> Floats:
-        """Give a statistic (L + 1, T) by its name, one of `STATISTICS`.
+        """Give a statistic (L + 1, T) by its name.
 
-        probability is that of the most likely token.
+        Parameters
+        ----------
+        name : {"probability", "entropy", "surprisal", "rank", "forward_kl", "agreement"}
+            probability is that of the most likely token. rank is that of the prompt's next token.
+        shortcut : str, optional
         """
-        raise NotImplementedError
+        statistic_named(name)
+        if name == "probability":
+            return self.probabilities(shortcut)[..., 0]
+        if name == "agreement":
+            return self.agreement(shortcut).astype(np.float64)
+        values: Floats = getattr(self._of(shortcut), name)
+        return values
 
     def to_pandas(self) -> pd.DataFrame:
-        """Give a tidy table: a row for each shortcut, level, position, and place among the k best."""
-        raise NotImplementedError
+        """Give a tidy table: a row for each shortcut, level, position, and place among the k best.
+
+        Returns
+        -------
+        DataFrame
+            With columns shortcut, level, position, token, token_id, next_token, next_id, exit_level (if the
+            shortcut has a gate), place (1 to k), prediction, prediction_id, probability; and entropy,
+            surprisal, rank, forward_kl and agreement, which are the same for all places.
+        """
+        import pandas as pd
+
+        tables = []
+        for name in self.shortcuts:
+            ids = self.top_ids(name)
+            level, at, place = (index.ravel() for index in np.indices(ids.shape))
+            exits = self._exits.get(name)
+            columns = {
+                "shortcut": name,
+                "level": level,
+                "position": np.array(self.positions)[at],
+                "token": np.array(self.tokens, object)[at],
+                "token_id": np.array(self.token_ids)[at],
+                "next_token": np.array(self.next_tokens, object)[at],
+                "next_id": pd.array([*self.next_ids], dtype="Int64")[at],
+                "exit_level": pd.array([pd.NA] * len(at) if exits is None else exits[at], dtype="Int64"),
+                "place": place + 1,
+                "prediction": self.top_tokens(name).ravel(),
+                "prediction_id": ids.ravel(),
+                "probability": self.probabilities(name).ravel(),
+            }
+            for statistic in STATISTICS:
+                if statistic != "probability":
+                    columns[statistic] = self.statistic(statistic, name)[level, at]
+            columns["agreement"] = self.agreement(name)[level, at]
+            tables.append(pd.DataFrame(columns))
+        return pd.concat(tables, ignore_index=True)
 
     def figure(self, shortcut: str | None = None, statistic: str = "probability") -> Any:
-        """Draw an interactive heat map, tokens by levels: a `plotly.graph_objects.Figure`.
+        """Draw an interactive heat map, tokens by levels.
 
         Parameters
         ----------
         shortcut, statistic : str
             What is shown first. Menus switch both.
+
+        Returns
+        -------
+        plotly.graph_objects.Figure
         """
-        raise NotImplementedError
+        from onejump.lens.interactive import figure_of
+
+        return figure_of(self, self._name(shortcut), statistic)
 
     def draw(self, shortcut: str | None = None, statistic: str = "probability") -> Figure:
-        """Draw the heat map of a shortcut and a statistic with matplotlib, for papers."""
-        raise NotImplementedError
+        """Draw the heat map of a shortcut and a statistic with matplotlib, for papers.
 
-    def to_html(self) -> str:
-        """Give a page that shows the figure and opens offline."""
-        raise NotImplementedError
+        Parameters
+        ----------
+        shortcut, statistic : str
 
-    def save_html(self, path: str | Path) -> None:
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
+        from onejump.lens.printed import drawing_of
+
+        return drawing_of(self, self._name(shortcut), statistic)
+
+    def to_html(self, shortcut: str | None = None, statistic: str = "probability") -> str:
+        """Give a page with the interactive figure that needs nothing else: it opens offline.
+
+        Parameters
+        ----------
+        shortcut, statistic : str
+            What is shown first.
+        """
+        from onejump.lens.page import page_of
+
+        return page_of([self], [self._name(shortcut)], statistic)
+
+    def save_html(
+        self, path: str | Path, shortcut: str | None = None, statistic: str = "probability"
+    ) -> None:
         """Write that page as one file."""
-        raise NotImplementedError
+        page = self.to_html(shortcut, statistic)
+        with replacing(path) as fresh:
+            fresh.write_text(page, encoding="utf-8")
 
-    def to_text(self, shortcut: str | None = None, *, width: int = 100) -> str:
-        """Give a compact table for a terminal."""
-        raise NotImplementedError
+    def to_text(
+        self, shortcut: str | None = None, *, width: int = 100, levels: Sequence[int] | None = None
+    ) -> str:
+        """Give a compact table of the most likely tokens for a terminal: as many tokens as its width holds.
+
+        Parameters
+        ----------
+        shortcut : str, optional
+        width : int
+            Characters in a line.
+        levels : sequence of int, optional
+            Default: all.
+        """
+        from onejump.lens.terminal import table_of
+
+        return table_of(self, self._name(shortcut), width, self.levels if levels is None else levels)
+
+    def __repr__(self) -> str:
+        return (
+            f"Trajectory({self.model_name}, {len(self.tokens)} tokens, levels 0..{self.levels[-1]}, "
+            f"{', '.join(self.shortcuts)})"
+        )
+
+    def _name(self, shortcut: str | None) -> str:
+        if shortcut is None:
+            return self.shortcuts[0]
+        if shortcut not in self.shortcuts:
+            raise OneJumpError(f"shortcut {shortcut!r} given, accepted is one of {', '.join(self.shortcuts)}")
+        return shortcut
+
+    def _of(self, shortcut: str | None) -> Numbers:
+        return self._numbers[self._name(shortcut)]
+
+    def _id_of(self, token: int | str) -> int:
+        if isinstance(token, str):
+            ids = self._tokenizer(token, add_special_tokens=False)["input_ids"]
+            if len(ids) != 1:
+                raise OneJumpError(
+                    f"token {token!r} given, a text of one token is accepted, this has {len(ids)}"
+                )
+            return int(ids[0])
+        vocabulary = self._reader.vocabulary
+        if not 0 <= token < vocabulary:
+            raise OneJumpError(f"token {token} given, accepted is 0 to {vocabulary - 1}")
+        return int(token)

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 KINDS = ("word-initial", "continuation", "other")
 """Kinds of piece. Punctuation, spaces and special tokens are "other": they are part of no word."""
 
-# Between it and a token there is a space if that token begins a word.
-_BEFORE = "a"
+BEFORE = "a"
+"""Between it and a token there is a space if that token begins a word."""
 # What stands in the place of an unfinished character, in most cases a letter.
 _UNFINISHED = "\ufffd"
 # Of SentencePiece, for a space.
@@ -53,10 +53,10 @@ def describe_pieces(tokenizer: Any, vocabulary: int) -> pd.DataFrame:
         - unfinished: whether its last character is one of these, so that the word may go on.
     """
     known = min(vocabulary, len(tokenizer))
-    before = tokenizer(_BEFORE, add_special_tokens=False)["input_ids"]
-    base = _decoded(tokenizer, [before])[0]
+    before = tokenizer(BEFORE, add_special_tokens=False)["input_ids"]
+    base = decoded(tokenizer, [before])[0]
     behind = [
-        text.removeprefix(base) for text in _decoded(tokenizer, [[*before, token] for token in range(known)])
+        text.removeprefix(base) for text in decoded(tokenizer, [[*before, token] for token in range(known)])
     ]
     opens = np.array([text[:1].isspace() for text in behind])
     word = np.array([any(map(_of_a_word, text)) for text in behind])
@@ -64,7 +64,7 @@ def describe_pieces(tokenizer: Any, vocabulary: int) -> pd.DataFrame:
     closes = np.array([text[-1:].isspace() for text in behind])
     if opens[word].all():
         # No piece goes on by itself: all are whole words, or a piece says whether its word ends with it.
-        ahead = _decoded(tokenizer, [[token, *before] for token in range(known)])
+        ahead = decoded(tokenizer, [[token, *before] for token in range(known)])
         closes = np.array([text.removesuffix(base.strip())[-1:].isspace() for text in ahead])
         opens[:] = False
     unfinished = word & np.array([_of_a_word(text[-1:]) for text in behind])
@@ -139,7 +139,8 @@ def _of_a_word(character: str) -> bool:
     )
 
 
-def _decoded(tokenizer: Any, tokens: Sequence[Sequence[int]]) -> list[str]:
+def decoded(tokenizer: Any, tokens: Sequence[Sequence[int]]) -> list[str]:
+    """Give the text of each sequence of tokens, special tokens included."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:  # in one go; a tokenizer of transformers would take seconds
         return list(backend.decode_batch([list(one) for one in tokens], skip_special_tokens=False))

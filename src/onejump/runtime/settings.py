@@ -228,7 +228,7 @@ def check_positions(transformer: Transformer, prompts: Sequence[int], new_tokens
     # The last token is not run.
     most = longest + new_tokens - 1
     given = f"a prompt of {longest} tokens and {new_tokens} new ones given"
-    held = _learned_positions(transformer)
+    held = learned_positions(transformer)
     if held is not None and most > held:
         raise OneJumpError(f"{given}, the model has {held} positions: at most {held + 1} tokens are accepted")
     context = transformer.context
@@ -245,7 +245,7 @@ def check_positions(transformer: Transformer, prompts: Sequence[int], new_tokens
     )
 
 
-def _learned_positions(transformer: Transformer) -> int | None:
+def learned_positions(transformer: Transformer) -> int | None:
     """How many positions a model has learned; None where it computes them."""
     for name, module in transformer.body.named_modules():
         called = name.rpartition(".")[2]

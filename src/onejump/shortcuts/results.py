@@ -94,7 +94,7 @@ def load_shortcuts(pair: str | Path, method: str, device: torch.device | str = "
     if not about.is_file():
         raise OneJumpError(f"{pair}: results/<study>/<model>/<corpus> was expected, but there is no {about}")
     levels = read_description(about).blocks
-    known = _methods_in(pair)
+    known = methods_in(pair)
     if method not in known:
         raise OneJumpError(f"{pair}: method {method!r} given, accepted is one of {', '.join(known)}")
     if method not in SELECTED:
@@ -112,7 +112,7 @@ def load_shortcuts(pair: str | Path, method: str, device: torch.device | str = "
     return Shortcuts(method, levels, made[method], jump, digest)
 
 
-def _methods_in(pair: Path) -> list[str]:
+def methods_in(pair: Path) -> list[str]:
     """Name the methods whose shortcuts a results folder holds."""
     fitted = sorted(path.name for path in (pair / "shortcuts").glob("[!.]*") if path.is_dir())
     selected = []

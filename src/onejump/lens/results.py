@@ -1,0 +1,80 @@
+"""Load what a lens needs from a results folder: the model, its tokenizer, and the shortcuts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from onejump.base.errors import OneJumpError
+from onejump.models.description import ModelDescription, read_description
+from onejump.models.loading import load_described, load_described_tokenizer
+from onejump.models.transformer import Transformer
+from onejump.shortcuts.results import Shortcuts, load_shortcuts, methods_in
+
+
+class LoadedResults(NamedTuple):
+    """A model of a study, and shortcuts that were fitted to it."""
+
+    transformer: Transformer
+    tokenizer: Any
+    shortcuts: dict[str, Shortcuts]
+    name: str
+    """What the study calls the model."""
+    prefix: str
+    """What the study puts before each source of an encoder-decoder."""
+
+
+def load_results(
+    pair: str | Path, methods: Sequence[str] | None = None, *, device: str = "auto"
+) -> LoadedResults:
+    """Load a model and its shortcuts from a results folder.
+
+    Parameters
+    ----------
+    pair : path
+        The folder of a model and a corpus: `results/<study>/<model>/<corpus>`.
+    methods : sequence of str, optional
+        As in `onejump.load_shortcuts`. Default: all that the folder holds.
+    device : str
+
+    Raises
+    ------
+    OneJumpError
+        If the folder is no such folder, or the model cannot be loaded.
+    """
+    pair = Path(pair).resolve()
+    about = pair.parent / "model.json"
+    if not about.is_file():
+        raise OneJumpError(f"{pair}: results/<study>/<model>/<corpus> was expected, but there is no {about}")
+    described = read_description(about)
+    shortcuts = {
+        method: load_shortcuts(pair, method) for method in (methods_in(pair) if methods is None else methods)
+    }
+    weights = weights_of(described, about)
+    transformer = load_described(described, weights, device=device)
+    transformer.head.model_digest = described.model_digest
+    tokenizer = load_described_tokenizer(described, weights)
+    prefix = (described.pairs or {}).get("prefix") or ""
+    return LoadedResults(transformer, tokenizer, shortcuts, pair.parent.name, prefix)
+
+
+def weights_of(described: ModelDescription, about: Path) -> Path | None:
+    """Find the folder of a model that the study names relative to the folder that it ran in.
+
+    Parameters
+    ----------
+    described : ModelDescription
+    about : Path
+        The file of the description: `results/<study>/<model>/model.json`.
+
+    Returns
+    -------
+    Path or None
+        None where the model is not found so: it is a name on the hub, or a path that holds everywhere.
+    """
+    source = Path(described.source)
+    if described.revision is not None or source.is_absolute() or source.is_dir():
+        return None
+    beside = about.resolve().parents[3] / source
+    return beside if beside.is_dir() else None
