@@ -99,13 +99,12 @@ def bench(
     from onejump.runtime.bench import METHODS, PROMPTS, Bench, complete, summaries_of
     from onejump.runtime.chat import prompt_tokens
     from onejump.runtime.loading import load_for_use
-    from onejump.runtime.prompts import prompt_tokens
 
     loaded = load_for_use(
         model, jump, revision=revision, dtype=dtype, device=device, trust_remote_code=trust_remote_code
     )
     chosen = chosen_gate(loaded, gate, levels)
-    prompts = [prompt_tokens(loaded.tokenizer, line, chat=not raw)[0].tolist() for line in lines or PROMPTS]
+    prompts = [prompt_tokens(loaded.tokenizer, line, raw=raw)[0].tolist() for line in lines or PROMPTS]
     padding = loaded.tokenizer.pad_token_id
     ready = Bench(
         loaded.transformer,

@@ -138,17 +138,13 @@ def generate(
     from onejump.runtime.chat import prompt_tokens
     from onejump.runtime.early_exit import EarlyExit
     from onejump.runtime.loading import load_for_use
-    from onejump.runtime.prompts import prompt_tokens, takes_template
     from onejump.runtime.streamer import ExitStreamer
 
     loaded = load_for_use(
         model, jump, revision=revision, dtype=dtype, device=device, trust_remote_code=trust_remote_code
     )
     chosen = chosen_gate(loaded, gate, levels)
-    if system is not None and (raw or not takes_template(loaded.tokenizer)):
-        reason = "--raw leaves the chat template out" if raw else "the model has no chat template"
-        raise OneJumpError(f"--system given, but {reason}")
-    tokens = prompt_tokens(loaded.tokenizer, question, chat=not raw, system=system)
+    tokens = prompt_tokens(loaded.tokenizer, question, raw=raw, system=system)
     engine = EarlyExit(loaded.transformer, loaded.jump, gate=chosen, mode=mode, policy=chosen_policy(drafts))
     streamer = None
     if not as_json:

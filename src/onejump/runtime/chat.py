@@ -10,6 +10,11 @@ from torch import Tensor
 from onejump.base.errors import OneJumpError
 
 
+def takes_chats(tokenizer: Any) -> bool:
+    """Whether a tokenizer has a chat template."""
+    return bool(getattr(tokenizer, "chat_template", None))
+
+
 def prompt_tokens(tokenizer: Any, prompt: str, *, raw: bool = False, system: str | None = None) -> Tensor:
     """Give the tokens (1, n) of a prompt, in the tokenizer's chat template if it has one.
 
@@ -28,7 +33,7 @@ def prompt_tokens(tokenizer: Any, prompt: str, *, raw: bool = False, system: str
     OneJumpError
         If a system message is given and no template takes it.
     """
-    template = None if raw else getattr(tokenizer, "chat_template", None)
+    template = not raw and takes_chats(tokenizer)
     if system is not None and not template:
         reason = "--raw leaves the chat template out" if raw else "the model has no chat template"
         raise OneJumpError(f"--system given, but {reason}")
