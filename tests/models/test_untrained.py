@@ -26,7 +26,7 @@ def sentences(tmp_path: Path) -> Path:
     return tmp_path / "pairs.parquet"
 
 
-@pytest.mark.parametrize("architecture", ["marian", "bart", "t5"])
+@pytest.mark.parametrize("architecture", ["pegasus", "marian", "bart", "t5"])
 def test_an_untrained_model_is_one_like_any_other(architecture: str, sentences: Path, tmp_path: Path) -> None:
     options = UntrainedOptions(architecture, blocks=3, encoder_blocks=2, hidden=32, heads=4, vocabulary=150)
     for name in ("one", "two"):

@@ -22,8 +22,9 @@ class Untrained(Section):
 
     corpus: Name
     """The corpus of pairs whose training sources and targets the tokenizer is trained on."""
-    architecture: Literal["marian", "bart", "t5"] = "marian"
-    """The family of the model."""
+    architecture: Literal["pegasus", "marian", "bart", "t5"] = "pegasus"
+    """The family of the model. pegasus is Marian with the norms before attention and feed-forward network, as
+    in newer models, and learns from random weights in far fewer steps."""
     blocks: PositiveInt = 6
     """Blocks of the decoder, L."""
     encoder_blocks: PositiveInt = 3
