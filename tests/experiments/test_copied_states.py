@@ -20,6 +20,8 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from onejump.base.errors import CorpusError, ModelError
 from onejump.base.files import read_table, write_table
+from onejump.exits.calibration import Calibration
+from onejump.exits.confidences import Confidences
 from onejump.experiments.copied_states import (
     Said,
     Text,
@@ -30,10 +32,23 @@ from onejump.experiments.copied_states import (
     said_on_copies,
     summarise,
 )
+from onejump.models.description import read_description
 from onejump.models.passes import PartialPasses
 from onejump.models.source_files import model_digest
 from onejump.models.transformer import Transformer
-from onejump.runtime.copied_texts import conditions, continue_in_modes, generate_copied_texts
+from onejump.runtime.copied_texts import (
+    Exits,
+    calibrated_conditions,
+    checked_levels,
+    conditions,
+    continue_in_modes,
+    generate_copied_texts,
+)
+from onejump.runtime.predictor import predictor_at, predictor_of
+from onejump.shortcuts.files import save_shortcuts
+from onejump.shortcuts.kinds.identity import Identity
+from onejump.shortcuts.kinds.jtc import JTC
+from onejump.shortcuts.kinds.njtc import NJTC
 
 NEW = 14
 
@@ -123,8 +138,10 @@ def texts_of(table: pd.DataFrame, exits: str, mode: str) -> list[Text]:
 def made_by(model: Any) -> pd.DataFrame:
     """Texts of random prompts of several lengths whose tokens exit at level 1, and the model's own."""
     prompts = [prompt(9 - 2 * seed, seed)[0].tolist() for seed in range(3)]
-    asked = conditions(3, levels=[0.34], thresholds=[], checked_from=0.5, step=1)
-    return pd.concat(continue_in_modes(Transformer(model), prompts, asked, new_tokens=NEW), ignore_index=True)
+    transformer = Transformer(model)
+    (condition,) = conditions(3, levels=[0.34], thresholds=[], checked=[])
+    exits = Exits("identity", condition, predictor_of(Identity(), transformer.head, 3))
+    return pd.concat(continue_in_modes(transformer, prompts, [exits], new_tokens=NEW), ignore_index=True)
 
 
 def of_any_levels() -> list[Text]:
@@ -246,7 +263,8 @@ def test_places_and_ranges_by_hand() -> None:
 
 
 def test_conditions_name_levels_and_thresholds() -> None:
-    found = conditions(30, levels=[0.5, 0.9, 0.999], thresholds=[0.9], checked_from=0.8, step=3)
+    checked = checked_levels(30, 0.8, 3)
+    found = conditions(30, levels=[0.5, 0.9, 0.999], thresholds=[0.9], checked=checked)
     assert [one.name for one in found] == ["level 15", "level 27", "level 29", "probability 0.9"]
     assert found[0].gate.to_dict() == {"kind": "top-probability", "levels": [15], "thresholds": [0.0]}
     assert found[-1].gate.levels == (24, 27)
@@ -266,20 +284,115 @@ def study(tiny_model_folder: Path, tmp_path: Path) -> dict[str, Any]:
     return {"description": tmp_path / "model.json", "device": "cpu"}
 
 
+def seen_as(probabilities: Any, hits: Any, documents: int = 40) -> Confidences:
+    samples = len(hits)
+    positions = np.arange(samples, dtype=np.int32)
+    return Confidences(probabilities, hits, positions, np.arange(samples) % documents)
+
+
+def test_calibrated_exits_are_those_of_the_rule_per_level_at_its_threshold() -> None:
+    drawn = np.random.default_rng(0)
+    probabilities = drawn.uniform(size=(900, 6))
+    hits = drawn.uniform(size=(900, 6)) < probabilities ** np.linspace(1.5, 0.5, 6)
+    seen = seen_as(probabilities, hits)
+    (found,) = calibrated_conditions(seen, [0.9], [1, 3, 5])
+    assert found.name == "agreement 90%"
+    assert found.note == ""
+    # The rule by itself, of the levels that are checked; exits found one by one.
+    only = seen_as(probabilities[:, [1, 3, 5]], hits[:, [1, 3, 5]])
+    odds = Calibration(only.probabilities, only.hits).odds(only.probabilities)
+    scores = np.array([5, 3, 1]) * (1 + odds)
+    strictest = np.unique(scores)[::-1]
+
+    def agreement(exits: Any) -> float:
+        first = [
+            next((hit for hit, out in zip(*of, strict=True) if out), True)
+            for of in zip(only.hits, exits, strict=True)
+        ]
+        return float(np.mean(first))
+
+    reaching = []
+    for threshold in strictest:
+        if agreement(scores >= threshold) < 0.9:
+            break
+        reaching.append(threshold)
+    gate = np.array([found.gate.thresholds.get(level, 2.0) for level in (1, 3, 5)])
+    assert ((only.probabilities >= gate) == (scores >= reaching[-1])).all()
+    assert agreement(only.probabilities >= gate) >= 0.9
+
+
+def test_exits_without_a_threshold_say_why() -> None:
+    drawn = np.random.default_rng(0)
+    few = seen_as(drawn.uniform(size=(30, 4)), np.ones((30, 4), bool))
+    never = seen_as(drawn.uniform(size=(900, 4)), np.zeros((900, 4), bool))
+    for seen, note in ((few, "30 held-out samples"), (never, "no threshold reaches an agreement of 1 ")):
+        (found,) = calibrated_conditions(seen, [1.0], [1, 2])
+        assert found.gate.levels == ()
+        assert note in found.note
+
+
+def test_a_method_may_have_a_map_for_each_level() -> None:
+    transformer = Transformer(small_llama())
+    torch.manual_seed(0)
+    full = [JTC(torch.randn(32, 32)) for _ in range(3)]
+    low_rank = [NJTC(torch.randn(32, 2), torch.randn(2, 32)) for _ in range(3)]
+    states = torch.randn(2, 3, 32)
+    for maps in (full, low_rank):
+        predictor = predictor_at(maps.__getitem__, transformer.head, [0, 2])
+        assert predictor.levels == (0, 2)
+        for level in (0, 2):
+            expected = transformer.head.logits(maps[level](states))
+            torch.testing.assert_close(predictor.logits(level, states), expected, rtol=1e-4, atol=1e-4)
+    exits = Exits("jtc", conditions(3, levels=[0.0, 0.67], thresholds=[], checked=[])[1], predictor)
+    assert exits.condition.gate.levels == (2,)
+    made = pd.concat(continue_in_modes(transformer, [[3, 4, 5]], [exits], new_tokens=4))
+    assert set(made["method"]) == {"none", "jtc"}
+
+
+def of_methods(folder: Path, study: dict[str, Any]) -> dict[str, Any]:
+    """Write what the stages read of the methods identity and jtc, whose maps are unit matrices."""
+    digest = read_description(study["description"]).model_digest
+    shortcuts = folder / "jtc"
+    units = (JTC(torch.eye(32)) for _ in range(4))
+    save_shortcuts(shortcuts, units, {}, levels=4, one=False, model_digest=digest)
+    drawn = np.random.default_rng(0)
+    held_out = []
+    for method, samples in (("identity", 600), ("jtc", 30)):
+        of = np.tile(np.arange(samples), 4)
+        rows = pd.DataFrame({"method": method, "sample": of, "document": of % 20, "position": of})
+        rows["level"] = np.repeat(np.arange(4), samples)
+        rows["probability"] = drawn.uniform(size=len(rows))
+        rows["hit"] = drawn.uniform(size=len(rows)) < rows["probability"]
+        held_out.append(folder / f"{method}.parquet")
+        write_table(held_out[-1], rows, model_digest=digest)
+    methods = {"identity": "identity", "jtc": "jtc"}
+    return {"methods": methods, "shortcuts": [shortcuts], "held_out": held_out}
+
+
 def test_the_stages(study: dict[str, Any], tmp_path: Path) -> None:
     texts, table = tmp_path / "texts.parquet", tmp_path / "table.parquet"
     options: dict[str, Any] = {"prompts": 4, "new_tokens": 20, "levels": [0.5], "thresholds": [0.1]}
+    options |= {"targets": [0.9], **of_methods(tmp_path, study)}
     generate_copied_texts(texts, tmp_path / "corpus.parquet", **options, **study)
     made = read_table(texts)
-    assert len(made) == 4 * 5
+    assert len(made) == 4 * (1 + 2 * 2 * 3)
     assert set(made["mode"]) == {"none", "copied", "trusted"}
+    assert set(made["method"]) == {"none", "identity", "jtc"}
+    assert set(made["exits"]) == {"none", "level 2", "probability 0.1", "agreement 90%"}
+    # There are too few held-out samples for a threshold of jtc: its text is the full model's.
+    refused = made[made["note"] != ""]
+    assert set(zip(refused["method"], refused["exits"], strict=True)) == {("jtc", "agreement 90%")}
+    own = made[made["mode"] == "none"]
+    for mode in ("copied", "trusted"):
+        of_mode = refused[refused["mode"] == mode]
+        assert [of.tolist() for of in of_mode["tokens"]] == [of.tolist() for of in own["tokens"]]
     # Four of the 25 validation sentences, evenly spread.
     assert made["document"].tolist()[:4] == ["d12", "d13", "d15", "d16"]
     measure_copied_states(table, texts, new_tokens=20, model="tiny", corpus="stories", **study)
     found = read_table(table)
     assert list(found) == [
-        *("model", "corpus", "exits", "mode", "whole", "from", "to", "metric"),
-        *("value", "stderr", "n", "documents"),
+        *("model", "corpus", "method", "exits", "mode", "whole", "from", "to", "metric"),
+        *("value", "stderr", "n", "documents", "note"),
     ]
     assert set(found[found["mode"] == "copied"]["metric"]) == {
         *("exits", "depth", "agreement", "cache", "surprisal", "same")
@@ -288,7 +401,16 @@ def test_the_stages(study: dict[str, Any], tmp_path: Path) -> None:
     plain = found[(found["mode"] == "none") & found["whole"]].set_index("metric")["value"]
     assert plain["same"] == 1
     assert plain["exits"] == 0
-    fixed = found[(found["exits"] == "level 2") & (found["mode"] == "copied") & found["whole"]]
+    of_jtc = found[found["method"] == "jtc"]
+    nothing = of_jtc[(of_jtc["exits"] == "agreement 90%") & (of_jtc["mode"] == "copied") & of_jtc["whole"]]
+    assert nothing.set_index("metric")["value"].drop("surprisal").to_dict() == {
+        "exits": 0,
+        "depth": 1,
+        "cache": 1,
+        "same": 1,
+    }
+    assert "held-out samples" in nothing["note"].iloc[0]
+    fixed = of_jtc[(of_jtc["exits"] == "level 2") & (of_jtc["mode"] == "copied") & of_jtc["whole"]]
     assert fixed.set_index("metric")["value"]["exits"] == 1
     assert fixed.set_index("metric")["value"]["depth"] == 0.5
     training = read_table(tmp_path / "corpus.parquet").query("split == 'training'")
@@ -300,4 +422,4 @@ def test_the_stages(study: dict[str, Any], tmp_path: Path) -> None:
 def test_a_masked_model_is_refused(study: dict[str, Any], tmp_path: Path) -> None:
     describe_as(study["description"], source="some-bert", task="masked")
     with pytest.raises(ModelError, match=r"some-bert: .* copied-states generates text"):
-        generate_copied_texts(tmp_path / "t.parquet", tmp_path / "corpus.parquet", **study)
+        generate_copied_texts(tmp_path / "t.parquet", tmp_path / "corpus.parquet", methods={}, **study)

@@ -12,6 +12,7 @@ from projects import ROOT
 
 from onejump.base.errors import StudyError
 from onejump.study.reading import load_study, parse_study, study_schema
+from onejump.study.study import Study
 
 SHAPES = {"blocks": 2, "hidden": 64, "feed_forward": 96, "heads": 4, "vocabulary": 100}
 VALID: dict[str, Any] = {
@@ -316,6 +317,21 @@ def test_thresholds_need_shortcuts_that_were_not_fitted_to_the_documents() -> No
     assert parse_study(distilled).exiting() == ("jtc", "n-njtc", "one-jump", "ojfa")
     assert parse_study(distilled).needed_roles() == ("stopping", "thresholds")
     assert parse_study(distilled | {"experiments": {}}).needed_roles() == ("stopping",)
+
+
+def test_copied_states_exit_by_identity_and_by_what_is_exported() -> None:
+    def study(**options: Any) -> Study:
+        asked = changed("experiments/copied-states", options)
+        asked["shortcuts"] |= {"identity": {}, "one-jump": {}}
+        return parse_study(asked)
+
+    assert study().copying() == study().thresholded() == ("identity", "one-jump")
+    assert study().needed_roles() == ("stopping", "thresholds")
+    assert study(methods=["ojfa", "jtc"]).copying() == ("jtc", "ojfa")
+    assert study(targets=[]).thresholded() == ()
+    assert parse_study(changed("experiments/copied-states", {})).copying() == ("ojfa",)
+    with pytest.raises(StudyError, match="levels, targets and thresholds are empty"):
+        study(levels=[], targets=[])
 
 
 @pytest.mark.parametrize("experiment", ["gates", "sub-words"])

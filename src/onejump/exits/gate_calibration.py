@@ -33,7 +33,7 @@ from onejump.base.identity import one_model
 from onejump.base.selected import SELECTED
 from onejump.data.held_out import documents_of_samples, samples_with_role
 from onejump.data.store import ActivationStore
-from onejump.exits.calibration import Calibration
+from onejump.exits.choosing import LevelThresholds
 from onejump.exits.confidences import Floats
 from onejump.exits.enough_samples import too_few_for
 from onejump.exits.gates import GATES, Patience, ThresholdGate, TopProbability
@@ -151,22 +151,11 @@ def _by_confidence(
     kind: str, found: Observed, flops: Flops
 ) -> Callable[[float, list[int]], ThresholdGate | None]:
     """A function of target and levels that makes gates of one kind with calibrated thresholds."""
-    confidence = found.confidence[kind].clip(0, 1)
-    calibration = Calibration(confidence, found.hits)
-    odds = calibration.odds(confidence)
+    by_level = LevelThresholds(found.confidence[kind].clip(0, 1), found.hits)
 
     def make(target: float, levels: list[int]) -> ThresholdGate | None:
         saved = (flops.whole - flops.below[levels]) / flops.whole
-        # More sure has to mean more likely to agree.
-        usable = calibration.weights[levels, 1] > 0
-        scores = np.where(usable, saved * (1 + odds[:, levels]), -np.inf)
-        threshold = Sweep(scores, found.hits[:, levels]).reaching(target)
-        # Of all confidences the least one that reaches the threshold, so that rounding makes no difference.
-        # A level where none does is not checked.
-        reaching = {
-            level: confidence[scores[:, place] >= threshold, level] for place, level in enumerate(levels)
-        }
-        thresholds = {level: float(those.min()) for level, those in reaching.items() if len(those)}
+        thresholds = by_level.reaching(target, levels, saved)
         return GATES[kind](thresholds) if thresholds else None
 
     return make

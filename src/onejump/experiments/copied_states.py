@@ -278,9 +278,9 @@ def measure_copied_states(
     Parameters
     ----------
     table : Path
-        To write, with columns model, corpus, exits (what makes tokens exit), mode, and those of `summarise`:
-        means over tokens whose distance from the prompt is in a range. 1 is the second new token, the first
-        that can exit. The metrics:
+        To write, with columns model, corpus, method, exits (what makes tokens exit), mode, those of
+        `summarise`, and note (why nothing exits, or empty): means over tokens whose distance from the prompt
+        is in a range. 1 is the second new token, the first that can exit. The metrics:
 
         - exits: share of tokens that exit; depth: mean level of the exit by L;
         - agreement: share of exits whose token is what the full model says after the same text, with an exact
@@ -304,17 +304,23 @@ def measure_copied_states(
     passes = PartialPasses(load_described(described, weights, device=device, device_map=device_map))
     plain = [text.new for _, text in _texts_of(made[made["mode"] == NO_EXITS])]
     tables = []
-    for (exits, mode), rows in made.groupby(["exits", "mode"], sort=False):
+    for (method, exits, mode), rows in made.groupby(["method", "exits", "mode"], sort=False):
         documents, of_mode = zip(*_texts_of(rows), strict=True)
+        said = [said_exactly(passes, text) for text in of_mode]
         on_copies: list[Any] = [None] * len(of_mode)
         if mode == COPIED:
-            on_copies = list(said_on_copies(passes, of_mode))
+            nothing_exits = all(min(text.exit_levels) == passes.blocks for text in of_mode)
+            on_copies = [one.tokens for one in said] if nothing_exits else said_on_copies(passes, of_mode)
         places = [
-            places_of(text, said_exactly(passes, text), copies, own, passes.blocks).assign(document=document)
-            for document, text, copies, own in zip(documents, of_mode, on_copies, plain, strict=True)
+            places_of(text, exact, copies, own, passes.blocks).assign(document=document)
+            for document, text, exact, copies, own in zip(
+                documents, of_mode, said, on_copies, plain, strict=True
+            )
         ]
         summary = summarise(pd.concat(places, ignore_index=True), new_tokens)
-        tables.append(summary.assign(exits=str(exits), mode=str(mode)))
+        about = {"method": str(method), "exits": str(exits), "mode": str(mode)}
+        for place, (name, value) in enumerate(about.items()):
+            summary.insert(place, name, value)
+        tables.append(summary.assign(note=rows["note"].iloc[0]))
     found = pd.concat(tables, ignore_index=True)
-    ordered = found[["exits", "mode", *(name for name in found if name not in ("exits", "mode"))]]
-    write_table(table, ordered, model_digest=model_digest, model=model, corpus=corpus)
+    write_table(table, found, model_digest=model_digest, model=model, corpus=corpus)

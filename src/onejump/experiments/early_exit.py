@@ -8,7 +8,6 @@ samples.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,8 @@ import torch
 
 from onejump.base.files import write_table
 from onejump.base.identity import one_model
+from onejump.exits.choosing import choose_threshold, log_notes
 from onejump.exits.confidences import Confidences, Floats
-from onejump.exits.enough_samples import few_agreements, too_few_for
 from onejump.exits.gate_confidences import tables_of_methods
 from onejump.exits.rules import RULES, rule_of
 from onejump.exits.sweep import Sweep
@@ -29,7 +28,6 @@ from onejump.scoring.standard_errors import Clusters
 
 # Thresholds of a curve.
 _OF_A_CURVE = 200
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -108,14 +106,11 @@ def compare_exits(
             for split, sweep in (("held-out", on_held_out), ("validation", on_validation)):
                 swept.append(_curve({**about, "split": split}, sweep, thresholds))
             for target in options.targets:
-                refused = too_few_for(target, seen.documents)
-                threshold = np.inf if refused else on_held_out.reaching(target)
-                note = refused or (few_agreements(seen, options.from_level) if rule == "per-level" else "")
+                threshold, note = choose_threshold(on_held_out, target, seen, rule, options.from_level)
                 saving = _saving(on_validation, target, threshold, documents)
                 chosen.append(about | saving | about_held_out | {"note": note})
     found = pd.DataFrame(chosen)
-    for text, of_note in found[found["note"] != ""].groupby("note", sort=False):
-        _LOG.warning("%s: %s", ", ".join(of_note["method"].unique()), text)
+    log_notes(found)
     write_table(curves, pd.concat(swept, ignore_index=True), model_digest=model_digest)
     write_table(savings, found, model_digest=model_digest)
 

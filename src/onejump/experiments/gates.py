@@ -19,7 +19,6 @@ Source: arXiv 2412.01455, section 4.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +31,7 @@ from numpy.typing import NDArray
 
 from onejump.base.files import write_table
 from onejump.base.identity import one_model
-from onejump.exits.enough_samples import few_agreements, too_few_for
+from onejump.exits.choosing import choose_threshold, log_notes
 from onejump.exits.gate_confidences import GATE_KINDS, confidences_of_gate, tables_of_methods
 from onejump.exits.oracle import oracle_exits
 from onejump.exits.rules import rule_of
@@ -41,7 +40,6 @@ from onejump.scoring.standard_errors import Clusters
 
 # Thresholds of a curve.
 _OF_A_CURVE = 100
-_LOG = logging.getLogger(__name__)
 
 OUTCOMES = ("wrong", "unsettled", "exact", "late", "missed", "stayed")
 
@@ -119,17 +117,12 @@ def compare_gates(
                 on_held_out, on_validation = (Sweep(scores(found), found.hits) for found in (seen, unseen))
                 swept.append(_curve(about, on_validation, on_held_out.thresholds(_OF_A_CURVE)))
                 for target in options.targets:
-                    refused = too_few_for(target, seen.documents)
-                    threshold = np.inf if refused else on_held_out.reaching(target)
-                    note = refused or (
-                        few_agreements(seen, options.from_level) if rule == "per-level" else ""
-                    )
+                    threshold, note = choose_threshold(on_held_out, target, seen, rule, options.from_level)
                     chosen = {"target": target, "threshold": threshold}
                     result = _outcomes(on_validation, threshold, unseen.hits, options.from_level, documents)
                     judged.append(about | chosen | result | held_out_size | {"note": note})
     found = pd.DataFrame(judged)
-    for text, of_note in found[found["note"] != ""].groupby("note", sort=False):
-        _LOG.warning("%s: %s", ", ".join(of_note["method"].unique()), text)
+    log_notes(found)
     write_table(curves, pd.concat(swept, ignore_index=True), model_digest=model_digest)
     write_table(outcomes, found, model_digest=model_digest)
 

@@ -179,21 +179,42 @@ def sub_layers_cost(
 _TEMPLATE = 32
 
 
-def copied_texts_cost(sizes: Sizes, options: CopiedStates, *, prompts: int) -> Cost:
-    """Continue all prompts in one batch: without exits, and in two modes for each condition of exits."""
-    conditions = len(options.levels) + len(options.thresholds)
-    checks = len(options.levels) + len(options.thresholds) * _levels_checked(sizes, options)
-    decoded = 2.0 * prompts * options.new_tokens * checks * sizes.vocabulary * sizes.hidden
-    whole = _decoding_cost(sizes, options, prompts, runs=1 + 2 * conditions)
+def copied_texts_cost(sizes: Sizes, options: CopiedStates, kinds: Sequence[Kind], *, prompts: int) -> Cost:
+    """Continue all prompts in one batch: without exits, and in two modes for each method and its exits.
+
+    Parameters
+    ----------
+    sizes : Sizes
+    options : CopiedStates
+    kinds : sequence of Kind
+        Of the shortcuts of each method.
+    prompts : int
+    """
+    gates = len(options.thresholds) + len(options.targets)
+    conditions = len(options.levels) + gates
+    checks = len(options.levels) + gates * _levels_checked(sizes, options)
+    tokens = 2.0 * prompts * options.new_tokens * checks
+    whole = _decoding_cost(sizes, options, prompts, runs=1 + 2 * conditions * len(kinds))
+    inner, exit_heads = 0, 0.0
+    for kind in kinds:
+        low_rank = isinstance(kind, OfRank) and kind.facts.exit_head
+        width = rank_for(sizes.hidden, kind.rank) if isinstance(kind, OfRank) and low_rank else sizes.hidden
+        inner += width
+        # A level whose map is its own has an exit head of its own.
+        heads = 1 if kind.facts.one_for_all else _levels_checked(sizes, options) + len(options.levels)
+        exit_heads += 4.0 * sizes.vocabulary * width * heads if low_rank else 0.0
     # Modes check the same levels; each logit is read some times for the probability of the best one.
     return whole._replace(
-        single_flops=2 * decoded, moved=whole.moved + 12.0 * decoded / sizes.hidden, disk=20_000
+        single_flops=2 * tokens * sizes.vocabulary * inner,
+        moved=whole.moved + 12.0 * tokens * sizes.vocabulary * len(kinds),
+        disk=20_000,
+        memory=whole.memory + exit_heads,
     )
 
 
-def copied_states_cost(sizes: Sizes, options: CopiedStates, *, prompts: int) -> Cost:
+def copied_states_cost(sizes: Sizes, options: CopiedStates, *, methods: int, prompts: int) -> Cost:
     """Read each copied text again token by token, and every text in long passes."""
-    conditions = len(options.levels) + len(options.thresholds)
+    conditions = methods * (len(options.levels) + len(options.thresholds) + len(options.targets))
     whole = _decoding_cost(sizes, options, prompts, runs=conditions)
     exact = 2.0 * sizes.parameters * (1 + 2 * conditions) * prompts * _longest(options)
     return whole._replace(model_flops=whole.model_flops + exact, disk=20_000)

@@ -191,12 +191,14 @@ class JobCosts:
     def copied_texts(self, options: CopiedStates) -> Cost:
         """Generate with exits in two modes, and without."""
         prompts = min(options.prompts, self._sentences("validation"))
-        return copied_texts_cost(self.sizes, options, prompts=prompts)
+        kinds = [self._kind(self.study.fitted_as(method), None) for method in self.study.copying()]
+        return copied_texts_cost(self.sizes, options, kinds, prompts=prompts)
 
     def copied_states(self, options: CopiedStates) -> Cost:
         """Let the full model read these texts again."""
         prompts = min(options.prompts, self._sentences("validation"))
-        return copied_states_cost(self.sizes, options, prompts=prompts)
+        methods = len(self.study.copying())
+        return copied_states_cost(self.sizes, options, methods=methods, prompts=prompts)
 
     @property
     def _options(self) -> Activations:

@@ -1,12 +1,14 @@
 """The stage "copied texts": prompts continued with exits in the modes copied and trusted, and without exits.
 
-Exits are natural: the hidden state as it is goes through the model's own head. The stage keeps the tokens and
-the level that each was predicted at; `onejump.experiments.copied_states` measures them.
+Methods of the study predict at exits: identity, whose exits are natural (the hidden state as it is, through
+the model's own head), and shortcuts. The stage keeps the tokens and the level that each was predicted at;
+`onejump.experiments.copied_states` measures them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +19,12 @@ from tqdm import tqdm
 
 from onejump.base.errors import CorpusError, ModelError
 from onejump.base.files import read_table, write_table
+from onejump.base.identity import one_model
 from onejump.data.held_out import some_of
-from onejump.exits.gates import Gate, TopProbability
+from onejump.exits.choosing import LevelThresholds
+from onejump.exits.confidences import Confidences
+from onejump.exits.enough_samples import too_few_for
+from onejump.exits.gates import TopProbability
 from onejump.models.description import read_description
 from onejump.models.loading import load_described, load_described_tokenizer
 from onejump.models.prompts import is_generated
@@ -26,23 +32,46 @@ from onejump.models.transformer import Transformer
 from onejump.runtime.early_exit import EarlyExit
 from onejump.runtime.generated_corpus import GenerationOptions, end_tokens, plan_texts
 from onejump.runtime.packing import can_be_packed, packed
-from onejump.shortcuts.kinds.identity import Identity
+from onejump.runtime.predictor import ExitPredictor, predictor_at
+from onejump.runtime.record import Generated
+from onejump.shortcuts.methods import methods_of_kinds
 
 NO_EXITS = "none"
-"""What makes tokens exit, and the mode, of the full model's own texts."""
+"""Method, what makes tokens exit, and mode of the full model's own texts."""
 MODES = ("copied", "trusted")
+_LOG = logging.getLogger(__name__)
 
 
 class Condition(NamedTuple):
     """What makes tokens exit."""
 
     name: str
-    """As the tables call it, such as "level 24" or "probability 0.9"."""
-    gate: Gate
+    """As the tables call it, such as "level 24", "probability 0.9" or "agreement 90%"."""
+    gate: TopProbability
+    """Without levels, nothing exits."""
+    note: str = ""
+    """Why nothing exits."""
+
+
+class Exits(NamedTuple):
+    """A method with what makes its tokens exit."""
+
+    method: str
+    condition: Condition
+    predictor: ExitPredictor
+
+
+def checked_levels(blocks: int, checked_from: float, step: int) -> list[int]:
+    """Every `step`-th level from a part of L on."""
+    return list(range(_level(checked_from, blocks), blocks, step))
+
+
+def _level(part: float, blocks: int) -> int:
+    return min(blocks - 1, round(part * blocks))
 
 
 def conditions(
-    blocks: int, *, levels: Sequence[float], thresholds: Sequence[float], checked_from: float, step: int
+    blocks: int, *, levels: Sequence[float], thresholds: Sequence[float], checked: Sequence[int]
 ) -> list[Condition]:
     """Give what makes tokens exit: a level for every token, and thresholds on the probability of the token.
 
@@ -54,17 +83,10 @@ def conditions(
         Every token exits at this part of L.
     thresholds : sequence of float
         A token exits at the first checked level where its probability reaches this.
-    checked_from : float
-        The part of L from which on levels are checked.
-    step : int
-        Every how many levels.
+    checked : sequence of int
+        The levels that are checked.
     """
-
-    def level(part: float) -> int:
-        return min(blocks - 1, round(part * blocks))
-
-    fixed = dict.fromkeys(level(part) for part in levels)
-    checked = range(level(checked_from), blocks, step)
+    fixed = dict.fromkeys(_level(part, blocks) for part in levels)
     return [
         *(Condition(f"level {at}", TopProbability({at: 0.0})) for at in fixed),
         *(
@@ -74,18 +96,52 @@ def conditions(
     ]
 
 
+def calibrated_conditions(
+    held_out: Confidences, targets: Sequence[float], checked: Sequence[int]
+) -> list[Condition]:
+    """Give thresholds for each level that reach agreements on held-out samples.
+
+    They are those of the rule per-level (`onejump.exits.rules`) among the levels that are checked.
+
+    Parameters
+    ----------
+    held_out : Confidences
+        Of the method that predicts.
+    targets : sequence of float
+        Agreements.
+    checked : sequence of int
+        The levels that are checked.
+    """
+    by_level = LevelThresholds(held_out.probabilities, held_out.hits)
+    blocks, levels = held_out.hits.shape[1], list(checked)
+    saved = (blocks - np.array(levels)) / blocks
+    found = []
+    for target in targets:
+        note = too_few_for(target, held_out.documents)
+        thresholds = {} if note else by_level.reaching(target, levels, saved)
+        if not thresholds:
+            note = note or f"no threshold reaches an agreement of {target:g} on the held-out samples"
+        found.append(Condition(f"agreement {100 * target:g}%", TopProbability(thresholds), note))
+    return found
+
+
 def generate_copied_texts(
     texts: Path,
     sentences: Path,
     description: Path,
     weights: Path | None = None,
     *,
+    methods: Mapping[str, str],
+    shortcuts: Sequence[Path] = (),
+    selections: Sequence[Path] = (),
+    held_out: Sequence[Path] = (),
     prompts: int = 12,
     prompt_tokens: int = 32,
     chat_template: bool = True,
     new_tokens: int = 512,
     levels: Sequence[float] = (0.8,),
-    thresholds: Sequence[float] = (0.9,),
+    targets: Sequence[float] = (0.9,),
+    thresholds: Sequence[float] = (),
     checked_from: float = 0.5,
     step: int = 2,
     device: str = "auto",
@@ -96,19 +152,29 @@ def generate_copied_texts(
     Parameters
     ----------
     texts : Path
-        Table to write, with columns exits, mode ("copied", "trusted"; both are "none" for the full model's
-        own texts), text (number of the prompt), document, prompt_tokens (how many of the tokens are the
-        prompt's), tokens, exit_levels (the level that each new token was predicted at; L: by the full model).
+        Table to write, with columns method, exits, mode ("copied", "trusted"; all three are "none" for the
+        full model's own texts), text (number of the prompt), document, prompt_tokens (how many of the tokens
+        are the prompt's), tokens, exit_levels (the level that each new token was predicted at; L: by the full
+        model), note (why nothing exits, or empty).
     sentences : Path
         Table of the corpus; of a generated one, the prompts of its texts.
     description, weights, device, device_map
         As in `onejump.models.activations.extract_shard`.
+    methods, shortcuts, selections
+        As in `onejump.shortcuts.methods.methods_of_kinds`.
+    held_out : sequence of Path
+        For targets: tables of `onejump.exits.measuring.measure_confidences` on the documents for thresholds,
+        each named like its method.
     prompts : int
         Most validation sentences to continue, evenly spread over all of them.
     prompt_tokens, chat_template, new_tokens
         As in `onejump.runtime.generated_corpus.GenerationOptions`.
-    levels, thresholds, checked_from, step
+    levels, thresholds
         As in `conditions`.
+    targets : sequence of float
+        As in `calibrated_conditions`.
+    checked_from, step
+        As in `checked_levels`.
 
     Raises
     ------
@@ -117,6 +183,7 @@ def generate_copied_texts(
     ModelError
         If the model does not generate.
     """
+    model_digest = one_model(description, *shortcuts, *selections, *held_out)
     described = read_description(description)
     if described.task != "causal":
         raise ModelError(
@@ -138,31 +205,52 @@ def generate_copied_texts(
     else:
         options = GenerationOptions(chat_template, prompt_tokens, new_tokens, greedy=1.0)
         begun = [text.tokens for text in plan_texts(table, tokenizer, options, seed=0)]
-    asked = conditions(
-        len(transformer.blocks), levels=levels, thresholds=thresholds, checked_from=checked_from, step=step
-    )
-    made = continue_in_modes(
+    checked = checked_levels(len(transformer.blocks), checked_from, step)
+    plain = conditions(len(transformer.blocks), levels=levels, thresholds=thresholds, checked=checked)
+    tables = {path.stem: path for path in held_out}
+    asked = []
+    for method, (_, made) in zip(
+        methods,
+        methods_of_kinds(methods, shortcuts, selections, levels=len(transformer.blocks)),
+        strict=True,
+    ):
+        calibrated = []
+        if targets:
+            confidences = read_table(tables[method])
+            seen = Confidences.of(confidences[confidences["method"] == method])
+            calibrated = calibrated_conditions(seen, targets, checked)
+        own = [*plain, *calibrated]
+        at = sorted({level for condition in own for level in condition.gate.levels})
+        # Without a level, nothing is predicted.
+        predictor = predictor_at(made[method], transformer.head, at or [0])
+        asked += [Exits(method, condition, predictor) for condition in own]
+    for exits in asked:
+        if exits.condition.note:
+            _LOG.warning("%s, %s: %s", exits.method, exits.condition.name, exits.condition.note)
+    continued = continue_in_modes(
         transformer, begun, asked, new_tokens=new_tokens, ends=end_tokens(transformer.model, tokenizer)
     )
-    found = pd.concat([of.assign(document=table["document"]) for of in made], ignore_index=True)
-    write_table(texts, found, model_digest=described.model_digest)
+    found = pd.concat([of.assign(document=table["document"]) for of in continued], ignore_index=True)
+    write_table(texts, found, model_digest=model_digest)
 
 
 def continue_in_modes(
     transformer: Transformer,
     prompts: Sequence[list[int]],
-    asked: Sequence[Condition],
+    asked: Sequence[Exits],
     *,
     new_tokens: int,
     ends: Sequence[int] = (),
 ) -> Iterator[pd.DataFrame]:
-    """Continue prompts greedily: by the full model, then under each condition in each mode.
+    """Continue prompts greedily: by the full model, then with each kind of exits in each mode.
+
+    Where nothing exits, the text is the full model's own: it is not generated again.
 
     Parameters
     ----------
     transformer : Transformer
     prompts : sequence of list of int
-    asked : sequence of Condition
+    asked : sequence of Exits
     new_tokens : int
         Most new tokens of a text.
     ends : sequence of int
@@ -181,20 +269,9 @@ def continue_in_modes(
     # Packed once for all modes.
     if can_be_packed(transformer):
         transformer = packed(transformer)
-    runs: list[tuple[str, str, EarlyExit]] = [
-        (NO_EXITS, NO_EXITS, EarlyExit(transformer, None, packed=False)),
-        *(
-            (
-                condition.name,
-                mode,
-                EarlyExit(transformer, Identity(), gate=condition.gate, mode=mode, packed=False),
-            )
-            for condition in asked
-            for mode in MODES
-        ),
-    ]
-    for exits, mode, engine in tqdm(runs, unit="run", disable=None):
-        made = engine.generate(
+
+    def generated(engine: EarlyExit) -> Generated:
+        return engine.generate(
             tokens,
             attention_mask=mask,
             max_new_tokens=new_tokens,
@@ -203,16 +280,28 @@ def continue_in_modes(
             no_repeat_ngram_size=0,
             eos_token_id=list(ends) or None,
         )
-        yield pd.DataFrame(
-            {
-                "exits": exits,
-                "mode": mode,
-                "text": range(len(prompts)),
-                "prompt_tokens": np.array([len(prompt) for prompt in prompts], np.int32),
-                "tokens": [
-                    np.array([*prompt, *new], np.int32)
-                    for prompt, new in zip(prompts, made.new_tokens, strict=True)
-                ],
-                "exit_levels": [np.array(of, np.int16) for of in made.exit_levels],
-            }
-        )
+
+    own = generated(EarlyExit(transformer, None, packed=False))
+    yield _texts(prompts, own, method=NO_EXITS, exits=NO_EXITS, mode=NO_EXITS, note="")
+    for (method, condition, predictor), mode in tqdm(
+        [(exits, mode) for exits in asked for mode in MODES], unit="run", disable=None
+    ):
+        made = own
+        if condition.gate.levels:
+            made = generated(EarlyExit(transformer, predictor, gate=condition.gate, mode=mode, packed=False))
+        yield _texts(prompts, made, method=method, exits=condition.name, mode=mode, note=condition.note)
+
+
+def _texts(prompts: Sequence[list[int]], made: Generated, **about: str) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            **about,
+            "text": range(len(prompts)),
+            "prompt_tokens": np.array([len(prompt) for prompt in prompts], np.int32),
+            "tokens": [
+                np.array([*prompt, *new], np.int32)
+                for prompt, new in zip(prompts, made.new_tokens, strict=True)
+            ],
+            "exit_levels": [np.array(of, np.int16) for of in made.exit_levels],
+        }
+    )

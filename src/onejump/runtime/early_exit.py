@@ -35,8 +35,9 @@ class EarlyExit:
     Parameters
     ----------
     model : transformers.PreTrainedModel or Transformer
-    jump : OneJump, Shortcut or None
-        An exported jump, or a shortcut that serves all levels. None: nothing exits.
+    jump : OneJump, Shortcut, ExitPredictor or None
+        An exported jump, a shortcut that serves all levels, or what predicts in their place
+        (`onejump.runtime.predictor.predictor_at`). None: nothing exits.
     gate : Gate, str or None, default "95%"
         What decides whether a token exits: a gate, or the name of a calibrated gate of the exported jump.
         None: nothing exits.
@@ -70,7 +71,7 @@ class EarlyExit:
     def __init__(
         self,
         model: Any,
-        jump: OneJump | Shortcut | None,
+        jump: OneJump | Shortcut | ExitPredictor | None,
         *,
         gate: Gate | str | None = "95%",
         mode: str = "verified",
@@ -82,7 +83,7 @@ class EarlyExit:
             raise OneJumpError(f"mode: {mode!r} given, accepted is {', '.join(MODES)}")
         if not isinstance(model, nn.Module | Transformer):
             raise OneJumpError(f"model: a {type(model).__name__} given, a model of transformers is accepted")
-        if jump is not None and not isinstance(jump, OneJump | Shortcut):
+        if jump is not None and not isinstance(jump, OneJump | Shortcut | ExitPredictor):
             raise OneJumpError(f"jump: a {type(jump).__name__} given, a OneJump or a Shortcut is accepted")
         if policy is not None and not hasattr(policy, "next_round"):
             raise OneJumpError(f"policy: {policy!r} given, one of onejump.runtime.cost_model is accepted")
@@ -95,8 +96,10 @@ class EarlyExit:
         self.gate = _gate_of(gate, jump)
         self.predictor: ExitPredictor | None = None
         if jump is not None:
-            shortcut = jump.shortcut if isinstance(jump, OneJump) else jump
-            self.predictor = predictor_of(shortcut, transformer.head, len(transformer.blocks))
+            given = jump.shortcut if isinstance(jump, OneJump) else jump
+            if isinstance(given, Shortcut):
+                given = predictor_of(given, transformer.head, len(transformer.blocks))
+            self.predictor = given
             _check_levels(self.gate, self.predictor)
         _check_policy(policy, self.gate)
         if packed not in (True, False, "auto"):
@@ -227,7 +230,7 @@ class EarlyExit:
         return {}
 
 
-def _gate_of(gate: Gate | str | None, jump: OneJump | Shortcut | None) -> Gate | None:
+def _gate_of(gate: Gate | str | None, jump: OneJump | Shortcut | ExitPredictor | None) -> Gate | None:
     if gate is not None and not isinstance(gate, str) and not hasattr(gate, "exits"):
         raise OneJumpError(f"gate: {gate!r} given, a gate of onejump.exits.gates is accepted")
     if not isinstance(gate, str):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -13,11 +14,13 @@ from onejump.models.head import Head
 from onejump.shortcuts.exit_flops import exit_head_flops, jump_flops, shortlist_head_flops
 from onejump.shortcuts.exit_head import ExitHead
 from onejump.shortcuts.kinds.one_jump import OneJump
-from onejump.shortcuts.kinds.shortlist import Shortlist
+from onejump.shortcuts.kinds.shortlist import Shortlist, ShortlistAt
+from onejump.shortcuts.methods import ShortcutAt
 from onejump.shortcuts.shortcut import LowRank, Shortcut
 from onejump.shortcuts.shortlist_head import ShortlistHead
 
 
+@runtime_checkable
 class ExitPredictor(Protocol):
     """Predicts a token from a state at an early-exit level."""
 
@@ -49,58 +52,78 @@ def predictor_of(shortcut: Shortcut, head: Head, levels: int) -> ExitPredictor:
     OneJumpError
         If the shortcut belongs to another model, or was trained for another number of levels.
     """
-    at = tuple(range(levels))
     # A copy: the user's own shortcut stays where it is.
-    shortcut = copy.deepcopy(shortcut).to(head.unembedding.device)
+    shortcut = copy.deepcopy(shortcut)
     if isinstance(shortcut, OneJump | Shortlist):
         own = shortcut.first if isinstance(shortcut, Shortlist) else shortcut
         if len(own.offset) != levels:
             raise OneJumpError(
                 f"a jump for {len(own.offset)} levels was given, the model has {levels} of them"
             )
-        if isinstance(shortcut, Shortlist):
-            return _ShortlistExits(head, shortcut)
-        return _LowRankExits(head, {level: shortcut.at(level) for level in at})
-    if isinstance(shortcut, LowRank):
-        return _LowRankExits(head, dict.fromkeys(at, shortcut))
-    return _FullExits(head, dict.fromkeys(at, shortcut))
+    return predictor_at(shortcut.to(head.unembedding.device).at, head, range(levels))
+
+
+def predictor_at(shortcut_at: ShortcutAt, head: Head, levels: Sequence[int]) -> ExitPredictor:
+    """Make the predictor of a method of a study, which may have a shortcut for each level.
+
+    Parameters
+    ----------
+    shortcut_at : function of a level that gives its shortcut
+        All of one kind. Low-rank maps get exit heads; those that share B and b share one.
+    head : Head
+        The model's.
+    levels : sequence of int
+        Levels that it predicts from, rising: at least one.
+    """
+    device = head.unembedding.device
+    jumps = {level: shortcut_at(level).to(device) for level in levels}
+    if shortlists := {level: jump for level, jump in jumps.items() if isinstance(jump, ShortlistAt)}:
+        return _ShortlistExits(head, shortlists)
+    if low_rank := {level: jump for level, jump in jumps.items() if isinstance(jump, LowRank)}:
+        return _LowRankExits(head, low_rank)
+    return _FullExits(head, jumps)
 
 
 class _LowRankExits:
-    """Exits by an exit head: V r multiplications."""
+    """Exits by exit heads: V r multiplications."""
 
-    def __init__(self, head: Head, jumps: dict[int, LowRank]) -> None:
-        self.levels, self._jumps = tuple(sorted(jumps)), jumps
-        # One matrix B for all levels, so one exit head.
-        self._exit_head = ExitHead.of(head, next(iter(jumps.values())))
+    def __init__(self, head: Head, jumps: Mapping[int, LowRank]) -> None:
+        self.levels, self._jumps = tuple(jumps), jumps
+        # One B (and b) for all levels has one exit head for all levels.
+        of_maps: dict[tuple[int, ...], ExitHead] = {}
+        self._heads: dict[int, ExitHead] = {}
+        for level, jump in jumps.items():
+            key = tuple(tensor.data_ptr() for tensor in (jump.up, jump.bias) if tensor is not None)
+            if key not in of_maps:
+                of_maps[key] = ExitHead.of(head, jump)
+            self._heads[level] = of_maps[key]
 
     def logits(self, level: int, states: Tensor) -> Tensor:
-        return self._exit_head.logits(self._jumps[level].reduce(states))
+        return self._heads[level].logits(self._jumps[level].reduce(states))
 
     def flops(self, level: int) -> int:
-        return jump_flops(self._jumps[level]) + exit_head_flops(self._exit_head)
+        return jump_flops(self._jumps[level]) + exit_head_flops(self._heads[level])
 
 
 class _ShortlistExits:
-    """Exits by a shortlist: V r + k H multiplications."""
+    """Exits by a shortlist, one for all levels: V r + k H multiplications."""
 
-    def __init__(self, head: Head, shortlist: Shortlist) -> None:
-        self.levels = tuple(range(len(shortlist.weights)))
-        self._at = [shortlist.at(level) for level in self.levels]
-        self._head = ShortlistHead(head, shortlist)
+    def __init__(self, head: Head, jumps: Mapping[int, ShortlistAt]) -> None:
+        self.levels, self._jumps = tuple(jumps), jumps
+        self._head = ShortlistHead(head, jumps[self.levels[0]])
 
     def logits(self, level: int, states: Tensor) -> Tensor:
-        return self._head.logits(self._at[level], states)
+        return self._head.logits(self._jumps[level], states)
 
     def flops(self, level: int) -> int:
-        return jump_flops(self._at[level]) + shortlist_head_flops(self._head, self._at[level])
+        return jump_flops(self._jumps[level]) + shortlist_head_flops(self._head, self._jumps[level])
 
 
 class _FullExits:
     """Exits by the model's own head: V H multiplications."""
 
-    def __init__(self, head: Head, jumps: dict[int, Any]) -> None:
-        self.levels, self._jumps, self._head = tuple(sorted(jumps)), jumps, head
+    def __init__(self, head: Head, jumps: Mapping[int, Shortcut]) -> None:
+        self.levels, self._jumps, self._head = tuple(jumps), jumps, head
 
     def logits(self, level: int, states: Tensor) -> Tensor:
         return self._head.logits(self._jumps[level](states))

@@ -97,12 +97,14 @@ class SubLayers(Drawn):
 class CopiedStates(Drawn):
     """Generation whose exits copy their state into the skipped blocks' keys and values, against exact ones.
 
-    Exits are natural: the hidden state as it is, through the model's own head (arXiv 2412.01455).
+    The papers' exits are natural: the hidden state as it is, the method identity (arXiv 2412.01455).
     """
 
     tables = {"copied_states": "copied-states.parquet"}
     place = 144
 
+    methods: Annotated[list[str], Field(min_length=1)] | None = None
+    """Methods that exit; the study has to evaluate them. null: identity, and what the study exports."""
     prompts: PositiveInt = 12
     """Validation sentences to continue, all in one batch."""
     prompt_tokens: PositiveInt = 32
@@ -113,7 +115,10 @@ class CopiedStates(Drawn):
     """Most tokens that are generated; a text ends earlier at the model's end token."""
     levels: list[Annotated[float, Field(ge=0, lt=1)]] = [0.8]
     """Let every token exit at this part of the blocks."""
-    thresholds: list[Annotated[float, Field(gt=0, le=1)]] = [0.9]
+    targets: list[Annotated[float, Field(gt=0, le=1)]] = [0.9]
+    """Agreements with the full model that thresholds, one for each level, are chosen for on the documents for
+    thresholds: by the rule per-level of early-exit."""
+    thresholds: list[Annotated[float, Field(gt=0, le=1)]] = []
     """Let a token exit at the first level that is checked where its probability reaches this."""
     checked_from: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """The first level that is checked, as a part of the blocks."""
@@ -122,10 +127,10 @@ class CopiedStates(Drawn):
 
     @model_validator(mode="after")
     def _something_exits(self) -> Self:
-        if not self.levels and not self.thresholds:
-            raise rule("levels and thresholds are both empty: give at least one of them", "levels")
-        if not self.thresholds:
-            refuse_without_effect(self, ("checked_from", "step"), "without thresholds")
+        if not self.levels and not self.targets and not self.thresholds:
+            raise rule("levels, targets and thresholds are empty: give at least one of them", "levels")
+        if not self.targets and not self.thresholds:
+            refuse_without_effect(self, ("checked_from", "step"), "without targets or thresholds")
         return self
 
 

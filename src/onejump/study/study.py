@@ -200,6 +200,7 @@ class Study(Section):
             "experiments/early-exit": self.exiting(),
             "experiments/gates": self.gated(),
             "experiments/sub-words": self.cut_in_pieces(),
+            "experiments/copied-states": self._copying_by_target(),
             "export/targets": self.calibrated(),
         }
         for path, methods in users.items():
@@ -245,9 +246,22 @@ class Study(Section):
         """Name the methods whose exits are told by pieces of words."""
         return self._exiting_in(self.experiments.sub_words)
 
+    def copying(self) -> tuple[str, ...]:
+        """Name the methods that generate with copied keys and values."""
+        options = self.experiments.copied_states
+        if options is None:
+            return ()
+        wanted = options.methods or ("identity", *(self.exported() or ("ojfa",)))
+        return tuple(method for method in self.evaluated() if method in wanted)
+
     def thresholded(self) -> tuple[str, ...]:
         """Name the methods whose confidence is measured on the documents for thresholds too."""
-        return tuple(dict.fromkeys((*self.exiting(), *self.gated(), *self.cut_in_pieces())))
+        others = (*self.gated(), *self.cut_in_pieces(), *self._copying_by_target())
+        return tuple(dict.fromkeys((*self.exiting(), *others)))
+
+    def _copying_by_target(self) -> tuple[str, ...]:
+        options = self.experiments.copied_states
+        return self.copying() if options is not None and options.targets else ()
 
     def _exiting_in(self, options: EarlyExit | Gates | SubWords | None) -> tuple[str, ...]:
         if options is None:

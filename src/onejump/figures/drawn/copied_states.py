@@ -12,6 +12,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
 from onejump.figures.frame import about, framed, plain_numbers
 from onejump.figures.inputs import Inputs
+from onejump.figures.looks import QUIET, method_label, methods_of
 
 # Metric, mode, label, colour, line, marker.
 _SHARES = (
@@ -26,10 +27,11 @@ _SURPRISAL = (
     ("surprisal", "trusted", "trusted", "#0077BB", (0, (3, 1)), "s"),
     ("surprisal", "none", "the full model's own", "#707070", "-", "D"),
 )
+_PREFIX, _TARGET = "level ", "agreement "
 
 
 def draw(inputs: Inputs) -> Figure:
-    """Draw two panels for each thing that makes tokens exit: shares, and surprisal.
+    """Draw a column for each method, and two rows for each thing that makes tokens exit: shares, surprisal.
 
     Parameters
     ----------
@@ -37,39 +39,72 @@ def draw(inputs: Inputs) -> Figure:
         copied_states.
     """
     table = inputs.table("copied_states")
-    plain = table[table["mode"] == "none"]
-    conditions = [name for name in dict.fromkeys(table["exits"]) if name != "none"]
+    plain, exiting = table[table["mode"] == "none"], table[table["mode"] != "none"]
+    methods, conditions = methods_of(exiting), list(dict.fromkeys(exiting["exits"]))
     texts = int(table["documents"].max())
     subtitle = [
         about(table),
         f"texts of {texts} document{'s' if texts > 1 else ''}",
         "shaded: ±1 standard error over texts",
-        *(_said(table[table["exits"] == name], name) for name in conditions),
     ]
-    width = max(7.6, 3.7 * len(conditions) + 0.6)
-    figure = framed("Exits with copied keys and values", subtitle, width, 6.0)
-    axes = figure.subplots(2, len(conditions), sharex=True, sharey="row", squeeze=False, height_ratios=[3, 2])
-    for (shares, surprisal), name in zip(axes.T, conditions, strict=True):
-        rows = table[table["exits"] == name]
-        _panel(shares, rows, _SHARES)
-        _panel(surprisal, pd.concat([rows, plain]), _SURPRISAL)
-        shares.set(title=f"exit at {name}" if name.startswith("level") else f"exit at {name} or more")
-        shares.set_ylim(-0.02, 1.02)
-        shares.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        surprisal.set(xlabel="distance from the prompt (tokens)")
-        surprisal.set_ylim(0, None)
-    axes[0, 0].set_ylabel("share of tokens")
-    axes[1, 0].set_ylabel("surprisal of the text\nfor the full model (nats)")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2 if len(conditions) < 3 else 3)
+    width, height = max(7.6, 3.4 * len(methods) + 0.8), 4.7 * len(conditions) + 1.6
+    figure = framed("Exits with copied keys and values", subtitle, width, height)
+    axes = figure.subplots(
+        2 * len(conditions),
+        len(methods),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+        height_ratios=[3, 2] * len(conditions),
+    )
+    for row, name in enumerate(conditions):
+        for shares, surprisal, method in zip(axes[2 * row], axes[2 * row + 1], methods, strict=True):
+            rows = exiting[(exiting["exits"] == name) & (exiting["method"] == method)]
+            _panel(shares, rows, _SHARES)
+            _panel(surprisal, pd.concat([rows, plain]), _SURPRISAL)
+            shares.set_title(f"{method_label(method)}, {_condition(name)}\n{_said(rows)}", fontsize=9)
+            shares.set_ylim(-0.02, 1.02)
+            shares.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            if name.startswith(_TARGET):
+                target = float(name.removeprefix(_TARGET).rstrip("%")) / 100
+                shares.axhline(target, color=QUIET, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+            surprisal.set_ylim(0, None)
+        axes[2 * row, 0].set_ylabel("share of tokens")
+        axes[2 * row + 1, 0].set_ylabel("surprisal of the text\nfor the full model (nats)")
+    for ax in axes[-1]:
+        ax.set(xlabel="distance from the prompt (tokens)")
+    # Where nothing exits, nothing agrees: the legend names the curves of all panels.
+    handles = {
+        label: handle
+        for ax in axes[::2].flat
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    ordered = [label for _, _, label, *_ in _SHARES if label in handles]
+    figure.legend(
+        [handles[label] for label in ordered],
+        ordered,
+        loc="outside lower center",
+        ncols=2 if len(methods) < 3 else 3,
+    )
     axes[1, 0].legend(loc="best", fontsize=7.5)
     return figure
 
 
-def _said(rows: pd.DataFrame, name: str) -> str:
-    """Say how many tokens exit, and how deep they are on average."""
+def _condition(name: str) -> str:
+    """Say where tokens exit."""
+    if name.startswith(_PREFIX):
+        return f"exit at {name}"
+    if name.startswith(_TARGET):
+        return f"gate for {name.removeprefix(_TARGET)} {_TARGET.strip()}"
+    return f"exit at {name} or more"
+
+
+def _said(rows: pd.DataFrame) -> str:
+    """Say how many tokens exit, and how deep they are on average; or why none does."""
+    if note := rows["note"].iloc[0]:
+        return f"no exits: {note.split(':')[0]}"
     whole = rows[(rows["mode"] == "copied") & rows["whole"]].set_index("metric")["value"]
-    return f"{name}: {whole['exits']:.0%} of tokens exit, {whole['depth']:.0%} of the blocks are run"
+    return f"{whole['exits']:.0%} of tokens exit, {whole['depth']:.0%} of the blocks are run"
 
 
 def _panel(ax: Axes, rows: pd.DataFrame, curves: tuple[tuple[Any, ...], ...]) -> None:
