@@ -17,7 +17,7 @@ from onejump.shortcuts.files import save_shortcut
 from onejump.shortcuts.kinds.n_njtc import NNJTC
 
 # What only the workflow and its figures need.
-NOT_INSTALLED = ("snakemake", "matplotlib", "datasets", "lm_eval")
+NOT_INSTALLED = ("snakemake", "matplotlib", "datasets", "lm_eval", "gradio")
 
 USE = """
 import importlib, json, pkgutil, sys
@@ -123,6 +123,7 @@ def test_the_wheel_loads_a_model_and_a_jump_without_the_extras(
 
     # The walk goes into no package that cannot be imported.
     assert said["not_imported"] == {
+        "onejump.app.web": "the local page needs gradio: pip install 'onejump[app]'",
         "onejump.figures": "drawing figures needs matplotlib: pip install 'onejump[plots]'",
         "onejump.runtime.lm_eval": "the evaluation harness is missing: pip install 'onejump[eval]'",
     }
