@@ -5,9 +5,13 @@ from jumps_at_random import trained
 from random_exits import small_llama
 from simulated_exits import some_shortcuts
 
-from onejump.exits.gate_calibration import Flops, best_gate, calibrated, exits_of, expected_of, flops_of
+from onejump.exits.calibration import Calibration
+from onejump.exits.choosing import LevelThresholds
+from onejump.exits.gate_calibration import calibrated, expected_of, flops_of
+from onejump.exits.gate_search import Flops, best_gate, exits_of
 from onejump.exits.gates import GATES, Margin, Patience, gate_from_dict
 from onejump.exits.observed import SURE, Observed, confidences_of, observe
+from onejump.exits.sweep import Sweep
 from onejump.models.flops import block_flops
 from onejump.models.transformer import Transformer
 
@@ -232,3 +236,44 @@ def test_flops_are_those_of_the_products_that_a_run_makes(tied, kind) -> None:
         below[0] + below[1] + 2 * expected,
         sum(made.values()) + 2 * expected,
     ]
+
+
+def test_a_guaranteed_gate_gives_while_generating_what_was_counted() -> None:
+    logits, unseen = drawn(900, 1, documents=150)
+    _, seen = drawn(3000, 0, documents=300)
+    table, named = calibrated(seen, unseen, FLOPS, [0.9], guarantee=0.9)
+    plainly, plain = calibrated(seen, unseen, FLOPS, [0.9])
+    assert set(table["guarantee"]) == {0.9}
+    assert plainly["guarantee"].isna().all()
+    (name,) = named["gates"]
+    gate = gate_from_dict(named["gates"][name], LEVELS)
+    agreed, _ = by_hand(gate, logits, unseen.hits)
+    measured = named["measured"][name]
+    assert measured["agreement"] == pytest.approx(np.mean(agreed))
+    assert measured["guarantee"] == 0.9
+    assert 0 < measured["flops_saved"] < plain["measured"][name]["flops_saved"]
+    for _, row in table[table["reached"]].iterrows():
+        assert row["agreement"] > 0.88
+
+
+def test_thresholds_of_one_lambda_are_those_of_the_scores() -> None:
+    _, found = drawn(600, 0)
+    confidence, saved, levels = found.confidence["margin"].clip(0, 1), np.array([0.7, 0.4, 0.1]), [1, 3, 5]
+    calibration = Calibration(confidence, found.hits)
+    scores = saved * (1 + calibration.odds(confidence)[:, levels])
+    tried = list(LevelThresholds(confidence, found.hits).stricter_first(levels, saved))
+    lambdas = Sweep(scores, found.hits[:, levels]).thresholds(500)[-2::-1]
+    assert len(tried) == len(lambdas) > 100
+    for thresholds, one in list(zip(tried, lambdas, strict=True))[::7]:
+        exits = confidence[:, levels] >= np.array([thresholds[level] for level in levels])
+        # Where a score is the threshold itself, rounding decides.
+        clear = np.abs(scores / one - 1) > 1e-9
+        assert (exits == (scores >= one))[clear].all()
+
+
+def test_too_few_documents_guarantee_no_gate() -> None:
+    _, seen = drawn(900, 0, documents=60)
+    table, named = calibrated(seen, seen, FLOPS, [0.95, 0.9], guarantee=0.9)
+    assert list(named["gates"]) == ["90%"]
+    assert named["refused"]["95%"].endswith("tested on 40 held-out documents, and at least 45 are needed")
+    assert not table[table["target"] == 0.95]["reached"].any()

@@ -170,3 +170,39 @@ def test_the_figure(compared: Any) -> None:
     assert [bar.get_width() for bar in bars[:6]] == pytest.approx(
         [row[name] for name in ("wrong", "unsettled", "exact", "stayed", "late", "missed")]
     )
+
+
+def test_guaranteed_thresholds_stand_beside_the_plain_ones(compared: Any, tmp_path: Path) -> None:
+    folder, _, plain = compared
+    paths = {name: tmp_path / f"{name}.parquet" for name in ("curves", "outcomes")}
+    tables = [folder / "held-out.parquet"], [folder / "validation.parquet"]
+    options = GateOptions(targets=(0.9, 0.8), guarantee=0.9)
+    compare_gates(*paths.values(), *tables, options=options, model="m", corpus="c")
+    outcomes = pd.read_parquet(paths["outcomes"])
+    pd.testing.assert_frame_equal(outcomes[outcomes["guarantee"].isna()].reset_index(drop=True), plain)
+    found = outcomes[outcomes["guarantee"] == 0.9].reset_index(drop=True)
+    assert len(found) == len(plain)
+    # Of one rule and gate the threshold is stricter; nothing exits where none is guaranteed.
+    fixed = found["rule"] == "fixed"
+    assert (found.loc[fixed, "threshold"] >= plain.loc[fixed, "threshold"]).all()
+    fine = fixed & (found["gate"] != "patience")
+    assert (found.loc[fine, "threshold"] > plain.loc[fine, "threshold"]).all()
+    reached = found["reached"]
+    assert reached.any()
+    assert (found.loc[reached, "saved"] > 0).all()
+    assert (found.loc[~reached, "note"] != "").all()
+    assert (found.loc[reached, "agreement"] > found.loc[reached, "target"] - 0.03).all()
+    axes = draw(Inputs("gates", paths)).axes
+    assert {"o", "s"} <= {line.get_marker() for line in axes[0].lines}
+
+
+def test_documents_that_are_too_few_for_a_guarantee_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    write_table(path, some_table(0, samples=600).assign(document=np.tile(np.arange(600) // 20, LEVELS)))
+    outputs = tmp_path / "curves.parquet", tmp_path / "outcomes.parquet"
+    options = GateOptions(targets=(0.95,), guarantee=0.9)
+    compare_gates(*outputs, [path], [path], options=options, model="m", corpus="c")
+    outcomes = pd.read_parquet(outputs[1])
+    refused = outcomes[outcomes["guarantee"].notna()]
+    assert not refused["reached"].any()
+    assert refused["note"].str.endswith("tested on 20 held-out documents, and at least 45 are needed").all()

@@ -46,6 +46,7 @@ rule calibration:
         **asked_of_the_site(evaluation_cost_of, "calibration"),
     params:
         targets=STUDY.export.targets,
+        guarantee=STUDY.export.guarantee,
         code=code_with_kind("exits.gate_calibration"),
     message:
         "Calibrating gates of {wildcards.method}, {wildcards.model} on {wildcards.corpus}"

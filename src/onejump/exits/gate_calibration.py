@@ -10,16 +10,18 @@ that exiting there saves, and g_l is the probability to agree, calibrated from p
 (`onejump.exits.calibration`). That is a threshold on p for each level (`onejump.exits.rules`). Levels are
 added one by one, each time the one that saves the most FLOPs at the target, until none saves more. Patience
 has one whole number for all levels, which lie in even steps. Levels are chosen on the samples of one half of
-the documents, thresholds on those of the other half.
+the documents, thresholds on those of the other half. With a guarantee, levels and calibration come from a
+third of the documents, and thresholds are tested on the others (`onejump.exits.guarantee`); the kind that is
+kept is the one that saves the most on that third.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,12 +35,11 @@ from onejump.base.identity import one_model
 from onejump.base.selected import SELECTED
 from onejump.data.held_out import documents_of_samples, samples_with_role
 from onejump.data.store import ActivationStore
-from onejump.exits.choosing import LevelThresholds
-from onejump.exits.confidences import Floats
 from onejump.exits.enough_samples import too_few_for
-from onejump.exits.gates import GATES, Patience, ThresholdGate, TopProbability
+from onejump.exits.gate_search import Chosen, Flops, exits_of, guaranteed_gate, kept_gate
+from onejump.exits.gates import GATES, ThresholdGate, TopProbability
+from onejump.exits.guarantee import learning_part, too_few_to_guarantee
 from onejump.exits.observed import Observed, observe
-from onejump.exits.sweep import Sweep
 from onejump.models.description import read_description
 from onejump.models.flops import head_flops
 from onejump.models.head import Head
@@ -51,119 +52,6 @@ from onejump.shortcuts.shortcut import LowRank
 from onejump.shortcuts.shortlist_head import ShortlistHead
 
 _LOG = logging.getLogger(__name__)
-
-
-class Flops(NamedTuple):
-    """What parts of a token's way cost, in FLOPs."""
-
-    below: Floats
-    """All blocks up to each level, 0 to L: (L + 1,)."""
-    check: float
-    """A jump and its exit head."""
-    head: float
-    """The full model's head."""
-
-    @property
-    def blocks(self) -> int:
-        """L."""
-        return len(self.below) - 1
-
-    @property
-    def whole(self) -> float:
-        """Of a token that does not exit and is not checked."""
-        return float(self.below[-1]) + self.head
-
-    def spent(self, levels: Sequence[int], place: NDArray[np.int64]) -> Floats:
-        """Of tokens that exit at a place among the checked levels, or at none: its number is their count."""
-        checks = np.minimum(place + 1, len(levels))
-        at = np.append(self.below[list(levels)], self.whole)
-        spent: Floats = at[place] + checks * self.check
-        return spent
-
-
-class Chosen(NamedTuple):
-    """A gate, and what it gives on the samples that it was chosen on."""
-
-    gate: ThresholdGate
-    agreement: float
-    saved: float
-    """Share of the FLOPs."""
-
-
-def exits_of(gate: ThresholdGate, found: Observed) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Whether each sample agrees, and its place among the gate's levels: their count where it never exits."""
-    levels = list(gate.levels)
-    samples = len(found.hits)
-    if not levels:
-        return np.ones(samples, bool), np.zeros(samples, np.int64)
-    scores = found.patience(levels) if gate.kind == "patience" else found.confidence[gate.kind][:, levels]
-    exits = np.column_stack([scores >= list(gate.thresholds.values()), np.ones(samples, bool)])
-    place = exits.argmax(1)
-    hits = np.column_stack([found.hits[:, levels], np.ones(samples, bool)])
-    return hits[np.arange(samples), place], place
-
-
-def best_gate(kind: str, target: float, found: Observed, flops: Flops) -> Chosen | None:
-    """Choose levels and thresholds of a kind of gate that save the most FLOPs at an agreement.
-
-    Returns
-    -------
-    Chosen or None
-        None if no gate of the kind saves FLOPs at the target.
-    """
-    if kind == Patience.kind:
-        tried = [
-            _judged(_by_patience(target, found, levels), found, flops) for levels in _steps(flops.blocks)
-        ]
-        return max((one for one in tried if one is not None), key=lambda one: one.saved, default=None)
-    make = _by_confidence(kind, found, flops)
-    best: Chosen | None = None
-    levels: list[int] = []
-    while True:
-        better: tuple[Chosen, int] | None = None
-        for level in sorted(set(range(flops.blocks)) - set(levels)):
-            chosen = _judged(make(target, sorted([*levels, level])), found, flops)
-            least = better[0] if better else best
-            if chosen is not None and (least is None or chosen.saved > least.saved):
-                better = chosen, level
-        if better is None:
-            return best
-        best, level = better
-        levels.append(level)
-
-
-def _steps(blocks: int) -> Iterator[list[int]]:
-    """Levels in even steps, from any level on: at least two of them."""
-    for step in (1, 2, 3, 4, 6, 8, 12, 16):
-        yield from (list(range(first, blocks, step)) for first in range(blocks - step))
-
-
-def _judged(gate: ThresholdGate | None, found: Observed, flops: Flops) -> Chosen | None:
-    """A gate with what it gives on the samples; None if it saves nothing."""
-    if gate is None:
-        return None
-    agreed, place = exits_of(gate, found)
-    saved = float(1 - flops.spent(gate.levels, place).mean() / flops.whole)
-    return Chosen(gate, float(agreed.mean()), saved) if saved > 0 else None
-
-
-def _by_confidence(
-    kind: str, found: Observed, flops: Flops
-) -> Callable[[float, list[int]], ThresholdGate | None]:
-    """A function of target and levels that makes gates of one kind with calibrated thresholds."""
-    by_level = LevelThresholds(found.confidence[kind].clip(0, 1), found.hits)
-
-    def make(target: float, levels: list[int]) -> ThresholdGate | None:
-        saved = (flops.whole - flops.below[levels]) / flops.whole
-        thresholds = by_level.reaching(target, levels, saved)
-        return GATES[kind](thresholds) if thresholds else None
-
-    return make
-
-
-def _by_patience(target: float, found: Observed, levels: list[int]) -> ThresholdGate | None:
-    threshold = Sweep(found.patience(levels), found.hits[:, levels]).reaching(target)
-    return Patience(dict.fromkeys(levels, int(threshold))) if math.isfinite(threshold) else None
 
 
 def calibrate_gates(
@@ -180,6 +68,7 @@ def calibrate_gates(
     *,
     method: str,
     targets: Sequence[float] = (0.99, 0.95, 0.9),
+    guarantee: float | None = None,
     model: str,
     corpus: str,
     device: str = "auto",
@@ -191,8 +80,8 @@ def calibrate_gates(
     table : Path
         To write, with columns model, corpus, method, gate (kind), target, levels (checked), reached,
         agreement, agreement_stderr, blocks (mean), blocks_saved, flops_saved, flops_saved_stderr,
-        held_out_flops_saved, n, documents, and note (why there is no gate, or empty). Agreement is that of an
-        exit given the model's own tokens before it.
+        held_out_flops_saved, n, documents, guarantee (NaN for none), and note (why there is no gate, or
+        empty). Agreement is that of an exit given the model's own tokens before it.
     calibration : Path
         JSON to write: "gates", "measured" and "expected" (`expected_of`), each by name ("95%"), and
         "refused": why a name has no gate. Each gate is of the kind that saves the most FLOPs on the held-out
@@ -212,6 +101,9 @@ def calibrate_gates(
         As in `onejump.scoring.evaluation.evaluate_method`.
     targets : sequence of float
         Agreements with the full model to keep.
+    guarantee : float, optional
+        The probability with which each is kept (`onejump.exits.guarantee`); unless given, thresholds are
+        those that just keep it on the held-out samples.
     model, corpus : str
         Names, for the table.
     device : str
@@ -230,7 +122,7 @@ def calibrate_gates(
             observe(store, the_head, made[method], samples=samples, documents=of_samples, device=on)
         )
     flops = flops_of(made[method], the_head, known.block_flops)
-    found, named = calibrated(observed[0], observed[1], flops, targets)
+    found, named = calibrated(observed[0], observed[1], flops, targets, guarantee)
     write_table(table, found, model_digest=model_digest, model=model, corpus=corpus, method=method)
     write_json(calibration, named, CALIBRATION, model_digest=model_digest)
 
@@ -258,30 +150,49 @@ def flops_of(shortcut_at: ShortcutAt, head: Head, blocks: Sequence[int]) -> Flop
 
 
 def calibrated(
-    seen: Observed, unseen: Observed, flops: Flops, targets: Sequence[float]
+    seen: Observed,
+    unseen: Observed,
+    flops: Flops,
+    targets: Sequence[float],
+    guarantee: float | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Gates for each target, chosen on seen samples and judged on unseen ones: the table and the JSON."""
     clusters = Clusters(unseen.documents)
-    first, second = _halves(seen)
+    if guarantee is None:
+        first, second = _halves(seen)
+    else:
+        part = learning_part(seen.documents)
+        first, second = seen.of(part), seen.of(~part)
     rows: list[dict[str, Any]] = []
     named: dict[str, dict[str, Any]] = {"gates": {}, "measured": {}, "expected": {}, "refused": {}}
     for target in targets:
         name = f"{100 * target:g}%"
-        refused = too_few_for(target, second.documents, " in the half that it is chosen on")
-        chosen = {kind: None if refused else _kept(kind, target, first, second, flops) for kind in GATES}
+        chosen: dict[str, Chosen | None] = dict.fromkeys(GATES)
+        if guarantee is None:
+            said = f"an agreement of {target:g}"
+            refused = too_few_for(target, second.documents, " in the half that it is chosen on")
+            if not refused:
+                chosen = {kind: kept_gate(kind, target, first, second, flops) for kind in GATES}
+        else:
+            said = f"an agreement of {target:g} with a guarantee of {guarantee:g}"
+            refused = too_few_to_guarantee(target, guarantee, second.documents)
+            if not refused:
+                chosen = {
+                    kind: guaranteed_gate(kind, target, guarantee, first, second, flops) for kind in GATES
+                }
         for kind, one in chosen.items():
-            note = refused or ("" if one else f"no {kind} gate saves FLOPs at an agreement of {target:g}")
+            note = refused or ("" if one else f"no {kind} gate saves FLOPs at {said}")
             judged = _measured(one.gate if one else TopProbability({}), unseen, flops, clusters)
             levels = [] if one is None else list(one.gate.levels)
             rows.append(
                 {"gate": kind, "target": target, "levels": levels, "reached": one is not None}
                 | dict[str, Any](judged)
                 | {"held_out_flops_saved": one.saved if one else 0.0, "documents": clusters.documents}
-                | {"note": note}
+                | {"guarantee": math.nan if guarantee is None else guarantee, "note": note}
             )
         possible = [(kind, one) for kind, one in chosen.items() if one is not None]
         if not possible:
-            named["refused"][name] = refused or f"no gate saves FLOPs at an agreement of {target:g}"
+            named["refused"][name] = refused or f"no gate saves FLOPs at {said}"
             _LOG.warning("%s: %s", name, named["refused"][name])
             continue
         _, best = max(possible, key=lambda pair: pair[1].saved)
@@ -292,7 +203,7 @@ def calibrated(
             key: value
             for key, value in _measured(best.gate, unseen, flops, clusters).items()
             if math.isfinite(value)
-        }
+        } | ({} if guarantee is None else {"guarantee": guarantee})
     return pd.DataFrame(rows), named
 
 
@@ -321,21 +232,6 @@ def _halves(found: Observed) -> tuple[Observed, Observed]:
     """Every other document's samples, and those of the others."""
     _, document = np.unique(found.documents, return_inverse=True)
     return found.of(document % 2 == 0), found.of(document % 2 == 1)
-
-
-def _kept(kind: str, target: float, first: Observed, second: Observed, flops: Flops) -> Chosen | None:
-    """A gate of a kind, with levels chosen on some samples and thresholds on others.
-
-    Of many sets of levels, the best one on some samples is partly the luckiest one there: with its thresholds
-    from the same samples, its agreement on others misses the target.
-    """
-    best = best_gate(kind, target, first, flops)
-    if best is None:
-        return None
-    levels = list(best.gate.levels)
-    if kind == Patience.kind:
-        return _judged(_by_patience(target, second, levels), second, flops)
-    return _judged(_by_confidence(kind, second, flops)(target, levels), second, flops)
 
 
 def _measured(gate: ThresholdGate, found: Observed, flops: Flops, clusters: Clusters) -> dict[str, float]:

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from onejump.base.files import write_table
 from onejump.base.identity import one_model
-from onejump.exits.choosing import choose_threshold, log_notes
+from onejump.exits.choosing import choose_guaranteed, choose_threshold, log_notes
 from onejump.exits.gate_confidences import GATE_KINDS, confidences_of_gate, tables_of_methods
 from onejump.exits.oracle import oracle_exits
 from onejump.exits.rules import rule_of
@@ -54,6 +54,9 @@ class GateOptions:
     """Of `onejump.exits.rules`."""
     targets: Sequence[float] = (0.95, 0.9)
     """Agreements with the full model that thresholds are chosen for."""
+    guarantee: float | None = None
+    """Beside plain thresholds, those whose agreement holds with this probability
+    (`onejump.exits.guarantee`)."""
     from_level: int = 1
     """The first level to exit from; the oracle's exits begin there too."""
 
@@ -78,7 +81,8 @@ def compare_gates(
     outcomes : Path
         Table to write, with columns
 
-        - model, corpus, method, gate, rule, target, threshold (chosen on held-out samples);
+        - model, corpus, method, gate, rule, target, guarantee (NaN of a plain threshold), threshold (chosen
+          on held-out samples);
         - agreement, saved and the six outcomes of the module's docstring, which are shares of the samples,
           each with a column <name>_stderr, on validation samples; standard errors are those of
           `onejump.scoring.standard_errors`;
@@ -117,10 +121,17 @@ def compare_gates(
                 on_held_out, on_validation = (Sweep(scores(found), found.hits) for found in (seen, unseen))
                 swept.append(_curve(about, on_validation, on_held_out.thresholds(_OF_A_CURVE)))
                 for target in options.targets:
-                    threshold, note = choose_threshold(on_held_out, target, seen, rule, options.from_level)
-                    chosen = {"target": target, "threshold": threshold}
-                    result = _outcomes(on_validation, threshold, unseen.hits, options.from_level, documents)
-                    judged.append(about | chosen | result | held_out_size | {"note": note})
+                    plain = choose_threshold(on_held_out, target, seen, rule, options.from_level)
+                    ways = [(float("nan"), on_validation, plain)]
+                    if options.guarantee is not None:
+                        fitted, chosen = choose_guaranteed(
+                            rule, seen, target, options.guarantee, options.from_level
+                        )
+                        ways.append((options.guarantee, Sweep(fitted(unseen), unseen.hits), chosen))
+                    for guarantee, sweep, (threshold, note) in ways:
+                        way = {"target": target, "guarantee": guarantee, "threshold": threshold}
+                        result = _outcomes(sweep, threshold, unseen.hits, options.from_level, documents)
+                        judged.append(about | way | result | held_out_size | {"note": note})
     found = pd.DataFrame(judged)
     log_notes(found)
     write_table(curves, pd.concat(swept, ignore_index=True), model_digest=model_digest)

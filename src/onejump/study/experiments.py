@@ -206,6 +206,9 @@ class Gates(Drawn):
     """fixed: one threshold for all levels. per-level: each level has its own."""
     targets: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = [0.95, 0.9]
     """Agreements with the full model to aim at."""
+    guarantee: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Beside the plain thresholds, also choose those whose agreement reaches the target with this
+    probability, over the draw of the held-out documents: 0.9, say. They save less. null: plain ones only."""
     from_level: NonNegativeInt = 1
     """The first level to exit from."""
 

@@ -38,12 +38,15 @@ def draw(inputs: Inputs) -> Figure:
     curves, outcomes = inputs.table("curves"), inputs.table("outcomes")
     gates, rules = (list(dict.fromkeys(curves[column])) for column in ("gate", "rule"))
     methods = methods_of(curves)
+    guarantees = sorted(set(outcomes["guarantee"].dropna()))
     target = float(outcomes["target"].max())
     low = min(0.8, float(outcomes["target"].min()) - 0.1)
     subtitle = [
         about(curves),
         samples_of(outcomes),
         "stars: what an all-knowing gate would save (exits at the stable level)",
+        "circles: thresholds chosen on held-out training documents"
+        + (f"; squares: those that hold with probability {guarantees[0]:g}" if guarantees else ""),
         f"bars: exits with the thresholds for {target:.0%} agreement, chosen on held-out training documents"
         + (f"; upper bar {_RULES[rules[0]]}, lower bar {_RULES[rules[1]]}" if len(rules) > 1 else ""),
         *_notes(outcomes),
@@ -64,7 +67,8 @@ def draw(inputs: Inputs) -> Figure:
             if gate != gates[0]:
                 ax.tick_params(labelleft=False)
                 ax.set_ylabel("")
-        of_gate = outcomes[(outcomes["gate"] == gate) & (outcomes["target"] == target)]
+        plain = outcomes[outcomes["guarantee"].isna()]
+        of_gate = plain[(plain["gate"] == gate) & (plain["target"] == target)]
         _bars(column[-1], of_gate, methods, rules)
         if gate != gates[0]:
             column[-1].tick_params(labelleft=False)
@@ -75,12 +79,15 @@ def draw(inputs: Inputs) -> Figure:
 
 
 def _notes(outcomes: pd.DataFrame) -> list[str]:
-    """Say what to know about the thresholds, and of which methods."""
-    methods = methods_of(outcomes)
+    """Say what to know about the thresholds, and of which methods and gates."""
+    methods, gates = methods_of(outcomes), set(outcomes["gate"])
     said = []
     for note, rows in outcomes[outcomes["note"] != ""].groupby("note", sort=False):
         concerned = methods_of(rows)
-        said.append(f"{'all' if concerned == methods else ', '.join(map(method_label, concerned))}: {note}")
+        named = "all" if concerned == methods else ", ".join(map(method_label, concerned))
+        if set(rows["gate"]) != gates:
+            named += f" by {', '.join(dict.fromkeys(rows['gate']))}"
+        said.append(f"{named}: {note}")
     return said
 
 
@@ -98,6 +105,17 @@ def _curves(
         ax.plot(rows["saved"], rows["agreement"], **_line(method))
         possible = float(outcomes.loc[outcomes["method"] == method, "possible"].iloc[0])
         ax.plot(possible, 1.0, marker="*", markersize=9, color=LOOKS[method].colour, clip_on=False, zorder=4)
+        for chosen, marker in ((outcomes["guarantee"].isna(), "o"), (outcomes["guarantee"].notna(), "s")):
+            those = outcomes[chosen & outcomes["reached"] & (outcomes["method"] == method)]
+            ax.plot(
+                *(those["saved"], those["agreement"]),
+                color=LOOKS[method].colour,
+                marker=marker,
+                linestyle="",
+                markersize=5,
+                markerfacecolor="white",
+                zorder=3.5,
+            )
         shown = rows.loc[rows["agreement"] >= low, "saved"]
         most = max(most, possible, float(shown.max()) if len(shown) else 0.0)
     for target in set(outcomes["target"]):
