@@ -13,13 +13,17 @@ has one whole number for all levels, which lie in even steps. Levels are chosen 
 the documents, thresholds on those of the other half. With a guarantee, levels and calibration come from a
 third of the documents, and thresholds are tested on the others (`onejump.exits.guarantee`); the kind that is
 kept is the one that saves the most on that third.
+
+The kind learned reads the jump's coordinates besides (`onejump.exits.learned_gate`). Its weights are fitted
+on these documents too: levels and thresholds are chosen with probabilities to agree that come from weights
+fitted to other documents.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +40,11 @@ from onejump.base.selected import SELECTED
 from onejump.data.held_out import documents_of_samples, samples_with_role
 from onejump.data.store import ActivationStore
 from onejump.exits.enough_samples import too_few_for
-from onejump.exits.gate_search import Chosen, Flops, exits_of, guaranteed_gate, kept_gate
+from onejump.exits.gate_search import Chosen, Flops, Maker, exits_of, guaranteed_gate, kept_gate
+from onejump.exits.gate_training import agreement_of, coordinates_of, fit_weights, unseen_agreement
 from onejump.exits.gates import GATES, ThresholdGate, TopProbability
 from onejump.exits.guarantee import learning_part, too_few_to_guarantee
+from onejump.exits.learned_gate import Learned
 from onejump.exits.observed import Observed, observe
 from onejump.models.description import read_description
 from onejump.models.flops import head_flops
@@ -111,7 +117,8 @@ def calibrate_gates(
     model_digest = one_model(held_out[0], validation[0], head, shortcuts, unseen_shortcuts, selection)
     on, the_head = pick_device(device), Head.load(head)
     known = read_description(description)
-    observed = []
+    observed: list[Observed] = []
+    coordinates: list[NDArray[np.float32] | None] = []
     for shards, folder, role in ((held_out, unseen_shortcuts, "thresholds"), (validation, shortcuts, None)):
         store = ActivationStore(shards)
         loaded = SELECTED[method].evaluated_with or method if method in SELECTED else method
@@ -121,8 +128,11 @@ def calibrate_gates(
         observed.append(
             observe(store, the_head, made[method], samples=samples, documents=of_samples, device=on)
         )
+        coordinates.append(coordinates_of(store, made[method], samples, on))
     flops = flops_of(made[method], the_head, known.block_flops)
-    found, named = calibrated(observed[0], observed[1], flops, targets, guarantee)
+    of_seen, of_unseen = coordinates
+    both = None if of_seen is None or of_unseen is None else (of_seen, of_unseen)
+    found, named = calibrated(observed[0], observed[1], flops, targets, guarantee, both)
     write_table(table, found, model_digest=model_digest, model=model, corpus=corpus, method=method)
     write_json(calibration, named, CALIBRATION, model_digest=model_digest)
 
@@ -155,34 +165,57 @@ def calibrated(
     flops: Flops,
     targets: Sequence[float],
     guarantee: float | None = None,
+    coordinates: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Gates for each target, chosen on seen samples and judged on unseen ones: the table and the JSON."""
+    """Choose gates for each target on seen samples, and judge them on unseen ones.
+
+    Parameters
+    ----------
+    seen, unseen : Observed
+        Held-out and validation samples.
+    flops : Flops
+    targets, guarantee
+        As in `calibrate_gates`.
+    coordinates : two ndarrays of shape (n, L, r), optional
+        z of the seen and of the unseen samples. Without them there is no learned gate.
+
+    Returns
+    -------
+    The table and the JSON of `calibrate_gates`.
+    """
     clusters = Clusters(unseen.documents)
-    if guarantee is None:
-        first, second = _halves(seen)
-    else:
-        part = learning_part(seen.documents)
-        first, second = seen.of(part), seen.of(~part)
+    makers: dict[str, Maker] = dict(GATES)
+    costs = dict.fromkeys(GATES, flops)
+    part = None if guarantee is None else learning_part(seen.documents)
+    if coordinates is not None:
+        seen, unseen, makers[Learned.kind] = _with_learned(seen, unseen, coordinates, part)
+        check = flops.check + 2 * (1 + coordinates[0].shape[2])
+        costs[Learned.kind] = flops._replace(check=check)
+    first, second = _halves(seen) if part is None else (seen.of(part), seen.of(~part))
     rows: list[dict[str, Any]] = []
     named: dict[str, dict[str, Any]] = {"gates": {}, "measured": {}, "expected": {}, "refused": {}}
     for target in targets:
         name = f"{100 * target:g}%"
-        chosen: dict[str, Chosen | None] = dict.fromkeys(GATES)
+        chosen: dict[str, Chosen | None] = dict.fromkeys(makers)
         if guarantee is None:
             said = f"an agreement of {target:g}"
             refused = too_few_for(target, second.documents, " in the half that it is chosen on")
             if not refused:
-                chosen = {kind: kept_gate(kind, target, first, second, flops) for kind in GATES}
+                chosen = {
+                    kind: kept_gate(kind, target, first, second, costs[kind], make)
+                    for kind, make in makers.items()
+                }
         else:
             said = f"an agreement of {target:g} with a guarantee of {guarantee:g}"
             refused = too_few_to_guarantee(target, guarantee, second.documents)
             if not refused:
                 chosen = {
-                    kind: guaranteed_gate(kind, target, guarantee, first, second, flops) for kind in GATES
+                    kind: guaranteed_gate(kind, target, guarantee, first, second, costs[kind], make)
+                    for kind, make in makers.items()
                 }
         for kind, one in chosen.items():
             note = refused or ("" if one else f"no {kind} gate saves FLOPs at {said}")
-            judged = _measured(one.gate if one else TopProbability({}), unseen, flops, clusters)
+            judged = _measured(one.gate if one else TopProbability({}), unseen, costs[kind], clusters)
             levels = [] if one is None else list(one.gate.levels)
             rows.append(
                 {"gate": kind, "target": target, "levels": levels, "reached": one is not None}
@@ -195,13 +228,13 @@ def calibrated(
             named["refused"][name] = refused or f"no gate saves FLOPs at {said}"
             _LOG.warning("%s: %s", name, named["refused"][name])
             continue
-        _, best = max(possible, key=lambda pair: pair[1].saved)
+        kind, best = max(possible, key=lambda pair: pair[1].saved)
         named["gates"][name] = best.gate.to_dict()
         named["expected"][name] = expected_of(best.gate, unseen)
         # With a single document there is no standard error, and JSON has no NaN.
         named["measured"][name] = {
             key: value
-            for key, value in _measured(best.gate, unseen, flops, clusters).items()
+            for key, value in _measured(best.gate, unseen, costs[kind], clusters).items()
             if math.isfinite(value)
         } | ({} if guarantee is None else {"guarantee": guarantee})
     return pd.DataFrame(rows), named
@@ -226,6 +259,37 @@ def expected_of(gate: ThresholdGate, found: Observed) -> dict[str, dict[str, flo
         str(level): {"exits": share(place[place >= number] == number), "kept": share(agreed[place == number])}
         for number, level in enumerate(gate.levels)
     }
+
+
+def _with_learned(
+    seen: Observed,
+    unseen: Observed,
+    coordinates: tuple[NDArray[np.floating], NDArray[np.floating]],
+    part: NDArray[np.bool_] | None,
+) -> tuple[Observed, Observed, Maker]:
+    """Add the confidence of the learned gate to samples, and give what makes such a gate.
+
+    Of a seen sample, it comes from weights that were not fitted to the sample's document. The gate's own
+    weights are fitted to all seen documents; for a guarantee, to those to learn from alone (`part`).
+    """
+    kind, of_seen, of_unseen = TopProbability.kind, *coordinates
+    fitted = np.ones(len(seen.hits), bool) if part is None else part
+    learned = seen.of(fitted)
+    weights = fit_weights(learned.confidence[kind], of_seen[fitted], learned.hits)
+    agreement = agreement_of(weights, seen.confidence[kind], of_seen)
+    agreement[fitted] = unseen_agreement(
+        learned.confidence[kind], of_seen[fitted], learned.hits, learned.documents
+    )
+
+    def make(thresholds: Mapping[int, float]) -> ThresholdGate:
+        return Learned(thresholds, {level: weights[level].tolist() for level in thresholds})
+
+    of_others = agreement_of(weights, unseen.confidence[kind], of_unseen)
+    return (
+        seen._replace(confidence=seen.confidence | {Learned.kind: agreement}),
+        unseen._replace(confidence=unseen.confidence | {Learned.kind: of_others}),
+        make,
+    )
 
 
 def _halves(found: Observed) -> tuple[Observed, Observed]:

@@ -6,7 +6,7 @@ What is searched, and why, is said in `onejump.exits.gate_calibration`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -70,8 +70,25 @@ def exits_of(gate: ThresholdGate, found: Observed) -> tuple[NDArray[np.bool_], N
     return hits[np.arange(samples), place], place
 
 
-def best_gate(kind: str, target: float, found: Observed, flops: Flops) -> Chosen | None:
+Maker = Callable[[Mapping[int, float]], ThresholdGate]
+"""Makes a gate of thresholds by level."""
+
+
+def best_gate(
+    kind: str, target: float, found: Observed, flops: Flops, make: Maker | None = None
+) -> Chosen | None:
     """Choose levels and thresholds of a kind of gate that save the most FLOPs at an agreement.
+
+    Parameters
+    ----------
+    kind : str
+        Of a confidence of `found`, or patience.
+    target : float
+        The agreement.
+    found : Observed
+    flops : Flops
+    make : function of thresholds by level that gives a gate, optional
+        Unless given, the kind of `onejump.exits.gates`.
 
     Returns
     -------
@@ -83,13 +100,13 @@ def best_gate(kind: str, target: float, found: Observed, flops: Flops) -> Chosen
             _judged(_by_patience(target, found, levels), found, flops) for levels in _steps(flops.blocks)
         ]
         return max((one for one in tried if one is not None), key=lambda one: one.saved, default=None)
-    make = _by_confidence(kind, found, flops)
+    gate_of = _by_confidence(kind, found, flops, make)
     best: Chosen | None = None
     levels: list[int] = []
     while True:
         better: tuple[Chosen, int] | None = None
         for level in sorted(set(range(flops.blocks)) - set(levels)):
-            chosen = _judged(make(target, sorted([*levels, level])), found, flops)
+            chosen = _judged(gate_of(target, sorted([*levels, level])), found, flops)
             least = better[0] if better else best
             if chosen is not None and (least is None or chosen.saved > least.saved):
                 better = chosen, level
@@ -115,17 +132,17 @@ def _judged(gate: ThresholdGate | None, found: Observed, flops: Flops) -> Chosen
 
 
 def _by_confidence(
-    kind: str, found: Observed, flops: Flops
+    kind: str, found: Observed, flops: Flops, make: Maker | None = None
 ) -> Callable[[float, list[int]], ThresholdGate | None]:
     """A function of target and levels that makes gates of one kind with calibrated thresholds."""
     by_level = LevelThresholds(found.confidence[kind].clip(0, 1), found.hits)
 
-    def make(target: float, levels: list[int]) -> ThresholdGate | None:
+    def gate_of(target: float, levels: list[int]) -> ThresholdGate | None:
         saved = (flops.whole - flops.below[levels]) / flops.whole
         thresholds = by_level.reaching(target, levels, saved)
-        return GATES[kind](thresholds) if thresholds else None
+        return (make or GATES[kind])(thresholds) if thresholds else None
 
-    return make
+    return gate_of
 
 
 def _by_patience(target: float, found: Observed, levels: list[int]) -> ThresholdGate | None:
@@ -133,30 +150,38 @@ def _by_patience(target: float, found: Observed, levels: list[int]) -> Threshold
     return Patience(dict.fromkeys(levels, int(threshold))) if math.isfinite(threshold) else None
 
 
-def kept_gate(kind: str, target: float, first: Observed, second: Observed, flops: Flops) -> Chosen | None:
+def kept_gate(
+    kind: str, target: float, first: Observed, second: Observed, flops: Flops, make: Maker | None = None
+) -> Chosen | None:
     """A gate of a kind, with levels chosen on some samples and thresholds on others.
 
     Of many sets of levels, the best one on some samples is partly the luckiest one there: with its thresholds
     from the same samples, its agreement on others misses the target.
     """
-    best = best_gate(kind, target, first, flops)
+    best = best_gate(kind, target, first, flops, make)
     if best is None:
         return None
     levels = list(best.gate.levels)
     if kind == Patience.kind:
         return _judged(_by_patience(target, second, levels), second, flops)
-    return _judged(_by_confidence(kind, second, flops)(target, levels), second, flops)
+    return _judged(_by_confidence(kind, second, flops, make)(target, levels), second, flops)
 
 
 def guaranteed_gate(
-    kind: str, target: float, guarantee: float, learned: Observed, tested: Observed, flops: Flops
+    kind: str,
+    target: float,
+    guarantee: float,
+    learned: Observed,
+    tested: Observed,
+    flops: Flops,
+    make: Maker | None = None,
 ) -> Chosen | None:
     """A gate of a kind whose agreement is guaranteed (`onejump.exits.guarantee`).
 
     What is saved is that of the gate that is best on the samples to learn from, without a guarantee: the kind
     to keep must not be chosen on the samples that are tested.
     """
-    best = best_gate(kind, target, learned, flops)
+    best = best_gate(kind, target, learned, flops, make)
     if best is None:
         return None
     levels = list(best.gate.levels)
@@ -166,7 +191,7 @@ def guaranteed_gate(
     else:
         saved = (flops.whole - flops.below[levels]) / flops.whole
         by_level = LevelThresholds(learned.confidence[kind].clip(0, 1), learned.hits)
-        gates = (GATES[kind](thresholds) for thresholds in by_level.stricter_first(levels, saved))
+        gates = ((make or GATES[kind])(thresholds) for thresholds in by_level.stricter_first(levels, saved))
     gate = last_guaranteed(gates, lambda one: exits_of(one, tested)[0], tested.documents, target, guarantee)
     judged = _judged(gate, tested, flops)
     return None if judged is None else judged._replace(saved=best.saved)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from onejump.base.errors import GateError, OneJumpError
 from onejump.exits.gates import Gate, looks_back
+from onejump.exits.learned_gate import coordinates_at, leaving
 from onejump.models.head import Head
 from onejump.models.most_likely import largest, likeliest
 from onejump.scoring.predictors import Predictors
@@ -56,7 +58,7 @@ class Reader:
     def __init__(self, states: Tensor, head: Head, shortcuts: Mapping[str, ShortcutAt]) -> None:
         device = head.unembedding.device
         self._states, self._head = states.to(device), head
-        self._predictors = Predictors(head, shortcuts, device)
+        self._predictors, self._shortcuts = Predictors(head, shortcuts, device), shortcuts
         self.names = list(shortcuts)
         self.last, self.length, self.vocabulary = len(states) - 1, states.shape[1], head.vocabulary
 
@@ -83,6 +85,10 @@ class Reader:
         if bool(torch.isnan(logits.sum())) and bool(torch.isnan(logits).any()):
             raise OneJumpError(f"{name}: what it predicts from level {level} is not a number for some tokens")
         return logits
+
+    def _coordinates(self, name: str, level: int, part: slice) -> Tensor | None:
+        states = self._states[level, part]
+        return coordinates_at(self._shortcuts[name](level).to(states.device), states)
 
     @torch.inference_mode()
     def numbers(self, following: list[int | None], k: int) -> dict[str, Numbers]:
@@ -145,7 +151,8 @@ class Reader:
             earlier = exits.new_zeros((len(exits), 0))
             for level in gate.levels:
                 logits = self.logits(name, level, part)
-                leaves = gate.exits(level, logits, earlier) & (exits == self.last)
+                coordinates = partial(self._coordinates, name, level, part)
+                leaves = leaving(gate, level, logits, earlier, coordinates) & (exits == self.last)
                 exits[leaves] = level
                 if looks_back(gate):
                     earlier = torch.cat([earlier, likeliest(logits)], -1)

@@ -15,7 +15,8 @@ from huggingface_hub import ModelCard, ModelHubMixin
 from onejump.base.errors import ModelError, OneJumpError
 from onejump.base.files import replacing
 from onejump.base.levels import check_level
-from onejump.exits.gates import Gate, gate_from_dict
+from onejump.exits.gates import Gate
+from onejump.exits.learned_gate import any_gate_from_dict
 from onejump.models.source_files import file_digest
 from onejump.runtime.card import card_of, card_title
 from onejump.runtime.hub import CARD, FIGURES, folder_of_jump, read_card, read_figures, with_the_hub
@@ -82,7 +83,7 @@ class OneJump(
                 f"{config.model_digest}"
             )
         try:
-            gates = {name: gate_from_dict(gate, config.blocks) for name, gate in config.gates.items()}
+            gates = {name: any_gate_from_dict(gate, config.blocks) for name, gate in config.gates.items()}
         except OneJumpError as error:
             raise OneJumpError(f"a calibrated gate: {error}") from error
         self.config = config

@@ -21,16 +21,18 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from onejump.exits.gates import Gate, looks_back
+from onejump.exits.learned_gate import check_flops, leaving
 from onejump.models.most_likely import likeliest
 from onejump.models.passes import PartialPasses
 from onejump.runtime.cost_model import Policy, Round, RoundSeen
-from onejump.runtime.predictor import ExitPredictor
+from onejump.runtime.predictor import ExitPredictor, coordinates_by
 from onejump.runtime.record import Generated
 from onejump.runtime.rows import Passes, Pending, Row
 from onejump.runtime.sampling import Noise
@@ -171,11 +173,12 @@ class Decoding:
             newest = [row.chain[-1] for row in rows]
             states = torch.stack([one.state for one in newest if one.state is not None])
             logits = predictor.logits(level, states)
-            self.record.flops += predictor.flops(level) * len(rows)
+            self.record.flops += (predictor.flops(level) + check_flops(gate)) * len(rows)
             earlier = torch.stack([torch.stack(one.guesses) for one in newest]) if newest[0].guesses else None
             if earlier is None:
                 earlier = torch.empty((len(rows), 0), dtype=torch.long, device=logits.device)
-            leave = gate.exits(level, logits, earlier).tolist()
+            coordinates = partial(coordinates_by, predictor, level, states)
+            leave = leaving(gate, level, logits, earlier, coordinates).tolist()
             if looks_back(gate):
                 for one, token in zip(newest, likeliest(logits)[:, 0], strict=True):
                     one.guesses.append(token)

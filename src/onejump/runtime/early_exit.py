@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from onejump.base.errors import OneJumpError
 from onejump.exits.gates import Gate
+from onejump.exits.learned_gate import Learned
 from onejump.models.passes import PartialPasses
 from onejump.models.transformer import Transformer
 from onejump.runtime.acceptance import Expected
@@ -247,6 +248,8 @@ def _gate_of(gate: Gate | str | None, jump: OneJump | Shortcut | ExitPredictor |
 
 
 def _check_levels(gate: Gate | None, predictor: ExitPredictor) -> None:
+    if isinstance(gate, Learned) and not hasattr(predictor, "coordinates"):
+        raise OneJumpError("the gate reads the coordinates of a low-rank jump: the jump given has none")
     if gate is not None and (unknown := sorted(set(gate.levels) - set(predictor.levels))):
         raise OneJumpError(
             f"the gate checks level {', '.join(map(str, unknown))}, the jump predicts from level "

@@ -24,11 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from onejump.exits.gates import looks_back
+from onejump.exits.learned_gate import leaving
 from onejump.models.most_likely import likeliest
 from onejump.models.rope import forget_lengths
 from onejump.models.seen import given_to, state_of
 from onejump.models.transformer import Transformer
 from onejump.runtime.early_exit import EarlyExit
+from onejump.runtime.predictor import coordinates_by
 
 
 @dataclass
@@ -64,7 +66,7 @@ class _Pass:
         among = ~self.left[self.may]
         guesses = torch.full_like(self.may[self.may], -1, dtype=torch.long)
         earlier = torch.stack(self.guesses, 1)[among] if self.guesses else guesses[among][:, None][:, :0]
-        leave = gate.exits(level, logits, earlier)
+        leave = leaving(gate, level, logits, earlier, lambda: coordinates_by(predictor, level, states[asked]))
         if looks_back(gate):
             guesses[among] = likeliest(logits)[:, 0]
             self.guesses.append(guesses)

@@ -14,6 +14,7 @@ import torch
 from onejump.base.device import pick_device
 from onejump.base.errors import GateError, OneJumpError, StudyError
 from onejump.exits.gates import GATES, Gate, gate_from_dict
+from onejump.exits.learned_gate import any_gate_from_dict
 from onejump.models.loading import convert_gguf, load_model, load_tokenizer
 from onejump.models.source_files import unpacked_name
 from onejump.models.transformer import Transformer
@@ -191,4 +192,9 @@ def _narrowed(gate: Gate, name: str, levels: Sequence[int]) -> Gate:
         accepted = ", ".join(map(str, thresholds)) or "none"
         raise GateError(f"level {unknown[0]} given, the gate {name} has thresholds for {accepted}")
     kept = sorted(set(levels))
-    return gate_from_dict({**content, "levels": kept, "thresholds": [thresholds[level] for level in kept]})
+    places = [content["levels"].index(level) for level in kept]
+    # All that a gate says of its levels is in lists as long as theirs.
+    narrowed = {
+        key: value if key == "kind" else [value[place] for place in places] for key, value in content.items()
+    }
+    return any_gate_from_dict(narrowed)

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from onejump.base.errors import OneJumpError
+from onejump.exits.learned_gate import coordinates_at
 from onejump.models.flops import head_flops
 from onejump.models.head import Head
 from onejump.shortcuts.exit_flops import exit_head_flops, jump_flops, shortlist_head_flops
@@ -33,6 +34,12 @@ class ExitPredictor(Protocol):
 
     def flops(self, level: int) -> int:
         """Count the floating-point operations of the logits of one state, 2 a multiplication."""
+
+
+def coordinates_by(predictor: ExitPredictor, level: int, states: Tensor) -> Tensor | None:
+    """Give the coordinates z (n, r) that a predictor predicts from; None where it has none."""
+    found = getattr(predictor, "coordinates", None)
+    return None if found is None else found(level, states)
 
 
 def predictor_of(shortcut: Shortcut, head: Head, levels: int) -> ExitPredictor:
@@ -101,6 +108,9 @@ class _LowRankExits:
     def logits(self, level: int, states: Tensor) -> Tensor:
         return self._heads[level].logits(self._jumps[level].reduce(states))
 
+    def coordinates(self, level: int, states: Tensor) -> Tensor | None:
+        return coordinates_at(self._jumps[level], states)
+
     def flops(self, level: int) -> int:
         return jump_flops(self._jumps[level]) + exit_head_flops(self._heads[level])
 
@@ -114,6 +124,9 @@ class _ShortlistExits:
 
     def logits(self, level: int, states: Tensor) -> Tensor:
         return self._head.logits(self._jumps[level], states)
+
+    def coordinates(self, level: int, states: Tensor) -> Tensor | None:
+        return coordinates_at(self._jumps[level], states)
 
     def flops(self, level: int) -> int:
         return jump_flops(self._jumps[level]) + shortlist_head_flops(self._head, self._jumps[level])

@@ -1,0 +1,159 @@
+"""The fit of learned gates: from the predicted token's probability and the jump's coordinates to agreement.
+
+The log odds that a prediction agrees at level l are c_l + k_l ln(p / (1 - p)) + w_l z: c and k of each level
+by itself, as in `onejump.exits.calibration`. w_l = (a + b t + d t^2) / s, with t = l / L and s the standard
+deviation of each coordinate, so that all levels share the 3 r numbers a, b and d: some hundred documents do
+not determine weights of z for each level by itself. All numbers are fitted together by Newton's method, with
+a normal prior of variance 1 around c = 0 and k = 1, and of variance 1/10 around 0 for a, b and d.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from onejump.data.store import ActivationStore
+from onejump.exits.confidences import Floats
+from onejump.exits.learned_gate import coordinates_at
+from onejump.shortcuts.methods import ShortcutAt
+
+# As in `onejump.exits.calibration`.
+_LARGEST_PROBABILITY = 1 - 2.0**-24
+# Each third of the documents is judged by weights that were fitted to the others.
+_FOLDS, _ORDER = 3, 0
+_POWERS, _PRECISION = 3, 10.0
+_STEPS, _CONVERGED = 50, 1e-9
+# States whose coordinates are computed together.
+_TOGETHER = 4096
+
+
+@torch.inference_mode()
+def coordinates_of(
+    store: ActivationStore, method: ShortcutAt, samples: Tensor | None, device: torch.device | str
+) -> NDArray[np.float32] | None:
+    """Give z of samples of a store at all early-exit levels, (n, L, r); None without low-rank maps.
+
+    Parameters
+    ----------
+    store : ActivationStore
+    method : function of a level that gives its shortcut
+    samples : Tensor of shape (samples,), bool, optional
+        Which samples of the store; all unless given.
+    device : torch.device
+    """
+    chosen = np.ones(store.samples, bool) if samples is None else samples.numpy()
+    found = []
+    for level in range(store.levels - 1):
+        shortcut = method(level).to(device)
+        parts = []
+        for _, states in store.parts(level, _TOGETHER, chosen):
+            part = coordinates_at(shortcut, torch.from_numpy(states).to(device))
+            if part is None:
+                return None
+            parts.append(part.float().cpu().numpy())
+        found.append(np.concatenate(parts))
+    return np.stack(found, 1)
+
+
+def fit_weights(probabilities: Floats, coordinates: NDArray[np.floating], hits: NDArray[np.bool_]) -> Floats:
+    """Fit the weights of a learned gate.
+
+    Parameters
+    ----------
+    probabilities : ndarray of shape (n, L)
+        Of the predicted tokens.
+    coordinates : ndarray of shape (n, L, r)
+        z.
+    hits : ndarray of shape (n, L), bool
+        Whether a predicted token is the full model's.
+
+    Returns
+    -------
+    ndarray of shape (L, 2 + r)
+        c, k and w of each level.
+    """
+    samples, levels, rank = coordinates.shape
+    scale = np.ones(rank)
+    if samples:
+        spread = coordinates.std((0, 1), dtype=np.float64)
+        scale = np.where(spread > 0, spread, 1.0)
+    powers = (np.arange(levels)[:, None] / levels) ** np.arange(_POWERS)
+    prior = np.concatenate([np.zeros(levels), np.ones(levels), np.zeros(_POWERS * rank)])
+    precision = np.concatenate([np.ones(2 * levels), np.full(_POWERS * rank, _PRECISION)])
+    log_odds = _log_odds(probabilities)
+
+    def designs() -> Iterator[tuple[NDArray[np.int64], Floats, Floats]]:
+        """The numbers that a level depends on, its inputs, and its outcomes."""
+        for level in range(levels):
+            z = coordinates[:, level] / scale
+            inputs = [np.ones((samples, 1)), log_odds[:, [level]], *(z * power for power in powers[level])]
+            places = np.concatenate([[level, levels + level], 2 * levels + np.arange(_POWERS * rank)])
+            yield places.astype(np.int64), np.concatenate(inputs, 1), hits[:, level].astype(np.float64)
+
+    def loss(numbers: Floats) -> float:
+        total = (precision * np.square(numbers - prior)).sum() / 2
+        for places, inputs, outcomes in designs():
+            score = inputs @ numbers[places]
+            total += (np.logaddexp(0, score) - outcomes * score).sum()
+        return float(total)
+
+    numbers, least = prior, loss(prior)
+    for _ in range(_STEPS):
+        slope, curvature = precision * (numbers - prior), np.diag(precision)
+        for places, inputs, outcomes in designs():
+            fitted = np.exp(-np.logaddexp(0, -(inputs @ numbers[places])))
+            slope[places] += inputs.T @ (fitted - outcomes)
+            curvature[np.ix_(places, places)] += (inputs.T * (fitted * (1 - fitted))) @ inputs
+        step = np.linalg.solve(curvature, slope)
+        # The loss is convex, so a small enough part of the step lowers it.
+        while (after := loss(numbers - step)) > least and slope @ step > _CONVERGED:
+            step /= 2
+        if slope @ step < _CONVERGED or after > least:
+            break
+        numbers, least = numbers - step, after
+    of_coordinates = powers @ numbers[2 * levels :].reshape(_POWERS, rank) / scale
+    return np.column_stack([numbers[:levels], numbers[levels : 2 * levels], of_coordinates])
+
+
+def agreement_of(weights: Floats, probabilities: Floats, coordinates: NDArray[np.floating]) -> Floats:
+    """Give the probability to agree (n, L) by weights (L, 2 + r); the others as in `fit_weights`."""
+    constant, slope = weights[:, 0], weights[:, 1]
+    of_coordinates = np.einsum("nlr,lr->nl", coordinates.astype(np.float64), weights[:, 2:])
+    score = constant + slope * _log_odds(probabilities) + of_coordinates
+    found: Floats = np.exp(-np.logaddexp(0, -score))
+    return found
+
+
+def unseen_agreement(
+    probabilities: Floats,
+    coordinates: NDArray[np.floating],
+    hits: NDArray[np.bool_],
+    documents: NDArray[np.integer],
+) -> Floats:
+    """Give the probability to agree (n, L) of each sample by weights that were fitted to other documents.
+
+    Parameters
+    ----------
+    probabilities, coordinates, hits
+        As in `fit_weights`.
+    documents : ndarray of shape (n,)
+        The document of each sample.
+    """
+    names, document = np.unique(documents, return_inverse=True)
+    fold = (np.random.default_rng(_ORDER).permutation(len(names)) % _FOLDS)[document]
+    found = np.empty_like(probabilities)
+    for number in range(_FOLDS):
+        here = fold == number
+        weights = fit_weights(probabilities[~here], coordinates[~here], hits[~here])
+        found[here] = agreement_of(weights, probabilities[here], coordinates[here])
+    return found
+
+
+def _log_odds(probabilities: Floats) -> Floats:
+    p = probabilities.astype(np.float64).clip(1 - _LARGEST_PROBABILITY, _LARGEST_PROBABILITY)
+    found: Floats = np.log(p) - np.log1p(-p)
+    return found
