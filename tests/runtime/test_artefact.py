@@ -22,6 +22,7 @@ from onejump.base.checksum import PLACEHOLDER, stamp
 from onejump.base.errors import DamagedFileError, FormatError, ModelError, OneJumpError, OutdatedFileError
 from onejump.base.files import read_table
 from onejump.exits.gates import Margin, TopProbability
+from onejump.exits.learned_gate import Learned
 from onejump.models.head import Head
 from onejump.models.source_files import file_digest
 from onejump.models.transformer import Transformer
@@ -399,6 +400,18 @@ def test_calibrated_gates_come_back(kept: dict[str, Path], tmp_path: Path) -> No
     assert loaded.config.measured == measured
     assert "| 99% | top-probability | 1, 3 | 99.1% | 3.2 | 18.8% | 1,234 |" in loaded.card
     assert loaded.figures == jump.figures
+
+
+def test_a_learned_gate_comes_back_and_fits_its_jump_only(kept: dict[str, Path], tmp_path: Path) -> None:
+    jump = OneJump.from_pretrained(kept["one-jump"])
+    rank = jump.config.rank
+    gate = Learned({1: 0.75}, {1: [0.5, 1.0, *(0.1 * number for number in range(rank))]})
+    jump.with_gates({"95%": gate}, {"95%": {"agreement": 0.96, "guarantee": 0.9}}).save_pretrained(tmp_path)
+    loaded = OneJump.from_pretrained(tmp_path)
+    assert dict(loaded.gates) == {"95%": gate}
+    assert "| 95% | learned | 1 | 96.0% |" in loaded.card
+    with pytest.raises(OneJumpError, match=rf"gate 95% was fitted to 1 coordinates, the jump has {rank}"):
+        jump.with_gates({"95%": Learned({1: 0.75}, {1: [0, 1, 2]})})
 
 
 def test_nothing_is_pickled(kept: dict[str, Path]) -> None:

@@ -16,7 +16,7 @@ from onejump.base.errors import ModelError, OneJumpError
 from onejump.base.files import replacing
 from onejump.base.levels import check_level
 from onejump.exits.gates import Gate
-from onejump.exits.learned_gate import any_gate_from_dict
+from onejump.exits.learned_gate import Learned, any_gate_from_dict
 from onejump.models.source_files import file_digest
 from onejump.runtime.card import card_of, card_title
 from onejump.runtime.hub import CARD, FIGURES, folder_of_jump, read_card, read_figures, with_the_hub
@@ -86,6 +86,12 @@ class OneJump(
             gates = {name: any_gate_from_dict(gate, config.blocks) for name, gate in config.gates.items()}
         except OneJumpError as error:
             raise OneJumpError(f"a calibrated gate: {error}") from error
+        for name, gate in gates.items():
+            if isinstance(gate, Learned) and gate.levels and gate.rank != config.rank:
+                raise OneJumpError(
+                    f"the calibrated gate {name} was fitted to {gate.rank} coordinates, the jump has "
+                    f"{config.rank}"
+                )
         self.config = config
         self.shortcut = shortcut
         self.gates: Mapping[str, Gate] = MappingProxyType(gates)
