@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SNAKEMAKE = $(BIN)/snakemake --configfile "$(STUDY)"
 
-.PHONY: run report test test-pythons test-slurm bench check docs clean
+.PHONY: run report test test-app test-pythons test-slurm bench check docs clean
 .DEFAULT_GOAL := run
 
 run: .venv/installed
@@ -46,6 +46,15 @@ test-slurm: .venv/installed-dev
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SLURM); \
 	else echo "Missing:$$missing. As root on Debian or Ubuntu: apt-get install $(SLURM)"; exit 1; fi
 	$(BIN)/python -m pytest -m slurm tests/workflow/test_slurm.py
+
+# The local page in Debian's chromium, which is installed where it is missing. `make test` runs these tests too, where
+# chromium is there, and skips them elsewhere.
+test-app: .venv/installed-dev
+	@if command -v chromium > /dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
+	else echo "Missing: chromium. As root on Debian or Ubuntu: apt-get install chromium"; exit 1; fi
+	$(BIN)/python -m pytest tests/app
 
 # Ratios in one run, each with the bar that it has to hold: more than an hour on two cores. gpu.py is run on a GPU, by
 # itself; measure.py is what the others share.

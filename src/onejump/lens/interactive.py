@@ -174,9 +174,9 @@ def hovers(trajectory: Trajectory, name: str, tokens: NDArray[np.object_]) -> li
         for at, token in enumerate(trajectory.tokens):
             following = trajectory.next_tokens[at]
             behind = "" if following is None or trajectory.task == "masked" else f" → {following}"
-            lines = [f"<b>level {level}, {escape(token + behind)}</b>"]
+            lines = [f"<b>level {level}, {escape(token + behind, quote=False)}</b>"]
             lines += [
-                f"{probability:.4f}  {escape(likely)}"
+                f"{probability:.4f}  {escape(likely, quote=False)}"
                 for likely, probability in zip(tokens[level, at], probabilities[level, at], strict=True)
             ]
             lines += [
@@ -240,10 +240,12 @@ def _menu(labels: list[str], active: int, left: int, actions: list[dict[str, Any
         "pad": {"l": left, "b": 72},
         "showactive": True,
         "buttons": [
-            {"label": escape(label), **action} for label, action in zip(labels, actions, strict=True)
+            {"label": escape(label, quote=False), **action}
+            for label, action in zip(labels, actions, strict=True)
         ],
     }
 
 
 def _cell(token: str) -> str:
-    return escape(token if len(token) <= _LETTERS else token[: _LETTERS - 1] + "…")
+    # plotly reads &lt; and &amp;, but shows &quot; as it is.
+    return escape(token if len(token) <= _LETTERS else token[: _LETTERS - 1] + "…", quote=False)

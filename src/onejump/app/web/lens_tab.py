@@ -171,7 +171,9 @@ def _below(found: Trajectory, tokens: int, most: int) -> str:
     said_next = ", ".join(f"<b>{escape(token)}</b> {probability:.3f}" for token, probability in likely)
     what = "in its place" if found.task == "masked" else "next"
     cut = f" Only the last {most} of {tokens} tokens are shown." if tokens > most else ""
-    return f'<p id="lens-own">At the last token the model itself says {what}: {said_next}.</p>' + note(
+    own = f'<p id="lens-own">At the last token the model itself says {what}: {said_next}.</p>'
+    # What a cell holds is written into the empty place (cells.js).
+    return f'<div id="lens-cell" aria-live="polite"></div>{own}' + note(
         f"A column is a token, a row a level: level 0 is the embedding, level {last} at the top the model's "
         "own prediction. A cell names the most likely token. Point at a cell, or tap it, for more. A "
         f"space is written ·, a line break ⏎.{cut}"

@@ -24,7 +24,9 @@ _POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self'; "
     "frame-ancestors 'self'; form-action 'self'"
 )
-_STYLE = Path(__file__).with_name("style.css").read_text(encoding="utf-8") + COLOUR_RULES
+_HERE = Path(__file__).parent
+_STYLE = (_HERE / "style.css").read_text(encoding="utf-8") + COLOUR_RULES
+_SCRIPT = (_HERE / "cells.js").read_text(encoding="utf-8")
 
 
 _Message = MutableMapping[str, Any]
@@ -79,7 +81,7 @@ def application(served: Served | None, results: StudyResults | None, *, hosts: l
         pwa=False,
         mcp_server=False,
         theme=_theme(),
-        head=f"<style>{_STYLE}</style>",
+        head=f"<style>{_STYLE}</style><script>{_SCRIPT}</script>",
     )
     return app
 
