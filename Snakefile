@@ -23,6 +23,7 @@ include: "workflow/rules/distillation.smk"
 include: "workflow/rules/selection.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/analysis.smk"
+include: "workflow/rules/lens.smk"
 
 
 for experiment in STUDY.experiments.sections():

@@ -17,7 +17,7 @@ from onejump.shortcuts.files import save_shortcut
 from onejump.shortcuts.kinds.n_njtc import NNJTC
 
 # What only the workflow and its figures need.
-NOT_INSTALLED = ("snakemake", "matplotlib", "datasets", "lm_eval", "gradio")
+NOT_INSTALLED = ("snakemake", "matplotlib", "plotly", "datasets", "lm_eval", "gradio")
 
 USE = """
 import importlib, json, pkgutil, sys

@@ -38,6 +38,10 @@ def analysis_cost_of(wildcards, sizes):
     return costs_of(wildcards, sizes).analysis()
 
 
+def lens_cost_of(wildcards, sizes):
+    return costs_of(wildcards, sizes).lens(STUDY.figures.lens, len(STUDY.looked_through()))
+
+
 def level_predictions_cost_of(wildcards, sizes):
     return costs_of(wildcards, sizes).level_predictions(STUDY.experiments.joint_optimisation)
 

@@ -26,6 +26,7 @@ TABLES = {
         if any(FACTS[method].selected_by == "distilled_selection" for method in METHODS)
     ),
     *(table for figure in DRAWN if of_a_pair(figure) for table in DECLARED[figure].tables.values()),
+    *(["lens.html"] if "lens" in DRAWN else []),
 }
 
 

@@ -132,7 +132,7 @@ def generate(
     model, if that has one. On a terminal each token has the colour of its exit
     level. Ctrl-C stops and keeps what was generated.
     """
-    question = _prompt_of(prompt, prompt_option, file)
+    question = given_prompt(prompt, prompt_option, file)
     import torch
 
     from onejump.runtime.chat import prompt_tokens
@@ -184,7 +184,14 @@ def generate(
         sys.exit(_INTERRUPTED)
 
 
-def _prompt_of(argument: str | None, option: str | None, file: Path | None) -> str:
+def given_prompt(argument: str | None, option: str | None, file: Path | None) -> str:
+    """Give the prompt: an argument, an option, what is in a file, or what comes in by a pipe.
+
+    Raises
+    ------
+    OneJumpError
+        If there is none, or several, or it is empty or no UTF-8 text.
+    """
     given = [text for text in (argument, option) if text is not None]
     if len(given) + (file is not None) > 1:
         raise OneJumpError("several prompts given, one is accepted: PROMPT, --prompt or --file")

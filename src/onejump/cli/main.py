@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from onejump.base.errors import OneJumpError
-from onejump.cli import app, bench, generate, study, use
+from onejump.cli import app, bench, generate, lens, study, use
 
 
 class _Commands(click.Group):
@@ -35,6 +35,7 @@ Examples:
   onejump show results/default/smollm2-135m/wikipedia-en/export/one-jump
   onejump generate MODEL JUMP "What is a transformer?" --stats
   onejump bench MODEL JUMP
+  onejump lens "The Eiffel Tower is in" --jump JUMP -o lens.html
   onejump app --model MODEL --jump JUMP
 
 STUDY is a YAML file that names models, texts and kinds of shortcut. `onejump
@@ -51,5 +52,6 @@ def main() -> None:
     """
 
 
-for _command in (*study.COMMANDS, *use.COMMANDS, *generate.COMMANDS, *bench.COMMANDS, *app.COMMANDS):
+_MODULES = (study, use, generate, bench, lens, app)
+for _command in (command for module in _MODULES for command in module.COMMANDS):
     main.add_command(_command)

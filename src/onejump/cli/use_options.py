@@ -18,7 +18,8 @@ MODES = ("verified", "trusted", "copied")
 _Command = Callable[..., None]
 
 
-def _levels(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+def as_levels(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Read levels with commas between them."""
     if value is None:
         return None
     if not re.fullmatch(r"\d+(,\d+)*", value):
@@ -56,7 +57,7 @@ _EXIT_OPTIONS = (
     ),
     click.option(
         "--levels",
-        callback=_levels,
+        callback=as_levels,
         metavar="L1,L2,...",
         help="Early-exit levels to check. Default: those of the gate.",
     ),

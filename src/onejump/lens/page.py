@@ -32,6 +32,10 @@ p {{ margin: .3rem 0; max-width: 75ch; }}
 .prompt {{ white-space: pre-wrap; overflow-wrap: anywhere; border-left: 3px solid var(--line);
   padding: .1rem .7rem; max-height: 9rem; overflow-y: auto; }}
 .map {{ overflow-x: auto; margin-top: .8rem; }}
+.updatemenu-header-arrow {{ fill: var(--ink) !important; }}
+.updatemenu-item-rect {{ fill: var(--paper) !important; }}
+.updatemenu-button:hover .updatemenu-item-rect, .updatemenu-header:hover .updatemenu-item-rect {{
+  fill: var(--line) !important; }}
 </style>
 </head>
 <body>
@@ -94,13 +98,13 @@ def page_of(
     from plotly.offline import get_plotlyjs
 
     first = trajectories[0]
-    names = ", ".join(dict.fromkeys(name for one in trajectories for name in one.shortcuts))
+    origins = dict.fromkeys(f"{name}: {said}" for one in trajectories for name, said in one.origins.items())
     title = title or f"What {first.model_name} says at every level"
     gated = any(one.gates for one in trajectories)
     return _PAGE.format(
         title=escape(title),
         heading=escape(title),
-        about=escape(f"{first.model_name}, {first.levels[-1]} blocks. Shortcuts: {names}."),
+        about="<br>\n".join(map(escape, (f"{first.model_name}, {first.levels[-1]} blocks", *origins))),
         sections="\n".join(_section(one, number) for number, one in enumerate(trajectories)),
         frames=" A frame is around the level at which the gate lets a token exit." if gated else "",
         plotly=get_plotlyjs(),

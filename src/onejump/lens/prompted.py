@@ -15,7 +15,7 @@ from onejump.models.pairs import decoder_inputs
 from onejump.models.prompts import Prompt, batches, pad
 from onejump.models.tasks import NAMED
 from onejump.models.transformer import RUN_ERRORS, Transformer
-from onejump.runtime.chat import prompt_tokens
+from onejump.runtime.chat import prompt_tokens, takes_chats
 from onejump.runtime.settings import learned_positions
 
 MOST_TOKENS = 512
@@ -82,8 +82,10 @@ def prompted(
         )
     if target is not None:
         return _of_pair(transformer, tokenizer, prompt, target, last)
-    if chat and not getattr(tokenizer, "chat_template", None):
+    if chat and not takes_chats(tokenizer):
         raise OneJumpError("a chat asked for, but the tokenizer of the model has no chat template")
+    if system is not None and not chat:
+        raise OneJumpError("a system message given without a chat: ask for the chat template")
     tokens: list[int] = prompt_tokens(tokenizer, prompt, raw=not chat, system=system)[0].tolist()
     _check_length(transformer, len(tokens), "prompt")
     if task == "masked":

@@ -15,15 +15,13 @@ from onejump.base.errors import GateError, OneJumpError
 from onejump.exits.gates import Gate, looks_back
 from onejump.exits.learned_gate import coordinates_at, leaving
 from onejump.models.head import Head
+from onejump.models.logit_parts import samples_together
 from onejump.models.most_likely import largest, likeliest
 from onejump.scoring.predictors import Predictors
 from onejump.shortcuts.methods import ShortcutAt
 
 Floats = NDArray[np.float64]
 Whole = NDArray[np.int64]
-
-# Logits that are made at once: 128 MiB in float32.
-_AT_ONCE = 2**25
 
 
 class Numbers(NamedTuple):
@@ -64,7 +62,7 @@ class Reader:
 
     def parts(self) -> Iterator[slice]:
         """Cut the positions into parts whose logits are made at once."""
-        size = max(1, _AT_ONCE // self._head.vocabulary)
+        size = samples_together(self._head, self._states.device)
         for start in range(0, self.length, size):
             yield slice(start, min(start + size, self.length))
 

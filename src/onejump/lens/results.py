@@ -59,6 +59,26 @@ def load_results(
     return LoadedResults(transformer, tokenizer, shortcuts, pair.parent.name, prefix)
 
 
+def load_of_export(folder: str | Path, *, device: str = "auto") -> LoadedResults | None:
+    """Load the model of a jump that lies in the results folder of its study.
+
+    Parameters
+    ----------
+    folder : path
+        What the stage "export" wrote: `results/<study>/<model>/<corpus>/export/<method>`.
+    device : str
+
+    Returns
+    -------
+    LoadedResults or None
+        None if the folder does not lie there.
+    """
+    parents = Path(folder).resolve().parents
+    if len(parents) < 3 or parents[0].name != "export" or not (parents[2] / "model.json").is_file():
+        return None
+    return load_results(parents[1], (), device=device)
+
+
 def weights_of(described: ModelDescription, about: Path) -> Path | None:
     """Find the folder of a model that the study names relative to the folder that it ran in.
 

@@ -11,6 +11,7 @@ from onejump.base.errors import OneJumpError
 from onejump.base.identity import same_model
 from onejump.models.transformer import Transformer
 from onejump.runtime.artefact import OneJump
+from onejump.runtime.card import meaning_of
 from onejump.shortcuts.kinds.identity import Identity
 from onejump.shortcuts.methods import ShortcutAt
 from onejump.shortcuts.results import Shortcuts
@@ -60,6 +61,17 @@ def _name_of(source: Source) -> str:
     if isinstance(source, Shortcuts):
         return source.method
     return str(source.kind if isinstance(source, Shortcut) else source)
+
+
+def told(source: Source) -> str:
+    """Say in a few words what a source is."""
+    if isinstance(source, OneJump):
+        config = source.config
+        return f"{meaning_of(config)}, rank {config.rank}, fitted on {config.corpus} (study {config.study})"
+    if isinstance(source, Shortcuts):
+        jump = "" if source.selected is None else f"the jump from level {source.selected} at all levels, "
+        return f"{jump}as a study fitted it"
+    return "the state as it is: the logit lens" if source == IDENTITY else f"one shortcut: {source.kind}"  # type: ignore[union-attr]
 
 
 def shortcuts_at(

@@ -15,7 +15,7 @@ from onejump.base.statistics import STATISTICS, statistic_named
 from onejump.exits.gates import Gate
 from onejump.lens.prompted import Prompted, prompted, states_of
 from onejump.lens.reading import Floats, Numbers, Reader, Whole
-from onejump.lens.sources import Source, named_sources, shortcuts_at
+from onejump.lens.sources import Source, named_sources, shortcuts_at, told
 from onejump.lens.texts import Readable
 from onejump.models.transformer import Transformer
 
@@ -47,6 +47,8 @@ class Trajectory:
         Names of the shortcuts. "identity" is the logit lens.
     gates : dict of shortcut -> Gate
         The gates given; `exit_level` uses them.
+    origins : dict of shortcut -> str
+        What each shortcut is, in words.
     k : int
         How many most likely tokens are kept.
     prompt : str
@@ -84,6 +86,7 @@ class Trajectory:
             None if token is None else said for token, said in zip(self.next_ids, following, strict=True)
         ]
         self.gates: dict[str, Gate] = {}
+        self.origins: dict[str, str] = {}
         self._numbers = reader.numbers(self.next_ids, k)
         self._exits: dict[str, Whole] = {}
 
@@ -165,6 +168,7 @@ class Trajectory:
             task=transformer.task,
             k=k,
         )
+        found.origins = {one: told(source) for one, source in sources.items()}
         for shortcut, chosen in gates.items():
             if chosen is not None:
                 found.gates[shortcut] = chosen

@@ -13,6 +13,7 @@ from onejump.planning.sizes import BYTES, Sizes
 from onejump.planning.stage_costs import LOGIT_MATRICES, TRANSFORMERS, activations_cost, fit_cost
 from onejump.study.activations import Activations, Store
 from onejump.study.experiments import CopiedStates, ExitCosts, LevelPairs, Shapes, SubLayers, SubModules
+from onejump.study.figures import Lens
 from onejump.study.kinds import FACTS, Jtc, Kind, OfRank
 
 
@@ -172,6 +173,27 @@ def sub_layers_cost(
         moved=read * sizes.vocabulary * _TOP_OF_LOGITS,
         disk=30_000 + 150.0 * sizes.blocks,
         memory=whole.memory + read * (4.0 * options.top + 8),
+    )
+
+
+def lens_cost(sizes: Sizes, options: Lens, methods: int) -> Cost:
+    """Run each prompt once, and read each of its tokens at every level by each method."""
+    # A token is four characters, about.
+    tokens = sum(-(-len(text) // 4) for text in (*options.prompts, *(options.targets or ())))
+    read = tokens * methods * (sizes.blocks + 1)
+    return Cost(
+        tokens=tokens,
+        model_flops=2.0 * sizes.parameters * tokens,
+        single_flops=2.0 * read * sizes.vocabulary * sizes.hidden,
+        moved=read * sizes.vocabulary * _TOP_OF_LOGITS,
+        loaded=sizes.weights,
+        # The page holds the script of plotly.
+        disk=5e6 + 600.0 * read,
+        memory=LIBRARIES
+        + TRANSFORMERS
+        + sizes.weights
+        + 4 * sizes.vocabulary * sizes.hidden
+        + LOGIT_MATRICES * LOGITS_TOGETHER["cpu"],
     )
 
 

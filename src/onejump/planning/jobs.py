@@ -12,6 +12,7 @@ from onejump.planning.experiment_costs import (
     copied_texts_cost,
     criteria_cost,
     exit_costs_cost,
+    lens_cost,
     level_pairs_cost,
     level_predictions_cost,
     sub_layers_cost,
@@ -40,6 +41,7 @@ from onejump.study.experiments import (
     SubModules,
     Translation,
 )
+from onejump.study.figures import Lens
 from onejump.study.kinds import Kind, OfRank
 from onejump.study.study import Study
 
@@ -199,6 +201,10 @@ class JobCosts:
         prompts = min(options.prompts, self._sentences("validation"))
         methods = len(self.study.copying())
         return copied_states_cost(self.sizes, options, methods=methods, prompts=prompts)
+
+    def lens(self, options: Lens, methods: int) -> Cost:
+        """Read what every level says of the prompts of the figure lens, by some methods."""
+        return lens_cost(self.sizes, options, methods)
 
     @property
     def _options(self) -> Activations:

@@ -36,6 +36,7 @@ _GPU_STAGES = (
         "copied_states",
     ),
     "translation",
+    "lens",
 )
 
 
@@ -160,6 +161,8 @@ def _pipeline(study: Study, costs: JobCosts) -> Iterator[_Stage]:
         yield _stage("analysis", [costs.analysis()])
     for method in study.evaluated():
         yield _stage(f"evaluate {method}", [costs.evaluate(method, costs.samples("validation"))])
+    if study.figures.lens is not None:
+        yield _stage("lens", [costs.lens(study.figures.lens, len(study.looked_through()))])
 
 
 def _sub_modules(options: SubModules, costs: JobCosts) -> Iterator[_Stage]:

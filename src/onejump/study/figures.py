@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from onejump.base.statistics import STATISTICS
 from onejump.study.drawn import ANALYSIS, EVALUATION, PARAMETERS, SCORES, SELECTION, Drawn
 from onejump.study.kinds import kinds_where
 from onejump.study.messages import rule
-from onejump.study.values import Colormap, Metric, Precision, Switches
+from onejump.study.values import Colormap, Metric, Precision, Switches, of_form, one_of
+
+_SOME_TEXT = of_form(r"(?s).+", "a text of at least one character")
 
 
 class LevelFigure(Drawn):
@@ -116,6 +119,38 @@ class Ranks(Drawn):
     place = 160
 
 
+class Lens(Drawn):
+    """What every level says of some prompts: the most likely token, and how sure it is.
+
+    Besides the figure there is a page with interactive figures, lens.html in the folder of model and corpus.
+    """
+
+    tables = {"lens": "lens.parquet"}
+    place = 165
+
+    prompts: Annotated[list[Annotated[str, _SOME_TEXT]], Field(min_length=1)] = [
+        "The Eiffel Tower is in the city of"
+    ]
+    """Texts to look at. The figure draws the last 12 tokens of each, the page all of them."""
+    targets: Annotated[list[Annotated[str, _SOME_TEXT]], Field(min_length=1)] | None = None
+    """The target of each prompt, for encoder-decoders: the decoder's levels are read."""
+    methods: Annotated[list[str], Field(min_length=1)] | None = None
+    """Methods to look through; the study has to evaluate them, or it is identity, the logit lens. null:
+    identity, and those whose jump is exported."""
+    statistic: Annotated[str, *one_of(tuple(STATISTICS))] = "probability"
+    """What colours show: probability, entropy, surprisal, rank, forward_kl or agreement."""
+
+    @model_validator(mode="after")
+    def _a_target_for_each_prompt(self) -> Self:
+        if self.targets is not None and len(self.targets) != len(self.prompts):
+            raise rule(
+                f"{len(self.targets)} given, but there are {len(self.prompts)} prompts: one target for each "
+                "prompt is accepted",
+                "targets",
+            )
+        return self
+
+
 class Figures(Switches):
     """The figures to draw: those that the study names, and those that are on unless set to false."""
 
@@ -129,6 +164,7 @@ class Figures(Switches):
     parameters: Parameters | None = Parameters()
     spaces: Spaces | None = None
     ranks: Ranks | None = None
+    lens: Lens | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -163,7 +163,7 @@ class Study(Section):
             if path == "experiments/level-pairs":
                 continue  # fits kinds of its own
             for method in getattr(section, "methods", None) or ():
-                if method not in evaluated:
+                if method not in evaluated and (path, method) != ("figures/lens", "identity"):
                     raise rule(
                         f"{section.said('methods', method)}, but the study evaluates {', '.join(evaluated)}",
                         f"{path}/methods",
@@ -311,6 +311,14 @@ class Study(Section):
         """Tell whether the pipeline itself fits a method at this rank of the sweep, written the same way."""
         kind = self.shortcuts.kind(self.fitted_as(method))
         return isinstance(kind, OfRank) and kind.rank == rank
+
+    def looked_through(self) -> tuple[str, ...]:
+        """Name the methods of the figure lens."""
+        options = self.figures.lens
+        if options is None:
+            return ()
+        exported = (method for method in self.exported() if method in self.evaluated())
+        return tuple(options.methods or ("identity", *exported))
 
     def distilled_metric(self) -> str:
         """Name the score that selects a distilled jump. Such jumps predict no state, so they have no mse."""
