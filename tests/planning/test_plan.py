@@ -127,13 +127,14 @@ def test_the_plan_has_the_jobs_of_every_experiment() -> None:
             "sub-layers": {},
             "copied-states": {},
         },
+        figures={"lens": {"prompts": ["The moon is", "The sun is"], "methods": ["identity", "ojfa", "jtc"]}},
     )
     rows = list(plan(asked, {"m": SIZES}, device=DEVICES["cpu"], host=DEVICES["cpu"]))
     jobs = {row.stage: row.jobs for row in rows if row.corpus == "c"}
     exiting = ("identity", "jtc", "n-njtc", "one-jump", "ojfa")
     expected = {
         **dict.fromkeys(("level_pairs", "sub_modules", "criteria", "exit_costs"), 1),
-        **dict.fromkeys(("sub_layers", "copied_texts", "copied_states"), 1),
+        **dict.fromkeys(("sub_layers", "copied_texts", "copied_states", "lens"), 1),
         **{f"sub_module_activations {part}": 4 for part in ("attention", "norms")},
         **{f"sub_module_maps {part}": 1 for part in ("attention", "norms")},
         **{f"shortcuts {method} (held out)": 1 for method in ("jtc", "n-njtc")},
@@ -146,6 +147,10 @@ def test_the_plan_has_the_jobs_of_every_experiment() -> None:
     # Of rank 0.01 the pipeline has them.
     assert expected.items() <= jobs.items()
     disk = {row.stage: row.cost.disk for row in rows if row.corpus == "c"}
+    (looked,) = (row.cost for row in rows if (row.corpus, row.stage) == ("c", "lens"))
+    # 6 tokens, of 4 letters each, at 5 levels by 3 methods; 2 FLOPs for each weight.
+    assert (looked.tokens, looked.model_flops) == (6, 2 * 50_000 * 6)
+    assert looked.single_flops == 2 * 6 * 5 * 3 * 200 * 32
     # Two norms a block, one attention.
     assert disk["sub_module_maps norms"] == 2 * disk["sub_module_maps attention"]
 

@@ -234,11 +234,15 @@ def test_figures_that_are_asked_for_bring_what_they_need(project: Project) -> No
     study = project.study
     study["shortcuts"]["affine"] = {"steps": 10, "batch": 16}
     others = dict.fromkeys(["methods", "selected", "alternatives", "scores", "parameters"], False)
-    names = ("limit", "pareto", "spaces", "ranks")
+    names = ("limit", "pareto", "spaces", "ranks", "lens")
     study["figures"] = others | {name: {} for name in names}
+    study["figures"]["lens"] = {
+        "prompts": ["The old farmer", "river"],
+        "methods": ["identity", "ojfa"],
+    }
     project.study = study
     planned = project.planned()
-    assert planned["analysis"] == 1
+    assert planned["analysis"] == planned["lens"] == 1
     assert {rule for rule in planned if rule.startswith("figure_")} == {f"figure_{name}" for name in names}
     output = project.snakemake()
     assert f"\nJob {sum(planned.values()) - planned['total']} of {planned['total']}: all\n" in output
@@ -248,6 +252,9 @@ def test_figures_that_are_asked_for_bring_what_they_need(project: Project) -> No
     assert f"results are in {PAIR}/" in project.snakemake(), "where nothing was to be done, too"
     drawn = {path.name for path in (project.folder / PAIR / "figures").iterdir()}
     assert {f"{name}.{suffix}" for name in names for suffix in ("svg", "png")} <= drawn
+    assert "Plotly.newPlot" in (project.folder / PAIR / "lens.html").read_text(encoding="utf-8")
+    looked = pd.read_parquet(project.folder / PAIR / "lens.parquet")
+    assert set(looked["shortcut"]) == {"identity", "ojfa"}
     study["figures"]["spaces"] = {"colormap": "viridis"}
     project.study = study
     assert project.planned() == {"figure_spaces": 1, "all": 1, "total": 2}
