@@ -22,6 +22,7 @@ from onejump.lens.trajectory import Trajectory
 from onejump.models.head import Head
 from onejump.models.pairs import decoder_inputs
 from onejump.models.transformer import Transformer
+from onejump.runtime.artefact import OneJump
 from onejump.shortcuts.files import load_shortcut
 from onejump.shortcuts.results import load_shortcuts
 
@@ -190,8 +191,25 @@ def test_exit_levels_are_those_of_a_loop(pair: Path, trajectory: Trajectory, gat
             assert len(set(expected)) > 1
 
 
+def test_a_calibrated_gate_is_named(tiny: Transformer, tokenizer: Any, kept_jump: Path) -> None:
+    jump = OneJump.from_pretrained(kept_jump)
+    sources: list[Any] = ["identity", jump]
+    named = Trajectory.from_prompt(tiny, tokenizer, SENTENCE, sources, gate="95%")
+    assert named.gates == {"ojfa": jump.gates["95%"]}
+    expected = named.exit_level(jump.gates["95%"], "ojfa")
+    assert named.exit_level(shortcut="ojfa").tolist() == expected.tolist()
+    assert len(set(expected)) > 1
+    # A kept jump reads a level as the shortcut in it does.
+    plain = Trajectory.from_prompt(tiny, tokenizer, SENTENCE, jump.shortcut)
+    np.testing.assert_array_equal(plain.top_ids(), named.top_ids("ojfa"))
+
+
 def test_logits_are_made_for_a_few_positions_at_a_time(
-    pair: Path, trajectory: Trajectory, monkeypatch: pytest.MonkeyPatch
+    pair: Path,
+    tiny: Transformer,
+    tokenizer: Any,
+    trajectory: Trajectory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sizes: list[int] = []
     whole = Head.logits
@@ -203,7 +221,8 @@ def test_logits_are_made_for_a_few_positions_at_a_time(
     monkeypatch.setitem(LOGITS_TOGETHER, "cpu", 3 * 200 + 100)
     monkeypatch.setattr(Head, "logits", counted)
     gate = Patience({0: 2, 1: 2})
-    parts = Trajectory.from_results(pair, SENTENCE, KINDS, k=K, gate=gate)
+    sources = [load_shortcuts(pair, kind) for kind in KINDS]
+    parts = Trajectory.from_prompt(tiny, tokenizer, SENTENCE, sources, k=K, gate=gate)
     assert max(sizes) == 3
     for kind in KINDS:
         np.testing.assert_array_equal(parts.top_ids(kind), trajectory.top_ids(kind))
@@ -224,7 +243,7 @@ def test_the_last_tokens_have_the_numbers_of_the_whole_prompt(pair: Path, trajec
 
 def test_a_prompt_of_one_token(tiny: Transformer, tokenizer: Any) -> None:
     one = Trajectory.from_prompt(tiny, tokenizer, "river")
-    assert (one.shortcuts, one.tokens, one.next_ids) == (["identity"], ["river"], [None])
+    assert (one.shortcuts, one.tokens, one.next_ids) == (["identity"], ["·river"], [None])
     with torch.inference_mode():
         logits = tiny.model(torch.tensor([one.token_ids])).logits[0]
     assert one.top_ids()[-1, :, 0].tolist() == logits.argmax(-1).tolist()
@@ -347,6 +366,8 @@ def test_a_chat_is_put_into_the_template(tiny: Transformer, tiny_model_folder: P
         ({"shortcuts": ["identity", "identity"]}, "two shortcuts called 'identity'"),
         ({"gate": TopProbability({4: 0.5})}, "a gate of the levels 4 given, early-exit levels are 0 to 3"),
         ({"gate": {"jtc": TopProbability({1: 0.5})}}, "a gate for 'jtc' given, the shortcuts are identity"),
+        ({"gate": "95%"}, "gate '95%' given, but none of identity is a kept jump"),
+        ({"gate": {"identity": "95%"}}, "gate '95%' given, the calibrated gates of identity are none"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from onejump.exits.gates import Gate, ThresholdGate
+
 if TYPE_CHECKING:
     from onejump.lens.trajectory import Trajectory
 
@@ -114,7 +116,7 @@ def page_of(
 
 def _section(trajectory: Trajectory, number: int) -> str:
     gates = "".join(
-        f'<p class="quiet">Gate of {escape(name)}: {escape(_gate(gate.to_dict()))}.</p>'
+        f'<p class="quiet">Gate of {escape(name)}: {escape(_told(gate))}.</p>'
         for name, gate in trajectory.gates.items()
     )
     return (
@@ -123,9 +125,12 @@ def _section(trajectory: Trajectory, number: int) -> str:
     )
 
 
-def _gate(content: dict[str, Any]) -> str:
-    pairs = zip(content["levels"], content["thresholds"], strict=True)
-    return f"{content['kind']} of " + ", ".join(f"{at:.3g} at level {level}" for level, at in pairs)
+def _told(gate: Gate) -> str:
+    levels = f"at levels {', '.join(map(str, gate.levels)) or 'none'}"
+    if not isinstance(gate, ThresholdGate):
+        return f"{type(gate).__name__} {levels}"
+    thresholds = (f"{gate.thresholds[level]:.3g}" for level in gate.levels)
+    return f"{gate.kind} {levels}, from {', '.join(thresholds)} on"
 
 
 def _script(figures: Sequence[Any]) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from onejump.base.errors import OneJumpError
+from onejump.base.errors import GateError, OneJumpError
 from onejump.base.identity import same_model
+from onejump.exits.gates import Gate
 from onejump.models.transformer import Transformer
 from onejump.runtime.artefact import OneJump
 from onejump.runtime.card import meaning_of
@@ -61,6 +62,47 @@ def _name_of(source: Source) -> str:
     if isinstance(source, Shortcuts):
         return source.method
     return str(source.kind if isinstance(source, Shortcut) else source)
+
+
+def gates_for(
+    given: Gate | str | Mapping[str, Gate | str | None] | None, named: Mapping[str, Source]
+) -> dict[str, Gate]:
+    """Give the gate of each shortcut that has one.
+
+    Parameters
+    ----------
+    given : Gate, str, mapping of shortcut -> Gate or str, or None
+        For all shortcuts, or for those named. A text names a calibrated gate of a kept jump; for all, it is
+        that of each kept jump.
+    named : mapping of name -> source
+
+    Raises
+    ------
+    GateError
+        If there is no such shortcut, or it has no such calibrated gate.
+    """
+    if isinstance(given, str):
+        jumps = [name for name, source in named.items() if isinstance(source, OneJump)]
+        if not jumps:
+            raise GateError(
+                f"gate {given!r} given, but none of {', '.join(named)} is a kept jump: give a Gate"
+            )
+        given = dict.fromkeys(jumps, given)
+    chosen = given if isinstance(given, Mapping) else dict.fromkeys(named, given)
+    gates: dict[str, Gate] = {}
+    for name, gate in chosen.items():
+        if name not in named:
+            raise GateError(f"a gate for {name!r} given, the shortcuts are {', '.join(named)}")
+        if isinstance(gate, str):
+            source = named[name]
+            calibrated = source.gates if isinstance(source, OneJump) else {}
+            if gate not in calibrated:
+                accepted = ", ".join(calibrated) or "none"
+                raise GateError(f"gate {gate!r} given, the calibrated gates of {name} are {accepted}")
+            gate = calibrated[gate]
+        if gate is not None:
+            gates[name] = gate
+    return gates
 
 
 def told(source: Source) -> str:

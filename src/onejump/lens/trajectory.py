@@ -15,7 +15,7 @@ from onejump.base.statistics import STATISTICS, statistic_named
 from onejump.exits.gates import Gate
 from onejump.lens.prompted import Prompted, prompted, states_of
 from onejump.lens.reading import Floats, Numbers, Reader, Whole
-from onejump.lens.sources import Source, named_sources, shortcuts_at, told
+from onejump.lens.sources import Source, gates_for, named_sources, shortcuts_at, told
 from onejump.lens.texts import Readable
 from onejump.models.transformer import Transformer
 
@@ -99,7 +99,7 @@ class Trajectory:
         shortcuts: Mapping[str, Source] | Sequence[Source] | Source | None = None,
         *,
         k: int = 10,
-        gate: Gate | Mapping[str, Gate] | None = None,
+        gate: Gate | str | Mapping[str, Gate | str | None] | None = None,
         chat: bool = False,
         system: str | None = None,
         target: str | None = None,
@@ -119,8 +119,9 @@ class Trajectory:
             shortcut for all levels, or "identity". Default: identity alone, the logit lens.
         k : int
             How many most likely tokens are kept for each token and level.
-        gate : Gate, or mapping of shortcut -> Gate, optional
-            What decides when a token exits (`exit_level`): for all shortcuts, or for those named.
+        gate : Gate, str, or mapping of shortcut -> Gate or str, optional
+            What decides when a token exits (`exit_level`): for all shortcuts, or for those named. A text,
+            such as "95%", is a calibrated gate of a kept jump.
         chat : bool
             Put the prompt into the tokenizer's chat template.
         system : str, optional
@@ -150,9 +151,7 @@ class Trajectory:
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= vocabulary:
             raise OneJumpError(f"k: {k!r} given, a whole number from 1 to {vocabulary} is accepted")
         sources = named_sources(shortcuts)
-        gates = dict(gate) if isinstance(gate, Mapping) else dict.fromkeys(sources, gate)
-        if unknown := [name for name in gates if name not in sources]:
-            raise OneJumpError(f"a gate for {unknown[0]!r} given, the shortcuts are {', '.join(sources)}")
+        gates = gates_for(gate, sources)
         methods = shortcuts_at(sources, transformer, allow_other_weights=allow_other_weights)
         text = prompted(transformer, tokenizer, prompt, chat=chat, system=system, target=target, last=last)
         reader = Reader(states_of(transformer, text.prompts), transformer.head, methods)
@@ -170,9 +169,8 @@ class Trajectory:
         )
         found.origins = {one: told(source) for one, source in sources.items()}
         for shortcut, chosen in gates.items():
-            if chosen is not None:
-                found.gates[shortcut] = chosen
-                found._exits[shortcut] = reader.exit_levels(shortcut, chosen)
+            found.gates[shortcut] = chosen
+            found._exits[shortcut] = reader.exit_levels(shortcut, chosen)
         return found
 
     @classmethod
