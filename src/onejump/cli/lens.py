@@ -154,7 +154,7 @@ def lens(
         "trust_remote_code": trust_remote_code,
     }
     transformer, tokenizer, shortcuts, name, prefix = _loaded(model, jumps, results, methods, options)
-    sources = {"identity": "identity", **shortcuts}
+    sources: dict[str, Any] = {"identity": "identity", **shortcuts}
     named = _named(kept, sources)
     trajectory = Trajectory.from_prompt(
         transformer,
@@ -195,8 +195,8 @@ def _loaded(
     own = model == "auto"
     if own and results is not None:
         _refuse_options()
-        return tuple(load_results(results, methods or None, device=options["device"]))  # type: ignore[return-value]
-    shortcuts = {}
+        return load_results(results, methods or None, device=options["device"])
+    shortcuts: dict[str, Any] = {}
     if results is not None:
         shortcuts = {one: load_shortcuts(results, one) for one in methods or methods_in(results)}
     if own:
@@ -204,7 +204,7 @@ def _loaded(
         found = load_of_export(jumps[0], device=options["device"]) if Path(jumps[0]).is_dir() else None
         if found is not None:
             _refuse_options()
-            return found.transformer, found.tokenizer, shortcuts, found.name, found.prefix
+            return found._replace(shortcuts=shortcuts)
     loaded = load_for_use(model, jumps[0] if jumps else None, **options)
     return loaded.transformer, loaded.tokenizer, shortcuts, None, ""
 

@@ -88,7 +88,9 @@ def gates_for(
                 f"gate {given!r} given, but none of {', '.join(named)} is a kept jump: give a Gate"
             )
         given = dict.fromkeys(jumps, given)
-    chosen = given if isinstance(given, Mapping) else dict.fromkeys(named, given)
+    chosen: Mapping[str, Gate | str | None] = (
+        given if isinstance(given, Mapping) else dict.fromkeys(named, given)
+    )
     gates: dict[str, Gate] = {}
     for name, gate in chosen.items():
         if name not in named:
