@@ -45,7 +45,8 @@ def test_files_hold_what_the_library_gives(tiny_model_folder: Path, kept_jump: P
         expected[["prediction", "probability", "place"]],
         check_dtype=False,
     )
-    assert Image.open(tmp_path / "lens.png").size[0] > 500
+    with Image.open(tmp_path / "lens.png") as image:
+        assert image.size[0] > 500
     assert (tmp_path / "lens.pdf").read_bytes()[:4] == b"%PDF"
 
 

@@ -77,11 +77,12 @@ def look_at_prompts(
         for _, made in methods_of_kinds(methods, shortcuts, selections, levels=described.blocks, device=where)
         for name, at in made.items()
     }
+    aims: Sequence[str | None] = [None] * len(prompts) if targets is None else targets
     found = [
         Trajectory.from_prompt(
             transformer, tokenizer, prefix + prompt, sources, target=target, model_name=model
         )
-        for prompt, target in zip(prompts, targets or [None] * len(prompts), strict=True)
+        for prompt, target in zip(prompts, aims, strict=True)
     ]
     tables = [one.to_pandas().assign(prompt=number) for number, one in enumerate(found)]
     whole = pd.concat(tables, ignore_index=True)
