@@ -12,6 +12,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
 )
 
 VOCABULARY = 97
@@ -147,7 +148,7 @@ class Family:
     """A class of models, and the configuration it is built from."""
 
     kind: str
-    """causal, masked or seq2seq."""
+    """causal, masked, seq2seq or classification."""
     model: str
     """Name of the class."""
     configuration: str
@@ -181,6 +182,7 @@ _MAPPINGS = {
     "causal": MODEL_FOR_CAUSAL_LM_MAPPING,
     "masked": MODEL_FOR_MASKED_LM_MAPPING,
     "seq2seq": MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    "classification": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
 }
 KINDS = tuple(_MAPPINGS)
 # Parts of names that are not tried: encoder-decoders that count as masked models too; models of speech, and
@@ -189,6 +191,7 @@ _OTHERS = {
     "causal": (),
     "masked": ("ForConditionalGeneration",),
     "seq2seq": ("Audio", "Speech", "ASR", "Asr", "Voxtral", "EncoderDecoder", "Transcribe", "Seamless"),
+    "classification": (),
 }
 
 

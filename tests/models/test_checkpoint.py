@@ -63,10 +63,9 @@ def test_a_model_without_its_head_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_reward_model_is_refused(tmp_path: Path) -> None:
-    hf.LlamaForSequenceClassification(hf.LlamaConfig(**SIZES)).save_pretrained(tmp_path / "reward")
-    with pytest.raises(
-        ModelError, match=r"a classifier of texts was given, a causal language model or .* accepted"
-    ):
+    config = hf.LlamaConfig(**SIZES, num_labels=1, pad_token_id=0)
+    hf.LlamaForSequenceClassification(config).save_pretrained(tmp_path / "reward")
+    with pytest.raises(ModelError, match="a model of 1 label, a regression given, accepted is a classifier"):
         load_model(str(tmp_path / "reward"), device="cpu")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 import warnings
 from collections import Counter
@@ -42,7 +43,10 @@ def compare(transformer: Transformer, model: Any, dtype: torch.dtype) -> str | N
     given = Pairs(tokens.flip(1), tokens) if paired else tokens
     levels = transformer.states(given, rows, positions).float()
     with torch.inference_mode():
-        options = {"use_cache": False} if transformer.task != "masked" else {}
+        cached = transformer.task in ("causal", "seq2seq")
+        if transformer.task == "classification":
+            cached = "use_cache" in inspect.signature(model.forward).parameters
+        options = {"use_cache": False} if cached else {}
         if paired:
             theirs = model(tokens.flip(1), decoder_input_ids=tokens, output_hidden_states=True, **options)
         else:
@@ -66,8 +70,11 @@ def compare(transformer: Transformer, model: Any, dtype: torch.dtype) -> str | N
     last = min(off(ours, hidden[-1]) for ours in (levels[-1], _normed(levels[-1], hidden[-1])))
     if not last <= of_logits:
         return f"level L is off by {last:.3g}, with a norm or without"
-    logits = transformer.head.logits(levels[-1])
-    reference = theirs.logits.flatten(0, 1).float()
+    read = levels[-1]
+    if transformer.task == "classification":
+        read = read.view(2, 12, -1)[torch.arange(2), transformer.read_positions(tokens)]
+    logits = transformer.head.logits(read)
+    reference = theirs.logits.reshape(logits.shape).float()
     if not off(logits, reference) <= of_logits:
         return f"logits are off by {off(logits, reference):.3g}"
     return None

@@ -16,6 +16,7 @@ PAIR = f"{RESULTS}/{{model}}/{{corpus}}"
 GENERATED = [corpus for corpus, source in STUDY.corpora.items() if source.generated]
 TEXT = [corpus for corpus in STUDY.corpora if corpus not in GENERATED]
 PAIRS = [corpus for corpus in TEXT if STUDY.corpora[corpus].target]
+LABELLED = [corpus for corpus in TEXT if STUDY.corpora[corpus].label]
 METHODS = STUDY.shortcuts.names()
 FITTED = [method for method in METHODS if FACTS[method].fitted_by]
 EVALUATED = STUDY.evaluated()

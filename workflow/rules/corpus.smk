@@ -58,7 +58,7 @@ rule corpus:
     benchmark:
         f"{RESULTS}/benchmarks/corpus/{{corpus}}.tsv"
     wildcard_constraints:
-        corpus=any_of(corpus for corpus in TEXT if corpus not in PAIRS),
+        corpus=any_of(corpus for corpus in TEXT if corpus not in PAIRS + LABELLED),
     conda:
         ENVIRONMENT
     resources:
@@ -67,7 +67,7 @@ rule corpus:
     params:
         source=lambda w: STUDY.corpora[w.corpus].model_dump(include=KEYS_OF_SOURCE),
         options=lambda w: STUDY.corpora[w.corpus].model_dump(
-            exclude=KEYS_OF_SOURCE | KEYS_OF_WHEEL | {"generated", "target"}
+            exclude=KEYS_OF_SOURCE | KEYS_OF_WHEEL | {"generated", "target", "label"}
         ),
         content=corpus_content,
         seed=STUDY.seed,
@@ -109,3 +109,36 @@ rule pairs:
         "Pairs of {wildcards.corpus}"
     script:
         f"{SCRIPTS}/pairs.py"
+
+
+rule labelled:
+    input:
+        file=file_of_wheel,
+    output:
+        table=f"{RESULTS}/corpora/{{corpus}}.parquet",
+        summary=f"{RESULTS}/corpora/{{corpus}}.json",
+    log:
+        f"{RESULTS}/logs/labelled/{{corpus}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/labelled/{{corpus}}.tsv"
+    wildcard_constraints:
+        corpus=any_of(LABELLED),
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=corpus_mb,
+        runtime=120,
+    params:
+        source=lambda w: STUDY.corpora[w.corpus].model_dump(
+            include=(KEYS_OF_SOURCE | {"label"}) - {"standard_library"}
+        ),
+        options=lambda w: STUDY.corpora[w.corpus].model_dump(
+            include={"training", "validation", "min_characters", "max_characters", "max_documents"}
+        ),
+        content=corpus_content,
+        seed=STUDY.seed,
+        code=fingerprint("data.labelled"),
+    message:
+        "Texts with labels of {wildcards.corpus}"
+    script:
+        f"{SCRIPTS}/labelled.py"

@@ -11,7 +11,13 @@ from onejump.models.source_files import (
     remembered_digest,
     unpacked_name,
 )
-from onejump.data.text_files import PAIR_SUFFIXES, SUFFIXES, regular_files, standard_library_state
+from onejump.data.text_files import (
+    LABEL_SUFFIXES,
+    PAIR_SUFFIXES,
+    SUFFIXES,
+    regular_files,
+    standard_library_state,
+)
 
 
 def wheel_file(source):
@@ -24,7 +30,7 @@ def files_of_corpus(corpus):
     source = STUDY.corpora[corpus]
     if source.path:
         try:
-            suffixes = PAIR_SUFFIXES if source.target else SUFFIXES
+            suffixes = PAIR_SUFFIXES if source.target else LABEL_SUFFIXES if source.label else SUFFIXES
             files = list(regular_files(source.path, suffixes).values())
         except CorpusError as error:
             sys.exit(f"corpora.{corpus}.path: {error}")

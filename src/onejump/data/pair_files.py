@@ -90,7 +90,7 @@ def read_dataset_pairs(
 
 
 def _pairs_of(record: Any, text: str, target: str, where: str) -> list[tuple[str, str]]:
-    both = [_value(record, key, where) for key in (text, target)]
+    both = [value_at(record, key, where) for key in (text, target)]
     if all(isinstance(value, str) for value in both):
         return [(both[0], both[1])]
     if all(isinstance(value, list) and all(isinstance(each, str) for each in value) for value in both):
@@ -105,7 +105,14 @@ def _pairs_of(record: Any, text: str, target: str, where: str) -> list[tuple[str
     )
 
 
-def _value(record: Any, key: str, where: str) -> Any:
+def value_at(record: Any, key: str, where: str) -> Any:
+    """Give what a record holds at a key, such as translation.de.
+
+    Raises
+    ------
+    CorpusError
+        If it has no such key; the message says `where` it was looked for.
+    """
     found = record
     steps = [key] if isinstance(record, Mapping) and key in record else key.split(".")
     for step in steps:

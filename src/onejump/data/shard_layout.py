@@ -8,7 +8,7 @@ sample:
 |---|---|---|
 | `sentence` | (samples,) | the sentence's id in the corpus table |
 | `position` | (samples,) | the token's position in the sentence |
-| `token` | (samples,) | the token's id |
+| `token` | (samples,) | the token's id; in a shard that states `labelled`, the number of the text's label |
 | `top_tokens` | (samples, k) | the k most likely tokens of the final distribution, most likely first |
 | `top_logits` | (samples, k) | their logits |
 | `logsumexp` | (samples,) | the log-sum-exp of all V final logits |
@@ -48,7 +48,9 @@ SAMPLE_ARRAYS = {
     "logsumexp": np.float32,
 }
 
-ORIGIN = (MODEL_DIGEST, "part", "split", "shard", "shards")
+LABELLED = "labelled"
+"""Attribute of a shard of texts whose labels are known: `token` holds them."""
+ORIGIN = (MODEL_DIGEST, "part", "split", "shard", "shards", LABELLED)
 """Attributes that say where a shard comes from. A shard has those that are known."""
 REMEDY = "delete this shard and run snakemake again"
 """What a message about a damaged shard tells its reader to do."""

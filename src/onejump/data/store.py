@@ -11,7 +11,7 @@ import numpy as np
 from onejump.base.errors import CorruptStoreError
 from onejump.base.format import FORMAT, KIND, MODEL_DIGEST
 from onejump.base.levels import check_level
-from onejump.data.shard_layout import REMEDY, Array, open_shard
+from onejump.data.shard_layout import LABELLED, REMEDY, Array, open_shard
 
 
 class ActivationStore:
@@ -32,6 +32,8 @@ class ActivationStore:
         The number of rows in each shard.
     model_digest : str or None
         The identity of the model whose states these are (`onejump.models.description`), if it is known.
+    labelled : bool
+        Whether the samples are texts whose labels are known.
 
     Raises
     ------
@@ -54,6 +56,7 @@ class ActivationStore:
                     f"of width {self.hidden}: shards of one model were expected"
                 )
         self.model_digest: str | None = self._shards[0].attrs.get(MODEL_DIGEST)
+        self.labelled = bool(self._shards[0].attrs.get(LABELLED))
         self._check_origins(complete)
         self.shard_samples: list[int] = [shape[1] for shape in shapes]
         self.samples = sum(self.shard_samples)
@@ -166,6 +169,10 @@ class ActivationStore:
     def of_samples(self, name: str) -> Array:
         """One of `SAMPLE_ARRAYS`, for all samples."""
         return np.concatenate([self._of_shard(i, name) for i in range(len(self._shards))])
+
+    def labels(self) -> Array | None:
+        """The number of each sample's label, (samples,), int32; None if labels are not known."""
+        return self.of_samples("token") if self.labelled else None
 
     def _of_shard(self, shard: int, name: str) -> Array:
         values = self._read(shard, name, np.s_[...])

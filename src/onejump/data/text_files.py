@@ -19,6 +19,8 @@ SUFFIXES = (".txt", ".py", ".jsonl", ".json", ".parquet")
 """Suffixes of the files that documents are read from."""
 PAIR_SUFFIXES = (".jsonl", ".json", ".parquet", ".po", ".tmx")
 """Suffixes of the files that pairs of texts are read from."""
+LABEL_SUFFIXES = (".jsonl", ".json", ".parquet")
+"""Suffixes of the files that texts with labels are read from."""
 
 
 def named(name: object) -> str:

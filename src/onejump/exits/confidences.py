@@ -25,6 +25,9 @@ class Confidences(NamedTuple):
     """Position of the token in its sentence, (n,)."""
     documents: NDArray[np.int64]
     """Document of the sample, (n,)."""
+    right: NDArray[np.bool_] | None = None
+    """Whether the label predicted at each level, and by the full model, is the text's own, (n, L + 1); None
+    if texts have no labels."""
 
     @classmethod
     def of(cls, table: pd.DataFrame) -> Confidences:
@@ -41,12 +44,30 @@ class Confidences(NamedTuple):
             If a sample lacks a level.
         """
         matrix = by_sample(table)
+        right = None
+        if "label" in table:
+            right = np.column_stack([matrix("token"), matrix("final")[:, 0]]) == matrix("label")[:, :1]
         return cls(
             matrix("probability").astype(np.float64),
             matrix("hit"),
             matrix("position")[:, 0],
             matrix("document")[:, 0],
+            right,
         )
+
+    def accuracy_of(self, level: NDArray[np.int64]) -> dict[str, Floats]:
+        """Whether each sample that exits at a level (n,), L for none, gets its own label; nothing if unknown.
+
+        Returns
+        -------
+        dict of measure -> ndarray of shape (n,)
+            accuracy, and accuracy_change: that minus the accuracy of the full model.
+        """
+        if self.right is None:
+            return {}
+        right = self.right.astype(np.float64)
+        accuracy = right[np.arange(len(right)), level]
+        return {"accuracy": accuracy, "accuracy_change": accuracy - right[:, -1]}
 
 
 def by_sample(table: pd.DataFrame) -> Callable[[str], NDArray[Any]]:

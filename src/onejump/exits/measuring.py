@@ -15,6 +15,8 @@ sample at each level:
 | `margin` | its probability minus that of the second most likely token |
 | `entropy` | 1 - H / ln V, H the entropy of the prediction: 1 if one token has all the probability |
 | `hit` | whether the predicted token is the full model's own token |
+| `label` | of texts with labels: the text's own |
+| `final` | of texts with labels: the one that the full model predicts |
 """
 
 from __future__ import annotations
@@ -99,9 +101,13 @@ def confidences(
             for method, predictor in at_level.items():
                 for name, values in _measured(predictor.logits(states), tokens).items():
                     found[method][name][level, part] = values.cpu()
+    about = _about(store, rows.numpy(), documents)
+    labels = store.labels()
+    if labels is not None:
+        about |= {"label": np.tile(labels[rows], levels), "final": np.tile(own.cpu().numpy()[:, 0], levels)}
     return pd.concat(
         [
-            pd.DataFrame({"method": method, **_about(store, rows.numpy(), documents), **_columns(of_levels)})
+            pd.DataFrame({"method": method, **about, **_columns(of_levels)})
             for method, of_levels in found.items()
         ],
         ignore_index=True,

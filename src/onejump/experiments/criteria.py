@@ -53,7 +53,7 @@ def metrics_of_jumps(
     dict of metric -> Tensor of shape (M, samples), float64
         The metrics of `onejump.scoring.metrics.top_metrics`.
     """
-    top_tokens = top_tokens_of(store, max(precision_at)).to(head.gain.device)
+    top_tokens = top_tokens_of(store, min(max(precision_at), head.vocabulary)).to(head.gain.device)
     names = [*(f"precision@{k}" for k in precision_at), "surprisal"]
     found = {name: torch.zeros(len(jumps), store.samples, dtype=torch.float64) for name in names}
     for jump, _, part, logits in logits_of_jumps(store, head, jumps, torch.arange(store.samples)):

@@ -70,7 +70,8 @@ def compare_exits(
 
         - model, corpus, method, rule, target, threshold (chosen on held-out samples);
         - agreement, agreement_stderr, blocks (mean), saved (1 - blocks / L), saved_stderr, on validation
-          samples; standard errors are those of `onejump.scoring.standard_errors`;
+          samples; standard errors are those of `onejump.scoring.standard_errors`; of texts with labels also
+          accuracy and accuracy_change (against the full model), each with _stderr;
         - reached (whether a threshold reached the target on held-out samples), n and documents (how many
           validation samples and documents there are), held_out_n, held_out_documents;
         - note (what to know about a threshold, or empty). Where the held-out samples or documents are too few
@@ -107,7 +108,7 @@ def compare_exits(
                 swept.append(_curve({**about, "split": split}, sweep, thresholds))
             for target in options.targets:
                 threshold, note = choose_threshold(on_held_out, target, seen, rule, options.from_level)
-                saving = _saving(on_validation, target, threshold, documents)
+                saving = _saving(on_validation, target, threshold, unseen, documents)
                 chosen.append(about | saving | about_held_out | {"note": note})
     found = pd.DataFrame(chosen)
     log_notes(found)
@@ -121,12 +122,15 @@ def _curve(about: dict[str, str], sweep: Sweep, thresholds: Floats) -> pd.DataFr
     return pd.DataFrame({**about, **columns})
 
 
-def _saving(sweep: Sweep, target: float, threshold: float, documents: Clusters) -> dict[str, Any]:
+def _saving(
+    sweep: Sweep, target: float, threshold: float, unseen: Confidences, documents: Clusters
+) -> dict[str, Any]:
     agreed, blocks = sweep.exits(threshold)
     saved = 1 - blocks / sweep.levels
-    values = torch.from_numpy(np.stack([agreed.astype(np.float64), saved], 1))
-    agreement_stderr, saved_stderr = documents.of_values(values)[1].tolist()
-    return {
+    accuracy = unseen.accuracy_of(blocks)
+    values = torch.from_numpy(np.stack([agreed.astype(np.float64), saved, *accuracy.values()], 1))
+    agreement_stderr, saved_stderr, *others = documents.of_values(values)[1].tolist()
+    found = {
         "target": target,
         "threshold": threshold,
         "agreement": agreed.mean(),
@@ -134,6 +138,10 @@ def _saving(sweep: Sweep, target: float, threshold: float, documents: Clusters) 
         "blocks": blocks.mean(),
         "saved": saved.mean(),
         "saved_stderr": saved_stderr,
+    }
+    for (name, of_samples), stderr in zip(accuracy.items(), others, strict=True):
+        found |= {name: of_samples.mean(), f"{name}_stderr": stderr}
+    return found | {
         "reached": bool(np.isfinite(threshold)),
         "n": sweep.samples,
         "documents": documents.documents,

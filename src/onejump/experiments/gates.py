@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from onejump.base.files import write_table
 from onejump.base.identity import one_model
 from onejump.exits.choosing import choose_guaranteed, choose_threshold, log_notes
+from onejump.exits.confidences import Confidences
 from onejump.exits.gate_confidences import GATE_KINDS, confidences_of_gate, tables_of_methods
 from onejump.exits.oracle import oracle_exits
 from onejump.exits.rules import rule_of
@@ -85,7 +86,8 @@ def compare_gates(
           on held-out samples);
         - agreement, saved and the six outcomes of the module's docstring, which are shares of the samples,
           each with a column <name>_stderr, on validation samples; standard errors are those of
-          `onejump.scoring.standard_errors`;
+          `onejump.scoring.standard_errors`; of texts with labels also accuracy and accuracy_change (against
+          the full model);
         - blocks (mean), early (mean of S - E over the exits before S), behind (mean of E - S over those after
           S), NaN where there are none;
         - possible, possible_first (what exits at the stable and at the first level would save);
@@ -130,7 +132,7 @@ def compare_gates(
                         ways.append((options.guarantee, Sweep(fitted(unseen), unseen.hits), chosen))
                     for guarantee, sweep, (threshold, note) in ways:
                         way = {"target": target, "guarantee": guarantee, "threshold": threshold}
-                        result = _outcomes(sweep, threshold, unseen.hits, options.from_level, documents)
+                        result = _outcomes(sweep, threshold, unseen, options.from_level, documents)
                         judged.append(about | way | result | held_out_size | {"note": note})
     found = pd.DataFrame(judged)
     log_notes(found)
@@ -145,12 +147,12 @@ def _curve(about: dict[str, str], sweep: Sweep, thresholds: NDArray[np.float64])
 
 
 def _outcomes(
-    sweep: Sweep, threshold: float, hits: NDArray[np.bool_], from_level: int, documents: Clusters
+    sweep: Sweep, threshold: float, unseen: Confidences, from_level: int, documents: Clusters
 ) -> dict[str, Any]:
     """Columns of a gate with a threshold, beside the oracle."""
     agreed, level = sweep.exits(threshold)
     last = sweep.levels
-    oracle = oracle_exits(hits, from_level)
+    oracle = oracle_exits(unseen.hits, from_level)
     stable = oracle.stable
     of_samples = {
         "agreement": agreed,
@@ -161,6 +163,7 @@ def _outcomes(
         "late": (stable < level) & (level < last),
         "missed": (stable < last) & (level == last),
         "stayed": (stable == last) & (level == last),
+        **unseen.accuracy_of(level),
     }
     values = torch.from_numpy(np.stack([of.astype(np.float64) for of in of_samples.values()], 1))
     means, errors = (of.tolist() for of in documents.of_values(values))

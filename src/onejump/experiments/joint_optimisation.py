@@ -53,12 +53,16 @@ def compare_tuned(
         - how: "as it was", or the options of the tuning that matter, such as "uniform, early 0.3";
         - loss (nats per token of the final distribution on validation text, `losses`), perplexity,
           loss_change (against the model as it was, 0 for this one itself), loss_change_stderr, tokens;
+        - of a classifier accuracy, accuracy_change, accuracy_change_stderr: of the final predictions of
+          labels;
         - probability, divergence: means over levels 0..L-1 of the columns of `levels`;
         - oracle_saved: the share of blocks saved by exits at the first level whose token is the final one,
           oracle_saved_stderr;
         - target: the agreement that the gate's threshold was chosen for on held-out samples; threshold,
           reached (whether there was one), note;
         - agreement, saved (1 - blocks / L), on validation samples, each with _stderr;
+        - of a classifier exit_accuracy, exit_accuracy_change: of those exits, the latter against the model's
+          own final predictions, each with _stderr;
         - on_time, early, late: shares of samples where the gate exits at the oracle's level, before it (with
           another token than the final one), after it; on_time_stderr;
         - n, documents: of the samples.
@@ -119,27 +123,31 @@ def _told(options: Mapping[str, Any]) -> str:
 
 
 def _loss(lost: pd.DataFrame, before: pd.DataFrame) -> dict[str, Any]:
-    """Final loss on text, its difference from the model as it was, and that difference's standard error."""
-    mean, influence = _ratio(lost)
-    mean_before, influence_before = _ratio(before)
+    """Final loss on text and, with labels, accuracy: how they differ from the model as it was."""
+    found = _change(lost, before, "loss") | {"tokens": int(lost["tokens"].sum())}
+    found["perplexity"] = float(np.exp(found["loss"]))
+    if "right" in lost:
+        accuracy = _change(lost, before, "right")
+        found |= {name.replace("right", "accuracy"): value for name, value in accuracy.items()}
+    return found
+
+
+def _change(lost: pd.DataFrame, before: pd.DataFrame, column: str) -> dict[str, Any]:
+    """A column's mean per token, its difference from that before, and the difference's standard error."""
+    mean, influence = _ratio(lost, column)
+    mean_before, influence_before = _ratio(before, column)
     moved = influence.sub(influence_before, fill_value=0.0).to_numpy()
     count = len(moved)
     error = float(np.sqrt(np.square(moved).sum() * count / (count - 1))) if count > 1 else float("nan")
-    return {
-        "loss": mean,
-        "perplexity": float(np.exp(mean)),
-        "loss_change": mean - mean_before,
-        "loss_change_stderr": error,
-        "tokens": int(lost["tokens"].sum()),
-    }
+    return {column: mean, f"{column}_change": mean - mean_before, f"{column}_change_stderr": error}
 
 
-def _ratio(lost: pd.DataFrame) -> tuple[float, pd.Series[float]]:
-    """Nats per token, and what each document moves it by (`onejump.scoring.standard_errors`)."""
+def _ratio(lost: pd.DataFrame, column: str) -> tuple[float, pd.Series[float]]:
+    """The mean per token, and what each document moves it by (`onejump.scoring.standard_errors`)."""
     by_document = lost.set_index("document")
     tokens = by_document["tokens"].sum()
-    mean = float(by_document["loss"].sum() / tokens)
-    return mean, (by_document["loss"] - mean * by_document["tokens"]) / tokens
+    mean = float(by_document[column].sum() / tokens)
+    return mean, (by_document[column] - mean * by_document["tokens"]) / tokens
 
 
 def _exits(seen: Confidences, unseen: Confidences, target: float) -> dict[str, Any]:
@@ -156,6 +164,7 @@ def _exits(seen: Confidences, unseen: Confidences, target: float) -> dict[str, A
         "on_time": (level == oracle).astype(np.float64),
         "early": (level < oracle).astype(np.float64),
         "late": (level > oracle).astype(np.float64),
+        **{f"exit_{name}": of_samples for name, of_samples in unseen.accuracy_of(level).items()},
     }
     clusters = Clusters(unseen.documents)
     mean, error = clusters.of_values(torch.from_numpy(np.stack(list(values.values()), 1)))

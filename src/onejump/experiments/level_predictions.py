@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from onejump.base.device import pick_device
+from onejump.base.errors import CorpusError
 from onejump.base.files import read_table, write_table
 from onejump.base.identity import one_model
 from onejump.data.document_roles import VALIDATION
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 MEASURES = ("probability", "entropy", "agreement", "divergence")
 """What is measured at each level."""
+ACCURACY = "accuracy"
+"""What is measured besides where the labels of texts are known."""
 
 
 @torch.inference_mode()
@@ -56,29 +59,37 @@ def levels_of(store: ActivationStore, head: Head, documents: Any, device: torch.
     """
     head = head.to(device)
     clusters = Clusters(documents)
-    sums = clusters.sums(store.levels, len(MEASURES))
+    known = store.labels()
+    labels = None if known is None else torch.from_numpy(known.astype(np.int64)).to(device)
+    measures = MEASURES if labels is None else (*MEASURES, ACCURACY)
+    sums = clusters.sums(store.levels, len(measures))
     together = samples_together(head, device)
     passed = 0
     with tqdm(total=store.samples, unit="sample", disable=None) as progress:
         for block in store.blocks(range(store.levels)):
             for start in range(0, len(block[0]), together):
                 states = (torch.from_numpy(level[start : start + together]).to(device) for level in block)
-                measured = torch.stack(list(_measured(head, states)), 1)
+                here = slice(passed + start, passed + start + together)
+                of_labels = None if labels is None else labels[here]
+                measured = torch.stack(list(_measured(head, states, of_labels)), 1)
                 part = slice(passed + start, passed + start + len(measured))
                 clusters.add(sums, measured, part)
                 progress.update(len(measured))
             passed += len(block[0])
     mean, error = (found.numpy() for found in clusters.mean_and_error(sums))
     columns: dict[str, Any] = {"level": range(store.levels)}
-    for place, name in enumerate(MEASURES):
+    for place, name in enumerate(measures):
         columns |= {name: mean[:, place], f"{name}_stderr": error[:, place]}
     found = pd.DataFrame(columns).assign(n=store.samples, documents=clusters.documents)
     found.loc[store.levels - 1, ["divergence", "divergence_stderr"]] = np.nan
     return found
 
 
-def _measured(head: Head, states: Iterator[Tensor]) -> Iterator[Tensor]:
-    """For each level, `MEASURES` of each sample: (n, 4). The level's divergence is from the next level."""
+def _measured(head: Head, states: Iterator[Tensor], labels: Tensor | None) -> Iterator[Tensor]:
+    """For each level, `MEASURES` of each sample, and accuracy if labels are known: (n, 4) or (n, 5).
+
+    The level's divergence is from the next level.
+    """
     before: Tensor | None = None  # of two levels at a time, so that memory does not grow with L
     probability, entropy, tokens, apart = [], [], [], []
     for state in states:
@@ -93,7 +104,10 @@ def _measured(head: Head, states: Iterator[Tensor]) -> Iterator[Tensor]:
     apart.append(torch.zeros_like(probability[-1]))
     for place in range(len(tokens)):
         agrees = (tokens[place] == tokens[-1]).to(probability[place].dtype)
-        yield torch.stack([probability[place], entropy[place], agrees, apart[place]], 1)
+        found = [probability[place], entropy[place], agrees, apart[place]]
+        if labels is not None:
+            found.append((tokens[place] == labels).to(agrees.dtype))
+        yield torch.stack(found, 1)
 
 
 def jensen_shannon(one: Tensor, other: Tensor) -> Tensor:
@@ -151,17 +165,21 @@ def losses_of(
     return found
 
 
-def _masked_losses(store: ActivationStore, head: Head, device: torch.device) -> Tensor:
-    """The cross-entropy of each masked token of a store, and the number 1: (samples, 2), float64."""
+def _losses_of_samples(store: ActivationStore, head: Head, device: torch.device) -> Tensor:
+    """Of each masked token, or label, of a store: (samples, 3), float64.
+
+    Its cross-entropy, the number 1, and whether it is the most likely one.
+    """
     head = head.to(device)
     own = torch.from_numpy(store.of_samples("token").astype(np.int64)).to(device)
-    found = torch.ones(store.samples, 2, dtype=torch.float64)
+    found = torch.ones(store.samples, 3, dtype=torch.float64)
     with torch.inference_mode():
         for part, states in store.parts(store.levels - 1, samples_together(head, device)):
             logits = head.logits(torch.from_numpy(states).to(device))
             found[part, 0] = (
                 torch.nn.functional.cross_entropy(logits, own[part], reduction="none").double().cpu()
             )
+            found[part, 2] = (logits.argmax(-1) == own[part]).double().cpu()
     return found
 
 
@@ -193,12 +211,14 @@ def measure_level_predictions(
         - agreement: the share of samples whose most likely token is the full model's;
         - divergence: the Jensen-Shannon divergence of its distribution from the next level's, in nats (0 to
           ln 2); NaN at level L;
-        - probability_stderr, entropy_stderr, agreement_stderr, divergence_stderr, n, documents.
+        - accuracy: the share of texts whose most likely label is their own, of a classifier;
+        - the same with _stderr, n, documents.
     losses : Path
         Table to write, a row for each document, with columns document, loss (the sum over its tokens of
         -ln q(token), q the final distribution, in nats) and tokens. Of a causal model these are the next
         tokens of whole validation sentences; of generated text the generated ones; of an encoder-decoder
-        the tokens of the targets; of a masked model the masked tokens of the samples.
+        the tokens of the targets; of a masked model the masked tokens of the samples; of a classifier the
+        labels of texts, with a column right, the number of texts whose most likely label is their own.
     shards : sequence of Path
         Validation shards.
     head, description : Path
@@ -222,14 +242,23 @@ def measure_level_predictions(
     on = pick_device(device)
     of_samples = documents_of_samples(store, documents)
     write_table(levels, levels_of(store, Head.load(head), of_samples, on), model_digest=digest)
-    if described.task != "masked":
+    columns = ["loss", "tokens"]
+    if described.task == "classification" and not store.labelled:
+        raise CorpusError(
+            f"{sentences}: a corpus without labels given, joint-optimisation measures the loss on the labels "
+            f"of {described.architecture}: name the key of its labels with label"
+        )
+    if described.task not in ("masked", "classification"):
         found = _of_sentences(
             described, weights, sentences, documents, samples, max_tokens, device, batch_tokens
         )
     else:
-        lost = _masked_losses(store, Head.load(head), on)
+        lost = _losses_of_samples(store, Head.load(head), on)
         found = pd.DataFrame({"document": of_samples, "loss": lost[:, 0], "tokens": lost[:, 1]})
-    by_document = found.groupby("document", as_index=False)[["loss", "tokens"]].sum()
+        if store.labelled:
+            columns.append("right")
+            found["right"] = lost[:, 2].numpy()
+    by_document = found.groupby("document", as_index=False)[columns].sum()
     write_table(losses, by_document, model_digest=digest)
 
 

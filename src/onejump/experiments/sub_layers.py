@@ -343,6 +343,8 @@ def measure_sub_layers(
         device=device,
         device_map=device_map,
     )
+    if transformer.task == "classification":
+        top = min(top, transformer.head.vocabulary)  # there are hardly ever as many labels
     read, document = [], []
     for role in (THRESHOLDS, VALIDATION):
         of_role = [prompt for prompt in prompts if of_sentences["role"][prompt.sentence] == role]

@@ -21,6 +21,7 @@ _METRIC_LABELS = {
     "surprisal": "surprisal of the full model's\nlikeliest token (nats)",
     "kl": "KL divergence from the full\nmodel's prediction (nats)",
     "r2": "r² of the last level's states",
+    "accuracy": "accuracy\n(label is the text's own)",
 }
 
 

@@ -17,6 +17,7 @@ from onejump.base.amounts.tuning import CHECKPOINTS
 from onejump.base.errors import OneJumpError
 from onejump.fitting.joint_losses import joint_loss
 from onejump.fitting.pair_batches import PairBatches
+from onejump.fitting.text_batches import TextBatches
 from onejump.fitting.tuning_batches import Batches
 from onejump.models.live_head import LiveHead, states_of_pairs
 from onejump.models.pairs import Inputs, Pairs
@@ -26,6 +27,8 @@ _LOG = logging.getLogger(__name__)
 _WARM_UP = 0.1
 _COMPLETE = "complete"
 """A file in a checkpoint's folder once all of the checkpoint is written."""
+AnyBatches = Batches | PairBatches | TextBatches
+"""Batches of a model of any task."""
 
 
 class JointLoss:
@@ -45,7 +48,7 @@ class JointLoss:
         self._transformer, self._head, self._teacher = transformer, head, teacher
 
     def of(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Give the loss of a batch of `Batches` or `PairBatches`, and the losses of its pairs (R,)."""
+        """Give the loss of a batch of `AnyBatches`, and the losses of its pairs (R,)."""
         tokens: Inputs = batch["tokens"]
         if "source" in batch:
             tokens = Pairs(batch["source"], batch["tokens"])
@@ -67,7 +70,7 @@ class JointLoss:
 def train(
     model: Any,
     loss: JointLoss,
-    batches: Batches | PairBatches,
+    batches: AnyBatches,
     checkpoints: Path,
     *,
     learning_rate: float,
@@ -81,7 +84,7 @@ def train(
     model : transformers.PreTrainedModel or peft.PeftModel
         Of its parameters, those with gradients are trained.
     loss : JointLoss
-    batches : Batches or PairBatches
+    batches : AnyBatches
         One for each step.
     checkpoints : Path
         Folder that the Trainer writes to.

@@ -26,15 +26,18 @@ from onejump.base.device import pick_device
 from onejump.base.errors import CorpusError, ModelError, OneJumpError
 from onejump.base.files import read_table, replacing
 from onejump.data.document_roles import FIT
+from onejump.data.labels import label_numbers
 from onejump.fitting.joint_losses import Weights
-from onejump.fitting.joint_trainer import JointLoss, train
+from onejump.fitting.joint_trainer import AnyBatches, JointLoss, train
 from onejump.fitting.pair_batches import PairBatches, TokenPair
+from onejump.fitting.text_batches import TextBatches
 from onejump.fitting.tuning_batches import Batches
+from onejump.models.classifiers import label_names
 from onejump.models.description import ModelDescription, read_description
 from onejump.models.live_head import LiveHead
 from onejump.models.loading import load_described, load_described_tokenizer, mask_token
 from onejump.models.pairs import decoder_inputs
-from onejump.models.prompts import encoded_pairs, has_targets
+from onejump.models.prompts import encoded_pairs, encoded_texts, has_targets
 from onejump.models.tasks import NAMED
 from onejump.models.transformer import Transformer
 
@@ -58,7 +61,8 @@ class TuningOptions:
     """How a model is tuned."""
 
     loss: str
-    """next-token: cross-entropy to the text's own token. distilled: KL(p || q), p the model as it was."""
+    """next-token: cross-entropy to the text's own token, or its label. distilled: KL(p || q), p the model as
+    it was."""
     weights: str
     """Of `onejump.fitting.joint_losses.Weights`."""
     early: float | None
@@ -116,18 +120,14 @@ def tune(
     Raises
     ------
     CorpusError
-        If no sentence is left to train on, or an encoder-decoder is given a corpus without targets.
+        If no sentence is left to train on, an encoder-decoder is given a corpus without targets, or a
+        classifier one without labels that its loss needs.
     ModelError
-        If the model is a classifier, or its head cannot be trained.
+        If the model's head cannot be trained.
     OneJumpError
         If the loss is no longer finite.
     """
     described = read_description(description)
-    if described.task == "classification":
-        raise ModelError(
-            f"{described.source}: {NAMED[described.task]} given to tune, accepted is {NAMED['causal']}, "
-            f"{NAMED['masked']} or {NAMED['seq2seq']}"
-        )
     about = {
         "model_digest": described.model_digest,
         "options": asdict(options),
@@ -172,7 +172,7 @@ def _batches(
     rows: pd.DataFrame,
     options: TuningOptions,
     seed: int,
-) -> Batches | PairBatches:
+) -> AnyBatches:
     """Give the batches of a tuning on some rows of a corpus' table."""
     weights = Weights(options.weights, len(transformer.blocks), options.early)
     if has_targets(rows) != (described.task == "seq2seq"):
@@ -197,6 +197,16 @@ def _batches(
             weights,
             **shared,
         )
+    if described.task == "classification":
+        labels = label_numbers(rows, label_names(transformer.model.config))
+        if labels is None and options.loss != "distilled":
+            raise CorpusError(
+                f"a corpus without labels given to tune {described.architecture}, {NAMED[described.task]}: "
+                "name the key of its labels with label, or choose the loss distilled"
+            )
+        texts = encoded_texts(rows["sentence"].tolist(), tokenizer, options.max_tokens)
+        positions = [int(transformer.read_positions(torch.tensor([text]))) for text in texts]
+        return TextBatches(texts, positions, labels, weights, context=transformer.context, **shared)
     return Batches(
         _encoded(tokenizer, rows["sentence"].tolist(), options, seed),
         weights,
@@ -232,7 +242,7 @@ def _encoded(tokenizer: Any, sentences: Sequence[str], options: TuningOptions, s
     return found
 
 
-def _passes(batches: Batches | PairBatches) -> float:
+def _passes(batches: AnyBatches) -> float:
     seen = sum(len(batch) for batch in batches.batches)
     return seen / len(batches.sentences)
 

@@ -2,7 +2,7 @@
 
 A masked language model runs over whole sentences. In each of them one token is masked. An encoder-decoder
 runs over pairs of texts: over the whole source, and the target up to the token before the one that is
-predicted.
+predicted. A classifier runs over whole texts, each of which is one sample.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from onejump.base.errors import ActivationError, CorpusError
 from onejump.base.files import read_table, replacing
 from onejump.base.format import MODEL_DIGEST
 from onejump.base.identity import one_model
-from onejump.data.shard_layout import Array, Storable
+from onejump.data.labels import label_numbers
+from onejump.data.shard_layout import LABELLED, Array, Storable
 from onejump.data.shard_writer import DEFAULT_STORE, ShardWriter, StoreOptions
+from onejump.models.classifiers import label_names
 from onejump.models.description import read_description
 from onejump.models.loading import load_described, load_described_tokenizer
 from onejump.models.logit_parts import summarise_logits
@@ -38,6 +40,7 @@ from onejump.models.prompts import (
     pair_prompts,
     shard_sentences,
     stored_prompts,
+    text_prompts,
 )
 from onejump.models.tasks import NAMED
 from onejump.models.transformer import Transformer
@@ -59,7 +62,8 @@ class ActivationOptions:
     max_tokens: int = 512
     """Longer sentences are cut."""
     top_k: int = 64
-    """How many of the most likely tokens of the final distribution are kept with each sample."""
+    """How many of the most likely tokens of the final distribution are kept with each sample; of a classifier
+    at most all labels."""
     store: StoreOptions = DEFAULT_STORE
     """How activations are stored on disk."""
 
@@ -88,7 +92,8 @@ def model_and_prompts(
     ModelError
         If the model's files have changed since the model stage.
     CorpusError
-        If an encoder-decoder is given a corpus without targets, or another model one with targets.
+        If an encoder-decoder is given a corpus without targets, or another model one with targets. Also if
+        a classifier does not know a label of the corpus.
     """
     described = read_description(description)
     paired = has_targets(sentences)
@@ -110,6 +115,15 @@ def model_and_prompts(
             special_tokens=options.special_tokens,
             max_tokens=options.max_tokens,
             prefix=(described.pairs or {}).get("prefix") or "",
+        )
+    if described.task == "classification":
+        transformer = load_described(described, weights, device=device, device_map=device_map)
+        return transformer, text_prompts(
+            sentences,
+            load_described_tokenizer(described, weights),
+            transformer.read_positions,
+            label_numbers(sentences, label_names(transformer.model.config)),
+            max_tokens=options.max_tokens,
         )
     if is_generated(sentences):
         prompts = stored_prompts(sentences, seed=seed, positions=options.positions)
@@ -237,7 +251,7 @@ def write_shard(
                 states.cpu().numpy(),
                 sentence=sentence,
                 position=positions.numpy(),
-                token=np.asarray([prompt.tokens[i] for prompt in batch for i in prompt.positions]),
+                token=np.asarray([token for prompt in batch for token in prompt.kept]),
                 top_tokens=top_tokens.cpu().numpy(),
                 top_logits=top_logits.cpu().numpy(),
                 logsumexp=logsumexp.cpu().numpy(),
@@ -325,7 +339,10 @@ def extract_shard(
         device=device,
         device_map=device_map,
     )
-    if options.top_k > transformer.head.vocabulary:
+    top_k = options.top_k
+    if transformer.task == "classification":
+        top_k = min(top_k, transformer.head.vocabulary)  # there are hardly ever as many labels
+    if top_k > transformer.head.vocabulary:
         raise ActivationError(
             f"activations.top_k: {options.top_k} given, 1 to V = {transformer.head.vocabulary} accepted"
         )
@@ -334,7 +351,8 @@ def extract_shard(
         prompts,
         activations,
         batch_tokens=batch_tokens,
-        top_k=options.top_k,
+        top_k=top_k,
         store=options.store,
-        attributes={MODEL_DIGEST: digest, "split": split, "shard": shard, "shards": shards},
+        attributes={MODEL_DIGEST: digest, "split": split, "shard": shard, "shards": shards}
+        | ({LABELLED: True} if prompts[0].label is not None else {}),
     )

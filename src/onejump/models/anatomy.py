@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from onejump.base.errors import ModelError
+from onejump.models.classifiers import find_classifier
 from onejump.models.head import Head, HeadConfig, NormKind
 from onejump.models.logits import Logits, understand_logits
 from onejump.models.norms import no_norm, understand_activation, understand_norm
@@ -98,13 +99,26 @@ def find_blocks(body: nn.Module, config: Any, run: Callable[[], Any]) -> nn.Modu
     return nn.ModuleList(run_by_list[found[0]])
 
 
-def find_unembedding(model: Any) -> nn.Module:
-    """Find the map from the final norm's output to the logits.
+def find_unembedding(model: Any, run: Callable[[], Any]) -> nn.Module:
+    """Find the map from the final norm's output to the logits, by a run of the model if it is a classifier.
 
     Raises
     ------
     ModelError
         If the model has none.
+    """
+    if task_of(model) == "classification":
+        return find_classifier(model, run)
+    return stated_unembedding(model)
+
+
+def stated_unembedding(model: Any) -> nn.Module:
+    """Give the unembedding that a language model names.
+
+    Raises
+    ------
+    ModelError
+        If it names none.
     """
     found = model.get_output_embeddings()
     if not isinstance(getattr(found, "weight", None), Tensor):
@@ -142,11 +156,12 @@ def find_head(
     """
     from accelerate.utils import align_module_device
 
-    found = follow_head(model, Way(model, blocks, run, model.dtype, norm), unembedding, norm)
+    found = follow_head(model, way_of(model, blocks, run, norm), unembedding, norm)
     activation = None
-    if found.dense is not None and found.norm is not None:
-        activation = understand_activation(found.dense, found.norm, run, model.dtype)
-    logits = understand_logits(found.norm, unembedding, run, text_config(model))
+    if found.dense is not None:
+        behind = unembedding if found.norm is None else found.norm
+        activation = understand_activation(found.dense, behind, run, model.dtype)
+    logits = logits_of(model, found.norm, unembedding, run)
     scale = logits.before * logits.after
     with ExitStack() as stack:
         # With device_map: auto, weights that fit on no GPU are kept elsewhere until their module runs.
@@ -171,6 +186,20 @@ def find_head(
         )
 
 
+def way_of(
+    model: Any, blocks: Iterable[nn.Module], run: Callable[[], Any], norm: nn.Module | None = None
+) -> Way:
+    """Watch a run of a model behind its last block, and a norm that is named besides."""
+    return Way(model, blocks, run, model.dtype, norm, one_position=task_of(model) == "classification")
+
+
+def logits_of(model: Any, norm: nn.Module | None, unembedding: nn.Module, run: Callable[[], Any]) -> Logits:
+    """Find what lies between the final norm, the unembedding and the logits: in a classifier, nothing."""
+    if task_of(model) == "classification":
+        return Logits(1.0, 1.0, None, None)
+    return understand_logits(norm, unembedding, run, text_config(model))
+
+
 def _weight(module: nn.Module, name: str, device: torch.device) -> Tensor | None:
     weight = getattr(module, name, None)
     return None if not isinstance(weight, Tensor) else weight.detach().float().to(device)
@@ -185,7 +214,8 @@ class HeadModules:
     dense: nn.Linear | None
     """The Linear of the transform."""
     norm: nn.Module | None
-    """The norm before the unembedding; None if the unembedding takes the last block's output."""
+    """The norm before the unembedding; None if the unembedding takes the last block's output, or, in a
+    classifier, the transform's."""
 
 
 def _transform(
@@ -232,6 +262,12 @@ def follow_head(model: nn.Module, way: Way, unembedding: nn.Module, named: nn.Mo
         first = None
     else:
         there = ", ".join(type(step.module).__name__ for step in taking) or "none"
+        if task_of(model) == "classification":
+            raise ModelError(
+                f"{type(model).__name__}: its head was not understood: looked for one norm or Linear that "
+                f"takes the last block's output, whole or at one position (there: {there}); a mean over "
+                "positions is not accepted"
+            )
         raise ModelError(
             f"{type(model).__name__}: its final norm was not found: looked for one norm, or one Linear of a "
             f"transform, that takes the last block's output (there: {there}). The study's key `modules` can "
@@ -239,6 +275,11 @@ def follow_head(model: nn.Module, way: Way, unembedding: nn.Module, named: nn.Mo
         )
     last = way.of(unembedding)
     final = None if last is None else way.making(last.given)
+    # Dense, an activation, the classifier. `understand_activation` finds out whether that is all.
+    classified = task_of(model) == "classification" and last is not None
+    if classified and (final is None or final is dense[0] or way.same(final.given, dense[0].made)):
+        assert isinstance(dense[0].module, nn.Linear)
+        return HeadModules(first, dense[0].module, None)
     if final is None or final.given.shape != dense[0].made.shape:
         raise ModelError(
             f"{type(model).__name__}: its head was not understood: looked for a Linear, an activation, a "

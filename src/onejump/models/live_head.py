@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from onejump.base.errors import ModelError
-from onejump.models.anatomy import find_unembedding, follow_head, text_config
+from onejump.models.anatomy import find_unembedding, follow_head, logits_of, way_of
 from onejump.models.head import ACTIVATIONS
-from onejump.models.logits import understand_logits
 from onejump.models.named import named_modules
-from onejump.models.norms import TOLERANCE
+from onejump.models.norms import TOLERANCE, distance
 from onejump.models.pairs import Inputs
-from onejump.models.seen import Way, given_to, state_of
-from onejump.models.transformer import Transformer, distance
+from onejump.models.seen import given_to, state_of
+from onejump.models.transformer import Transformer
 
 
 class LastMap(NamedTuple):
@@ -53,18 +52,18 @@ class LiveHead:
     def __init__(self, transformer: Transformer, modules: Mapping[str, str | None] | None = None) -> None:
         model = transformer.model
         named = named_modules(model, modules or {})
-        self._unembedding: Any = named.get("head") or find_unembedding(model)
 
         def run() -> Any:
             with torch.no_grad():
                 return transformer.run_whole(transformer.example())
 
+        self._unembedding: Any = named.get("head") or find_unembedding(model, run)
         norm = named.get("norm")
-        way = Way(model, transformer.blocks, run, model.dtype, norm)
+        way = way_of(model, transformer.blocks, run, norm)
         self._modules = follow_head(model, way, self._unembedding, norm)
         config = transformer.head.config
         self._activation = None if config.activation is None else ACTIVATIONS[config.activation]
-        found = understand_logits(self._modules.norm, self._unembedding, run, text_config(model))
+        found = logits_of(model, self._modules.norm, self._unembedding, run)
         self._before, self._after, self._softcap = found.before, found.after, found.softcap
         self._offset = None if found.offset is None else found.offset.clone()
         self._check(transformer, way.last)

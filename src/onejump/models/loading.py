@@ -15,12 +15,13 @@ from onejump.base.errors import ModelError, OneJumpError
 from onejump.base.files import replacing
 from onejump.models.anatomy import (
     blocks_stated,
-    find_unembedding,
+    stated_unembedding,
     task_of,
     text_config,
 )
 from onejump.models.bounds import refuse_absurd, refuse_oversized, refuse_pickled, refuse_without_weights
 from onejump.models.checkpoint import refuse_incomplete, refuse_unread_gguf
+from onejump.models.classifiers import refuse_other_classifiers
 from onejump.models.description import ModelDescription
 from onejump.models.gguf_header import check_gguf
 from onejump.models.named import named_modules
@@ -33,6 +34,7 @@ _AUTO: dict[Task, str] = {
     "causal": "AutoModelForCausalLM",
     "masked": "AutoModelForMaskedLM",
     "seq2seq": "AutoModelForSeq2SeqLM",
+    "classification": "AutoModelForSequenceClassification",
 }
 
 
@@ -50,8 +52,8 @@ def load_model(
     """Load a model from the hub or a local folder, and check its head.
 
     Its configuration says what the model is loaded as (`onejump.models.tasks.stated_task`): a masked language
-    model if it names an architecture ...ForMaskedLM, an encoder-decoder if it states that it is one, and
-    otherwise a causal model.
+    model if it names an architecture ...ForMaskedLM, a classifier of texts if it names one
+    ...ForSequenceClassification, an encoder-decoder if it states that it is one, and else a causal model.
 
     Parameters
     ----------
@@ -104,9 +106,6 @@ def _auto_model(source: str, config: Any) -> Any:
     import transformers
 
     task = stated_task(config.to_dict())
-    if task not in _AUTO:
-        accepted = " or ".join(NAMED[known] for known in _AUTO)
-        raise ModelError(f"{source}: {NAMED[task]} was given, {accepted} is accepted")
     auto = getattr(transformers, _AUTO[task])
     remote = getattr(config, "auto_map", None) or {}
     if auto.__name__ not in remote and type(config) not in auto._model_mapping:
@@ -275,13 +274,19 @@ def sizes_from_configuration(
         model = _empty_model(source, config, trust_remote_code)
     named = named_modules(model, modules or {})
     blocks = named.get("blocks")
-    unembedding: Any = named.get("head") or find_unembedding(model)
+    task = task_of(model)
+    if task == "classification":
+        refuse_other_classifiers(model)
+        vocabulary = model.config.num_labels
+    else:
+        unembedding: Any = named.get("head") or stated_unembedding(model)
+        vocabulary = unembedding.weight.shape[0]
     return {
         "blocks": blocks_stated(text_config(model)) if blocks is None else len(list(blocks.children())),
         "hidden": text_config(model).hidden_size,
-        "vocabulary": unembedding.weight.shape[0],
+        "vocabulary": vocabulary,
         "parameters": model.num_parameters(),
-        "task": task_of(model),
+        "task": task,
     }
 
 

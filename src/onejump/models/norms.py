@@ -24,6 +24,11 @@ _EXPLAINED = 1e-3
 _EPS_NAMES = ("eps", "variance_epsilon", "epsilon", "layer_norm_eps")
 
 
+def distance(logits: Tensor, reference: Tensor) -> float:
+    """Measure the largest difference of logits, in units of the spread of the reference."""
+    return float((logits - reference).abs().max() / reference.std().clamp_min(1e-12))
+
+
 class Norm(NamedTuple):
     """What a final norm does: gain * normalised(states, kind, eps) + bias."""
 
@@ -168,6 +173,10 @@ def understand_activation(
             handle.remove()
     if len(seen) < 2:
         raise ModelError("the head's transform was not understood: its Linear or its norm is never run")
+    if seen["given"].shape != seen["made"].shape:
+        raise ModelError(
+            "the head was not understood: more than an activation lies behind its transform's Linear"
+        )
     # In the model's own dtype, so that similar activations can be told apart in half precision.
     given, made = seen["given"], seen["made"].float()
     off = {

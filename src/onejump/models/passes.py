@@ -25,11 +25,11 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from onejump.base.errors import ModelError
 from onejump.models.module_views import way_to, with_modules
-from onejump.models.norms import TOLERANCE
+from onejump.models.norms import TOLERANCE, distance
 from onejump.models.row_cache import KeysKept, Place, RowCache
 from onejump.models.seen import given_to, state_of
 from onejump.models.tasks import NAMED
-from onejump.models.transformer import RUN_ERRORS, Transformer, distance
+from onejump.models.transformer import RUN_ERRORS, Transformer
 
 # More than rounding makes of a model's logits, in units of their spread, in any precision.
 _MOST_ROUNDING = 0.3

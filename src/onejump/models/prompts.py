@@ -1,7 +1,8 @@
 """Makes the prompts that a model runs over: sentences, cut behind the last position that is kept.
 
 A masked language model runs over whole sentences. In each of them one token is masked. An encoder-decoder
-runs over pairs: the source whole, the target cut behind the last position that is kept.
+runs over pairs: the source whole, the target cut behind the last position that is kept. A classifier runs
+over whole texts, and one position of each is kept.
 """
 
 from __future__ import annotations
@@ -43,6 +44,13 @@ class Prompt(NamedTuple):
     """Token that replaces those at `positions` when the prompt runs; None replaces none."""
     source: Sequence[int] | None = None
     """Token ids of the source in a pair."""
+    label: int | None = None
+    """Number of the label of a text that is to be classified, if it is known."""
+
+    @property
+    def kept(self) -> Sequence[int]:
+        """What each position that is kept is a sample of: its token, or the text's label if it is known."""
+        return [self.tokens[at] if self.label is None else self.label for at in self.positions]
 
     @property
     def size(self) -> int:
@@ -225,6 +233,56 @@ def pair_prompts(
 def is_generated(sentences: pd.DataFrame) -> bool:
     """Whether a corpus' table holds generated texts, which are run as the tokens that were generated."""
     return "tokens" in sentences.columns
+
+
+def text_prompts(
+    texts: pd.DataFrame,
+    tokenizer: Any,
+    read_positions: Callable[[Tensor], Tensor],
+    labels: Sequence[int] | None,
+    *,
+    max_tokens: int = 512,
+) -> list[Prompt]:
+    """Tokenise texts for a classifier. A sample is a text, at the position that the model's head reads.
+
+    Parameters
+    ----------
+    texts : DataFrame
+        With columns sentence_id and sentence.
+    tokenizer : transformers.PreTrainedTokenizerBase
+    read_positions : callable
+        Gives the position that the head reads (`onejump.models.transformer.Transformer.read_positions`).
+    labels : sequence of int, optional
+        The number of each text's label.
+    max_tokens : int
+        Longer texts are cut. They still end in the special tokens that the tokenizer adds.
+
+    Returns
+    -------
+    list of Prompt
+        Longest first. A text without a token is left out.
+
+    Raises
+    ------
+    CorpusError
+        If no text has a token.
+    """
+    encoded = encoded_texts(texts["sentence"].tolist(), tokenizer, max_tokens)
+    prompts = []
+    for place, (text, tokens) in enumerate(zip(texts["sentence_id"].tolist(), encoded, strict=True)):
+        if tokens:
+            position = read_positions(torch.tensor([tokens])).numpy()
+            prompts.append(Prompt(text, tokens, position, label=None if labels is None else labels[place]))
+    if not prompts:
+        raise CorpusError(f"none of the {len(texts)} texts of this shard has a token")
+    return sorted(prompts, key=_longest_first)
+
+
+def encoded_texts(texts: Sequence[str], tokenizer: Any, max_tokens: int) -> list[list[int]]:
+    """Give the token ids of texts, cut to `max_tokens`, with the special tokens that the tokenizer adds."""
+    cut = tokenizer(list(texts), truncation=True, max_length=max_tokens, return_attention_mask=False)
+    found: list[list[int]] = cut["input_ids"]
+    return found
 
 
 def stored_prompts(texts: pd.DataFrame, *, seed: int, positions: int) -> list[Prompt]:

@@ -56,6 +56,13 @@ def calls(modules: Iterable[nn.Module], run: Callable[[], Any]) -> list[nn.Modul
     return called
 
 
+def is_at_a_position(of_text: Tensor, of_tokens: Tensor) -> bool:
+    """Whether a tensor (texts, width) is another one, or one position of (texts, length, width)."""
+    if of_tokens.dim() == 3 and of_text.dim() == 2 and of_tokens.shape[::2] == of_text.shape:
+        return bool((of_tokens == of_text[:, None]).all(-1).all(0).any())
+    return of_text.shape == of_tokens.shape and torch.equal(of_text, of_tokens)
+
+
 @dataclass(frozen=True)
 class Step:
     """One call of a module."""
@@ -78,6 +85,8 @@ class Way:
         The model's dtype. Some models keep their states in a wider one between their modules.
     besides : torch.nn.Module, optional
         A module to watch besides those without children.
+    one_position : bool
+        Whether a module that takes the state of one position takes the state (`same`).
 
     Attributes
     ----------
@@ -92,8 +101,11 @@ class Way:
         run: Callable[[], Any],
         dtype: torch.dtype,
         besides: nn.Module | None = None,
+        *,
+        one_position: bool = False,
     ) -> None:
         self._dtype = dtype
+        self._one_position = one_position
         self._steps: list[Step] = []
         blocks = list(dict.fromkeys(blocks))
         inside = {module for block in blocks for module in block.modules()}
@@ -124,8 +136,14 @@ class Way:
         """Whether two tensors hold the same numbers, in the model's own dtype.
 
         Some models (Longformer) lengthen their sequences for the blocks, and shorten them again behind the
-        blocks. So only the length that both tensors have is compared.
+        blocks. So only the length that both tensors have is compared. The head of a classifier takes one
+        position (sequences, H) of a state.
         """
+        if self._one_position and {one.dim(), other.dim()} == {2, 3}:
+            of_text, of_tokens = (tensor.detach().to("cpu", self._dtype) for tensor in (one, other))
+            if of_text.dim() == 3:
+                of_text, of_tokens = of_tokens, of_text
+            return is_at_a_position(of_text, of_tokens)
         if one.dim() == other.dim() == 3:
             length = min(one.shape[1], other.shape[1])
             one, other = one[:, :length], other[:, :length]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -19,30 +20,35 @@ from onejump.models.anatomy import (
     task_of,
     text_config,
 )
+from onejump.models.classifiers import check_texts, find_position, read_positions, refuse_other_classifiers
 from onejump.models.named import blocks_of, named_modules
-from onejump.models.norms import TOLERANCE
+from onejump.models.norms import TOLERANCE, distance
 from onejump.models.pairs import Inputs, Pairs, find_decoder, run_pairs, size_of
 from onejump.models.rope import forget_lengths, original_context
 from onejump.models.seen import given_to, state_of
-from onejump.models.tasks import MASKED, NAMED, TASKS, Task
+from onejump.models.tasks import MASKED, NAMED, Task
 
 RUN_ERRORS = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError)
 """The errors that a model's own code raises when it is run in a way that it does not support."""
 
 
 class Transformer:
-    """A language model whose residual stream can be read at every level: causal, masked or encoder-decoder.
+    """A model of text whose residual stream can be read at every level.
+
+    It is causal, masked, an encoder-decoder, or a classifier of texts.
 
     Level 0 is the input of the first block, level l the output of block l, and level L the output of the
     last block, before the final norm. In a masked language model (BERT, RoBERTa, DistilBERT), level 0 is
     behind the norm of the embeddings, and level L is before the transform that the head begins with. The
-    levels of an encoder-decoder (Marian, T5, BART) are those of its decoder; its encoder runs in full.
+    levels of an encoder-decoder (Marian, T5, BART) are those of its decoder; its encoder runs in full. The
+    head of a classifier reads one position of a text; its labels take the place of the vocabulary.
 
     Parameters
     ----------
     model : transformers.PreTrainedModel
         A language model. It is put into evaluation mode. A class named ...ForMaskedLM sees all of a sentence;
-        the decoder of an encoder-decoder, and any other model, has to be causal.
+        one named ...ForSequenceClassification classifies a text. The decoder of an encoder-decoder, and any
+        other model, has to be causal.
     modules : mapping of {"blocks", "norm", "head"} -> str, optional
         Paths, as `model.named_modules()` gives them, of the list of blocks, the norm behind them and the
         unembedding. They are needed for a model in which onejump does not find these.
@@ -60,6 +66,8 @@ class Transformer:
         The L blocks.
     head : Head
         The transform and the final norm if there are any, and the unembedding, in float32.
+    reads : {"first", "last"} or None
+        The position of a text that a classifier's head reads; None for any other model.
 
     Raises
     ------
@@ -73,16 +81,13 @@ class Transformer:
         self.body: nn.Module = model.base_model
         self.task: Task = task_of(model)
         if self.task == "classification":
-            accepted = ", ".join(NAMED[task] for task in TASKS if task != self.task)
-            raise ModelError(
-                f"{type(model).__name__}: {NAMED[self.task]} was given, accepted is one of {accepted}"
-            )
+            refuse_other_classifiers(model)
         self.padding = 0 if self.causal else padding_of(model)
         if self.task == "seq2seq":
             self.body = find_decoder(model)
         named = named_modules(model, modules or {})
         self.context = original_context(text_config(model))
-        unembedding = named.get("head") or find_unembedding(model)
+        unembedding = named.get("head") or find_unembedding(model, self._try)
         if "blocks" in named:
             self.blocks: nn.ModuleList = blocks_of(named["blocks"], self._try)
             if self.blocks[0] not in set(self.body.modules()):
@@ -91,6 +96,7 @@ class Transformer:
             self.blocks = find_blocks(self.body, text_config(model), self._try)
         self._follow_blocks()
         self.head = find_head(model, self.blocks, unembedding, self._try, named.get("norm"))
+        self.reads = find_position(self) if self.task == "classification" else None
         self.check()
 
     @property
@@ -121,7 +127,7 @@ class Transformer:
 
         In a causal model, no state depends on the tokens behind it. So sequences that are padded on the
         right need no attention mask, as long as no position in the padding is asked for. For a masked
-        language model, and for the sources of an encoder-decoder, an attention mask hides `padding`.
+        language model, a classifier, and the sources of an encoder-decoder, a mask hides `padding`.
 
         Parameters
         ----------
@@ -179,9 +185,12 @@ class Transformer:
             pairs = Pairs(*(of.to(self.device) for of in tokens))
             return run_pairs(self.model, None if module is self.model else module, pairs, self.padding)
         tokens = tokens.to(self.device)
-        if self.causal:
-            return module(tokens, use_cache=False)
-        return module(tokens, attention_mask=(tokens != self.padding).long())
+        # Classifiers are both: stacks of causal blocks, which could keep keys and values, and others.
+        cached = self.causal or "use_cache" in inspect.signature(module.forward).parameters
+        options: dict[str, Any] = {"use_cache": False} if cached else {}
+        if not self.causal:
+            options["attention_mask"] = (tokens != self.padding).long()
+        return module(tokens, **options)
 
     def _try(self) -> Any:
         """Run the model over a short sequence, to see what it does."""
@@ -270,6 +279,9 @@ class Transformer:
         name = type(self.model).__name__
         tolerance = TOLERANCE[self.model.dtype]
         tokens = self.probe()
+        if self.task == "classification":
+            check_texts(self, tokens, tolerance)
+            return
         ours = self._logits(self._paired(tokens))
         theirs = self._run(self.model, self._paired(tokens)).logits[0]
         self._expect_finite(theirs, "a logit")
@@ -300,6 +312,11 @@ class Transformer:
             raise ModelError(f"{name}: {broken} (its logits move by {off:.3g} of their spread)")
         if self.task == "seq2seq":
             self._check_padded_sources(tokens, ours)
+
+    def read_positions(self, tokens: Tensor) -> Tensor:
+        """Give the position (texts,) that a classifier's head reads in each text (texts, length)."""
+        assert self.reads is not None
+        return read_positions(tokens, self.padding, self.reads)
 
     def _check_padded_sources(self, tokens: Tensor, logits: Tensor) -> None:
         source = self.probe().flip(1)
@@ -363,8 +380,3 @@ class Transformer:
                     f"{name}: the output of block {block} is not the input of block {block + 1}: something "
                     "that onejump does not know lies between them"
                 )
-
-
-def distance(logits: Tensor, reference: Tensor) -> float:
-    """Measure the largest difference of logits, in units of the spread of the reference."""
-    return float((logits - reference).abs().max() / reference.std().clamp_min(1e-12))

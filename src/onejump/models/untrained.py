@@ -1,4 +1,4 @@
-"""The stage "untrained": a small encoder-decoder with random weights, and a tokenizer trained on pairs.
+"""The stage "untrained": a small encoder-decoder or classifier with random weights, and its tokenizer.
 
 It is where a training from scratch begins: a tuned model of the study trains it (`onejump.fitting.tuning`).
 """
@@ -14,10 +14,12 @@ import torch
 
 from onejump.base.errors import CorpusError
 from onejump.base.files import read_table, replacing
+from onejump.data.labels import has_labels, names_of
 from onejump.models.prompts import has_targets
 
 # In this order, they are tokens 0, 1 and 2. Decoders start with the padding token.
 _SPECIAL = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+_BEGIN = "<s>"
 _LONGEST = 512  # tokens of a source or a target
 
 
@@ -26,10 +28,11 @@ class UntrainedOptions:
     """The shapes of a model."""
 
     architecture: str
-    """marian, bart or t5."""
+    """marian, bart or t5, which are encoder-decoders; bert, a classifier."""
     blocks: int
-    """Of the decoder, L."""
+    """Of the decoder or of bert, L."""
     encoder_blocks: int
+    """Of an encoder-decoder."""
     hidden: int
     """H. Feed-forward networks are four times as wide."""
     heads: int
@@ -45,7 +48,8 @@ def make_untrained(folder: Path, sentences: Path, *, options: UntrainedOptions, 
     folder : Path
         To write, as `save_pretrained` does.
     sentences : Path
-        Table of a corpus of pairs. The tokenizer is trained on the sources and targets of its training split.
+        Table of a corpus: of pairs, or of texts with labels for bert. The tokenizer is trained on the sources
+        and targets, or the texts, of its training split. The labels of all its texts are those of the model.
     options : UntrainedOptions
     seed : int
         Of the weights.
@@ -53,21 +57,35 @@ def make_untrained(folder: Path, sentences: Path, *, options: UntrainedOptions, 
     Raises
     ------
     CorpusError
-        If the corpus has no targets.
+        If the corpus has no targets, or no labels.
     """
-    training = read_table(sentences).query("split == 'training'")
+    table = read_table(sentences)
+    training = table[table["split"] == "training"]
+    if options.architecture == "bert":
+        if not has_labels(table):
+            raise CorpusError(f"{sentences}: a corpus without labels given, a classifier predicts labels")
+        tokenizer = _trained_tokenizer(training["sentence"].tolist(), options.vocabulary, begins=True)
+        torch.manual_seed(seed)
+        _write(folder, _random_classifier(options, len(tokenizer), names_of(table)), tokenizer)
+        return
     if not has_targets(training):
         raise CorpusError(f"{sentences}: a corpus without targets given, an encoder-decoder takes pairs")
     tokenizer = _trained_tokenizer([*training["sentence"], *training["target"]], options.vocabulary)
     torch.manual_seed(seed)
-    model = _random_model(options, len(tokenizer))
+    _write(folder, _random_model(options, len(tokenizer)), tokenizer)
+
+
+def _write(folder: Path, model: Any, tokenizer: Any) -> None:
     with replacing(folder) as fresh:
         model.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
 
 
-def _trained_tokenizer(texts: list[str], vocabulary: int) -> Any:
-    """A tokenizer of byte pairs, one for sources and targets. It begins words as SentencePiece does."""
+def _trained_tokenizer(texts: list[str], vocabulary: int, *, begins: bool = False) -> Any:
+    """A tokenizer of byte pairs, one for sources and targets. It begins words as SentencePiece does.
+
+    A text ends in the end token; `begins` says whether it also begins with a token, which a classifier reads.
+    """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -75,14 +93,44 @@ def _trained_tokenizer(texts: list[str], vocabulary: int) -> Any:
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    special = list(_SPECIAL.values())
+    given = _SPECIAL | ({"cls_token": _BEGIN} if begins else {})
+    special = list(given.values())
     trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=special, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
-    end = _SPECIAL["eos_token"]
+    around = ([_BEGIN] if begins else []), _SPECIAL["eos_token"]
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"$A {end}", special_tokens=[(end, tokenizer.token_to_id(end))]
+        single=" ".join([*around[0], "$A", around[1]]),
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in (*around[0], around[1])],
     )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=_LONGEST, **_SPECIAL)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=_LONGEST, **given)
+
+
+def _spread(hidden: int) -> float:
+    """The standard deviation of random weights.
+
+    The usual .02 is made for widths near 1,024. Narrow models that start with it learn nothing for hundreds
+    of steps.
+    """
+    return 0.02 * math.sqrt(1024 / hidden)
+
+
+def _random_classifier(options: UntrainedOptions, vocabulary: int, names: list[str]) -> Any:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    return BertForSequenceClassification(
+        BertConfig(
+            vocab_size=vocabulary,
+            hidden_size=options.hidden,
+            num_hidden_layers=options.blocks,
+            num_attention_heads=options.heads,
+            intermediate_size=4 * options.hidden,
+            max_position_embeddings=_LONGEST,
+            pad_token_id=0,
+            initializer_range=_spread(options.hidden),
+            id2label=dict(enumerate(names)),
+            label2id={name: number for number, name in enumerate(names)},
+        )
+    )
 
 
 def _random_model(options: UntrainedOptions, vocabulary: int) -> Any:
@@ -111,9 +159,7 @@ def _random_model(options: UntrainedOptions, vocabulary: int) -> Any:
         "max_position_embeddings": _LONGEST,
         "bos_token_id": None,
         "forced_eos_token_id": None,
-        # The usual .02 is made for widths near 1,024. Narrow models that start with it learn nothing for
-        # hundreds of steps.
-        "init_std": 0.02 * math.sqrt(1024 / options.hidden),
+        "init_std": _spread(options.hidden),
     }
     if options.architecture == "bart":
         return hf.BartForConditionalGeneration(hf.BartConfig(**tokens, **width, **shapes))

@@ -17,6 +17,8 @@ from onejump.study.untrained import Untrained
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 """Bytes of a number by its format."""
+# How many labels a classifier has is known once its corpus is read. It hardly counts.
+_LABELS = 10
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,17 @@ def look_up_sizes(study: Study, results: Path, given: Mapping[str, Mapping[str, 
 
 
 def _sizes_of(made: Untrained) -> dict[str, Any]:
-    """Count the parameters of an encoder-decoder with tied embeddings, without norms and biases."""
+    """Count the parameters, without norms and biases: of an encoder-decoder with tied embeddings, or BERT."""
     attention, feed_forward = 4, 8  # matrices of H H
+    if made.classifies:
+        blocks = made.blocks * (attention + feed_forward) * made.hidden**2
+        return {
+            "blocks": made.blocks,
+            "hidden": made.hidden,
+            "vocabulary": _LABELS,
+            "parameters": blocks + made.hidden**2 + made.vocabulary * made.hidden,
+            "task": "classification",
+        }
     blocks = made.encoder_blocks * (attention + feed_forward) + made.blocks * (2 * attention + feed_forward)
     return {
         "blocks": made.blocks,

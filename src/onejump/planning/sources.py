@@ -15,6 +15,7 @@ from onejump.base.fetch import is_pattern
 from onejump.models.description import known_description
 from onejump.models.gguf_header import read_gguf_sizes
 from onejump.models.tasks import NAMED, Task, stated_task
+from onejump.study.dimensions import OF_TOKENS
 from onejump.study.sources import Corpus, Model
 from onejump.study.study import Study
 from onejump.study.values import HUB_NAME
@@ -77,9 +78,11 @@ def check_sources(study: Study) -> None:
             if sizes is not None:
                 mistakes += study.dimension_mistakes(name, blocks=sizes[0], hidden=sizes[1])
             if model.untrained is not None:
-                mistakes += _unfit_corpora(study, name, "seq2seq")
+                task: Task = "classification" if model.untrained.classifies else "seq2seq"
+                mistakes += [*_unfit_corpora(study, name, task), *_unfit_experiments(study, name, task)]
             if model.folder is not None:
-                mistakes += _unfit_corpora(study, name, stated_task(_configuration(model.folder)))
+                task = stated_task(_configuration(model.folder))
+                mistakes += [*_unfit_corpora(study, name, task), *_unfit_experiments(study, name, task)]
     if mistakes:
         raise StudyError("\n".join(dict.fromkeys(mistakes)))
 
@@ -101,7 +104,8 @@ def check_known_sizes(study: Study, results: Path) -> None:
     for name in study.models:
         if known := known_description(results / study.study / name / "model.json"):
             study.check_dimensions(name, blocks=known.blocks, hidden=known.hidden)
-            if mistakes := list(_unfit_corpora(study, name, known.task)):
+            unfit = _unfit_corpora(study, name, known.task), _unfit_experiments(study, name, known.task)
+            if mistakes := [line for lines in unfit for line in lines]:
                 raise StudyError("\n".join(mistakes))
 
 
@@ -123,6 +127,30 @@ def _unfit_corpora(study: Study, model: str, task: Task) -> Iterator[str]:
                 f"corpora.{name}.target: {model} is {NAMED[task]}; accepted are encoder-decoders, which take "
                 "pairs: give it a study of its own"
             )
+        elif corpus.label is not None and task != "classification":
+            yield (
+                f"corpora.{name}.label: {model} is {NAMED[task]}; accepted are classifiers of texts, which "
+                "predict labels: give it a study of its own"
+            )
+
+
+def _unfit_experiments(study: Study, model: str, task: Task) -> Iterator[str]:
+    """Write a line for each experiment of a study that makes no sense for a model."""
+    if task != "classification":
+        return
+    for name in study.experiments.names():
+        if name in OF_TOKENS:
+            yield (
+                f"experiments.{name}: {OF_TOKENS[name]}, but {model} is {NAMED[task]}, which predicts one "
+                "label for all of a text: leave it out"
+            )
+    if study.experiments.joint_optimisation is not None:
+        for name, corpus in study.corpora.items():
+            if corpus.label is None:
+                yield (
+                    f"experiments.joint-optimisation: it measures the loss on labels of {model}, which is "
+                    f"{NAMED[task]}: name the key label of corpora.{name}"
+                )
 
 
 def _corpus_mistakes(corpus: Corpus) -> Iterator[str]:

@@ -86,12 +86,12 @@ def activations_cost(
 ) -> Cost:
     """Extract one shard."""
     samples = sentences * options.positions
-    if sizes.task != "masked":
+    if sizes.task not in ("masked", "classification"):
         # The furthest of p positions drawn evenly from n tokens is the (n + 1) p / (p + 1)-th.
         prefix = (tokens_per_sentence + 1) * options.positions / (options.positions + 1)
         tokens = sentences * min(prefix, options.max_tokens)
     else:
-        # Each position is masked in a sentence of its own.
+        # Each position is masked in a sentence of its own; a classifier reads one position of a whole text.
         tokens = samples * min(tokens_per_sentence, options.max_tokens)
     levels, width, chunk = sizes.blocks + 1, sizes.hidden, options.store.chunk_samples
     head = sizes.vocabulary * width

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 
+from onejump.models.tasks import Task
 from onejump.runtime.jump_config import JumpConfig
 
 _MEANINGS = {
@@ -80,6 +81,15 @@ def card_of(config: JumpConfig, figures: Sequence[str] = ()) -> str:
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
+_PREDICTED: dict[Task, str] = {
+    "causal": "the next token",
+    "masked": "a masked token",
+    "seq2seq": "the target's next token",
+    "classification": "the label of a text",
+}
+"""What a model of each task predicts."""
+
+
 def _header(config: JumpConfig) -> str:
     tags = ["onejump", "early-exit", config.method]
     lines = ["---", "library_name: onejump", f"tags: {json.dumps(list(dict.fromkeys(tags)))}"]
@@ -92,8 +102,7 @@ def _header(config: JumpConfig) -> str:
 
 def _opening(config: JumpConfig) -> Iterator[str]:
     yield f"# {config.method} for {_plain(config.model_name)}"
-    other = "the target's next token" if config.task == "seq2seq" else "a masked token"
-    token = "the next token" if config.causal else other
+    token = _PREDICTED[config.task or ("causal" if config.causal else "masked")]
     yield (
         "A *jump* maps the hidden state of a token after an early block of a language model to an "
         f"approximation of the last block's output, so that the model's own head predicts {token} without "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from onejump.data.held_out import documents_of_samples
 from onejump.data.store import ActivationStore
 from onejump.models.head import Head
 from onejump.models.logit_parts import samples_together
-from onejump.scoring.metrics import FinalDistribution, token_metrics
+from onejump.scoring.metrics import LABEL_METRICS, FinalDistribution, label_metrics, token_metrics
 from onejump.scoring.predictors import Predictors
 from onejump.scoring.standard_errors import ClusteredR2, Clusters, Variation
 from onejump.scoring.top_tokens import top_tokens_of
@@ -69,7 +70,8 @@ def evaluate(
     DataFrame
         Columns method, level, metric, value (mean over samples), stderr, n (number of samples), documents
         (number of documents that they come from). The metric r2 is there for the methods that predict a
-        state (`Shortcut.predicts_state`).
+        state (`Shortcut.predicts_state`). The metrics accuracy and accuracy-change are there if the store
+        knows the samples' labels (`label_metrics`).
 
     Raises
     ------
@@ -77,11 +79,15 @@ def evaluate(
         If the store keeps fewer than max(precision_at) most likely tokens of each sample.
     """
     head = head.to(device)
-    top_tokens = top_tokens_of(store, max(precision_at))
+    # Of a classifier all labels are kept. There precision@k is 1 for every k from their number on.
+    top_tokens = top_tokens_of(store, min(max(precision_at), head.vocabulary))
+    known = store.labels()
+    labels = None if known is None else torch.from_numpy(known.astype(np.int64)).to(device)
     clusters = Clusters(store.of_samples("sentence") if documents is None else documents)
     sources = range(store.levels - 1)
     variation = _variation(store, clusters, device)
     names = [*(f"precision@{k}" for k in precision_at), "surprisal", "kl"]
+    names += [] if labels is None else LABEL_METRICS
     sums = {(method, level): clusters.sums(len(names)) for method in methods for level in sources}
     r2: dict[tuple[str, int], ClusteredR2] = {}
     predictors = Predictors(head, methods, device)
@@ -95,7 +101,8 @@ def evaluate(
                         if (method, level) not in r2:
                             r2[method, level] = ClusteredR2(variation, device)
                         r2[method, level].add(predicted, last, part)
-                    metrics = token_metrics(logits, final, precision_at)
+                    of_labels = {} if labels is None else label_metrics(logits, final, labels[part])
+                    metrics = token_metrics(logits, final, precision_at) | of_labels
                     clusters.add(sums[method, level], torch.stack([metrics[n] for n in names], 1), part)
             progress.update(len(last))
     rows: list[tuple[str, int, str, float, float]] = []

@@ -58,6 +58,31 @@ def token_metrics(logits: Tensor, final: FinalDistribution, precision_at: Sequen
     return metrics
 
 
+LABEL_METRICS = ("accuracy", "accuracy-change")
+"""Names of the metrics of `label_metrics`."""
+
+
+def label_metrics(logits: Tensor, final: FinalDistribution, labels: Tensor) -> dict[str, Tensor]:
+    """Metrics of predicted logits against the labels of texts, for each sample.
+
+    - accuracy: 1 where the most likely label is the text's own, else 0.
+    - accuracy-change: that minus the same for the true final distribution.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (n, V)
+    final : FinalDistribution
+        Of the same samples.
+    labels : Tensor of shape (n,), int64
+
+    Returns
+    -------
+    dict of metric -> Tensor of shape (n,)
+    """
+    right = (logits.argmax(-1) == labels).float()
+    return {"accuracy": right, "accuracy-change": right - (final.top_tokens[:, 0] == labels).float()}
+
+
 def top_metrics(
     logits: Tensor, top_tokens: Tensor, precision_at: Sequence[int]
 ) -> tuple[dict[str, Tensor], Tensor]:

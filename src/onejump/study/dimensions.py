@@ -49,8 +49,33 @@ def dimension_mistakes(study: Study, model: str, *, blocks: int, hidden: int) ->
     ]
 
 
+OF_TOKENS = {
+    "sub-words": "it tells exits by the token that is predicted",
+    "sub-modules": "it runs the blocks above a level for each of its tokens",
+    "copied-states": "it generates text",
+    "exit-costs": "it measures steps of decoding",
+    "translation": "it generates targets",
+}
+"""Experiments that make no sense for classifiers, and why."""
+
+
 def check_needs(study: Study) -> None:
     """Refuse experiments without what they need: pairs, another corpus, oracle exits, English text."""
+    labelled = [name for name, corpus in study.corpora.items() if corpus.label is not None]
+    for name in study.experiments.names() if labelled else ():
+        if name in OF_TOKENS:
+            raise rule(
+                f"{OF_TOKENS[name]}, but corpora.{labelled[0]} has labels, and a classifier predicts one for "
+                "all of a text: leave it out",
+                f"experiments/{name}",
+            )
+    targets = study.export.targets
+    if labelled and targets:
+        raise rule(
+            f"{study.export.said('targets')}, but corpora.{labelled[0]} has labels: gates are calibrated for "
+            "generation, and a classifier generates nothing: leave it out",
+            "export/targets",
+        )
     if study.experiments.translation is not None:
         for name, corpus in study.corpora.items():
             if corpus.target is None:

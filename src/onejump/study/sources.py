@@ -58,7 +58,7 @@ class PairsOfTexts(Section):
 
 
 class Model(Section):
-    """A causal or masked language model, or an encoder-decoder, which needs corpora with a target.
+    """A causal or masked language model, an encoder-decoder (for corpora with a target), or a classifier.
 
     One of hub, folder, gguf, wheel, tuned and untrained says where it comes from.
     """
@@ -150,7 +150,8 @@ class Corpus(Section):
 
     path: Annotated[str, Field(min_length=1)] | None = None
     """A .txt, .py, .jsonl, .json or .parquet file, or a folder of such files; relative to the study file.
-    With `target`, a .jsonl, .json, .parquet, .tmx or .po file, or a folder of such files."""
+    With `target`, a .jsonl, .json, .parquet, .tmx or .po file, or a folder of such files. With `label`, a
+    .jsonl, .json or .parquet file, or a folder of such files."""
     standard_library: Literal[True] | None = None
     """true: the source code of the standard library of the Python that runs the study. Use it with unit:
     paragraph."""
@@ -177,16 +178,20 @@ class Corpus(Section):
     """Key or column that holds the target of a pair: the corpus then is pairs of a source, at the key `text`,
     and a target, for encoder-decoders. A key in an object is written with a point: translation.de. In a .tmx
     file the keys are languages, such as en and de, in a .po file msgid and msgstr."""
+    label: Annotated[str, Field(min_length=1)] | None = None
+    """Key or column that holds the label of a text: the corpus then is texts with labels, for classifiers. A
+    label is a number from 0, or a name that the model's configuration has in id2label. Each record is a text,
+    which is not cut into sentences."""
     language: Language = "en"
     """Language of the text (ISO 639 code). It decides how documents are cut into sentences."""
     unit: Literal["sentence", "paragraph"] = "sentence"
     """What a document is cut into. sentence: its sentences. paragraph: its parts between empty lines,
     unchanged, which suits source code."""
     training: PositiveInt
-    """Number of training sentences, pairs or generated texts: shortcuts are fitted to them and selected on
+    """Number of training sentences, pairs or texts: shortcuts are fitted to them and selected on
     them."""
     validation: PositiveInt
-    """Number of validation sentences, pairs or generated texts: everything is measured on them. They come
+    """Number of validation sentences, pairs or texts: everything is measured on them. They come
     from other documents than the training sentences: a hash of its text puts three of four documents on the
     training side."""
     min_characters: PositiveInt = 20
@@ -202,6 +207,9 @@ class Corpus(Section):
         _refuse_idle_wheel_keys(self)
         if self.dataset is None:
             refuse_without_effect(self, ("subset", "split", "revision"), "without dataset")
+        if self.label is not None:
+            refuse_without_effect(self, ("language", "unit"), "on texts with labels, which are not cut")
+            refuse_without_effect(self, ("target", "standard_library", "generated"), "with label")
         if self.target is not None:
             refuse_without_effect(self, ("language", "unit"), "on pairs, which are not cut into sentences")
             refuse_without_effect(self, ("standard_library", "generated"), "with target")
@@ -211,7 +219,7 @@ class Corpus(Section):
             keys = ("text", "language", "unit", "min_characters", "max_characters", "max_documents")
             refuse_without_effect(self, keys, "on generated text")
         elif self.standard_library or (self.path or self.file or "").lower().endswith((".txt", ".py")):
-            refuse_without_effect(self, ("text",), "on plain text, which has no keys or columns")
+            refuse_without_effect(self, ("text", "label"), "on plain text, which has no keys or columns")
         if self.unit == "paragraph":
             refuse_without_effect(self, ("language",), "on paragraphs, which are not cut into sentences")
         if self.min_characters > self.max_characters:

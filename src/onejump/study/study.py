@@ -85,14 +85,15 @@ class Study(Section):
                     f"it needs a kind whose jumps it can analyse: switch on one of shortcuts {analysed}", path
                 )
         measured = {f"precision@{k}" for k in self.evaluation.precision_at} | {"surprisal", "r2", "kl"}
+        if all(corpus.label is not None for corpus in self.corpora.values()):
+            measured.add("accuracy")
         for path, section in self.drawn().items():
             for metric in getattr(section, "metrics", ()):
                 if metric not in measured:
-                    raise rule(
-                        f"{section.said('metrics', metric)}, but evaluation.precision_at is "
-                        f"{self.evaluation.precision_at}",
-                        f"{path}/metrics",
-                    )
+                    why = f"evaluation.precision_at is {self.evaluation.precision_at}"
+                    if metric == "accuracy":
+                        why = "accuracy needs labels: name the key label of every corpus"
+                    raise rule(f"{section.said('metrics', metric)}, but {why}", f"{path}/metrics")
             self._check_r2_is_measured(path, section)
         checksums: dict[tuple[str | None, str | None], str | None] = {}
         for group, sources in (("models", self.models), ("corpora", self.corpora)):

@@ -8,25 +8,26 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import NonNegativeInt, PositiveInt, model_validator
 
 from onejump.study.messages import rule
-from onejump.study.values import Name, Section
+from onejump.study.values import Name, Section, refuse_without_effect
 
 if TYPE_CHECKING:
     from onejump.study.sources import Corpus, Model
 
 
 class Untrained(Section):
-    """A small encoder-decoder with random weights, and a tokenizer that is trained on the study's pairs.
+    """A small encoder-decoder or classifier with random weights, and a tokenizer that is trained on a corpus.
 
     A tuned model of the study can be trained from it.
     """
 
     corpus: Name
-    """The corpus of pairs whose training sources and targets the tokenizer is trained on."""
-    architecture: Literal["pegasus", "marian", "bart", "t5"] = "pegasus"
-    """The family of the model. pegasus is Marian with the norms before attention and feed-forward network, as
-    in newer models, and learns from random weights in far fewer steps."""
+    """The corpus whose training texts the tokenizer is trained on: one of pairs, for bert one with labels."""
+    architecture: Literal["pegasus", "marian", "bart", "t5", "bert"] = "pegasus"
+    """The family of the model. bert is a classifier of texts, the others are encoder-decoders. pegasus is
+    Marian with the norms before attention and feed-forward network, as in newer models, and learns from
+    random weights in far fewer steps."""
     blocks: PositiveInt = 6
-    """Blocks of the decoder, L."""
+    """Blocks of the decoder, or of bert, L."""
     encoder_blocks: PositiveInt = 3
     """Blocks of the encoder."""
     hidden: PositiveInt = 256
@@ -42,16 +43,26 @@ class Untrained(Section):
     def _heads_share_the_width(self) -> Self:
         if self.hidden % (2 * self.heads):
             raise rule(f"{self.heads} given, but hidden / heads has to be even: {self.hidden} given", "heads")
+        if self.classifies:
+            refuse_without_effect(self, ("encoder_blocks",), "on bert, which has one stack of blocks")
         return self
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it is a classifier of texts, and no encoder-decoder."""
+        return self.architecture == "bert"
 
 
 def check_untrained(models: Mapping[str, Model], corpora: Mapping[str, Corpus]) -> None:
-    """Make sure that every untrained model has a corpus of pairs for its tokenizer."""
-    paired = [name for name, corpus in corpora.items() if corpus.target is not None]
+    """Make sure that every untrained model has a corpus of pairs, or with labels, for its tokenizer."""
     for name, model in models.items():
-        if model.untrained is not None and model.untrained.corpus not in paired:
+        if model.untrained is None:
+            continue
+        key = "label" if model.untrained.classifies else "target"
+        accepted = [other for other, corpus in corpora.items() if getattr(corpus, key) is not None]
+        if model.untrained.corpus not in accepted:
             raise rule(
-                f"{model.untrained.corpus!r} given, accepted is a corpus of the study that has a target: "
-                f"{', '.join(paired) or 'there is none'}",
+                f"{model.untrained.corpus!r} given, accepted is a corpus of the study that has a {key}: "
+                f"{', '.join(accepted) or 'there is none'}",
                 f"models/{name}/untrained/corpus",
             )

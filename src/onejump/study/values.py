@@ -92,7 +92,10 @@ def _colormap(value: str) -> str:
 Name = Annotated[str, AfterValidator(_path_name)]
 _PRECISION = r"precision@[1-9]\d*"
 Colormap = Annotated[str, AfterValidator(_colormap)]
-Metric = Annotated[str, of_form(rf"{_PRECISION}|surprisal|r2|kl", "precision@<k>, surprisal, r2 or kl")]
+Metric = Annotated[
+    str,
+    of_form(rf"{_PRECISION}|surprisal|r2|kl|accuracy", "precision@<k>, surprisal, r2, kl or accuracy"),
+]
 Precision = Annotated[str, of_form(_PRECISION, "precision@<k>, such as precision@1")]
 Prediction = Annotated[str, of_form(rf"{_PRECISION}|surprisal", "precision@<k> or surprisal")]
 Language = Annotated[str, AfterValidator(_language)]

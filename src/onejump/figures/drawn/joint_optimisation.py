@@ -21,6 +21,7 @@ _PANELS = {
     "probability": "probability of the most\nlikely token",
     "agreement": "share of samples with\nthe final token",
     "divergence": "Jensen-Shannon divergence\nfrom the next level (nats)",
+    "accuracy": "share of texts with\ntheir own label",
 }
 
 
@@ -38,22 +39,25 @@ def draw(inputs: Inputs) -> Figure:
     labels = {name: f"{name}: {how}" for name, how in zip(comparison["of"], comparison["how"], strict=True)}
     target = float(comparison["target"].iloc[0])
     shown = comparison[comparison["target"] == target]
-    columns, below = legend_size(list(labels.values()), 9.6)
+    # Of a classifier accuracy is measured too.
+    token, width = ("text", 12.0) if "accuracy" in levels else ("token", 9.6)
+    columns, below = legend_size(list(labels.values()), width)
     subtitle = [
         about(comparison),
         samples_of(comparison),
-        f"final loss on {int(comparison['tokens'].iloc[0]):,} tokens",
+        f"final loss on {int(comparison['tokens'].iloc[0]):,} {token}s",
         "bars: one standard error, by documents",
         *_notes(shown, target),
     ]
-    figure = framed("Before and after joint optimisation", subtitle, 9.6, 5.9 + below)
+    panels = {measure: label for measure, label in _PANELS.items() if measure in levels}
+    figure = framed("Before and after joint optimisation", subtitle, width, 5.9 + below)
     places = figure.subplot_mosaic(
-        [["probability", "agreement", "divergence"], ["saved", "saved", "gate"]],
+        [list(panels), ["saved", "saved", *["gate"] * (len(panels) - 2)]],
         height_ratios=[1, 1.05],
     )
-    for measure, label in _PANELS.items():
+    for measure, label in panels.items():
         _by_level(places[measure], levels, measure, label, styles)
-    _price(places["saved"], shown, styles, target)
+    _price(places["saved"], shown, styles, target, token)
     _gate(places["gate"], shown, styles)
     handles = [places["probability"].lines[number] for number in range(len(names))]
     figure.legend(handles, list(labels.values()), loc="outside lower center", ncols=columns, fontsize=8)
@@ -87,7 +91,9 @@ def _by_level(
     whole_numbers(ax.xaxis)
 
 
-def _price(ax: Axes, shown: pd.DataFrame, styles: Mapping[str, dict[str, Any]], target: float) -> None:
+def _price(
+    ax: Axes, shown: pd.DataFrame, styles: Mapping[str, dict[str, Any]], target: float, token: str
+) -> None:
     """Draw blocks saved against the change of the final loss, of the gate and of the all-knowing one."""
     for _, row in shown.iterrows():
         style = styles[row["of"]]
@@ -106,7 +112,7 @@ def _price(ax: Axes, shown: pd.DataFrame, styles: Mapping[str, dict[str, Any]], 
             )
     ax.axvline(0, color=QUIET, linewidth=0.8, linestyle=":", zorder=1.5)
     ax.set(
-        xlabel="change of the final loss on validation text (nats per token; right of 0: a worse model)",
+        xlabel=f"change of the final loss on validation text (nats per {token}; right of 0: a worse model)",
         ylabel="share of blocks saved",
         title=f"filled: a gate for {target:.0%} agreement; open: the all-knowing gate",
     )

@@ -1,0 +1,215 @@
+"""Stage "labelled texts": texts with their labels -> training and validation, split by document."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from onejump.base.errors import CorpusError
+from onejump.data.corpus import describe_splits, write_splits
+from onejump.data.documents import Document, open_dataset, read_records
+from onejump.data.labels import LABEL, checked_label
+from onejump.data.pair_files import value_at
+from onejump.data.sentences import is_damaged, without_invisible
+from onejump.data.sides import draw
+from onejump.data.text_files import LABEL_SUFFIXES, named, regular_files
+
+_LOG = logging.getLogger(__name__)
+
+
+class LabelledText(NamedTuple):
+    """A text with its label, and a name that no other text of the corpus has."""
+
+    id: str
+    text: str
+    label: int | str
+
+
+@dataclass(frozen=True)
+class LabelledSource:
+    """Where the texts of a corpus are. One of path and dataset is given."""
+
+    text: str
+    """Key or column that holds the text."""
+    label: str
+    """Key or column that holds its label."""
+    path: str | None = None
+    """A .jsonl, .json or .parquet file, or a folder of these."""
+    dataset: str | None = None
+    """A Hugging Face data set."""
+    subset: str | None = None
+    """Configuration of the data set."""
+    split: str = "train"
+    """Split of the data set."""
+    revision: str | None = None
+    """Branch, tag or commit of the data set."""
+
+    def texts(self) -> Iterator[LabelledText]:
+        """Read the texts, one after another.
+
+        Raises
+        ------
+        CorpusError
+            If there is nothing to read, if a record has no text or label, or if some labels are numbers and
+            others are names.
+        """
+        kinds: dict[type, str] = {}
+        for name, where, record in self._records():
+            text = value_at(record, self.text, where)
+            if not isinstance(text, str):
+                raise CorpusError(
+                    f"{where}: {self.text!r} holds {type(text).__name__}, a string was expected"
+                )
+            at = f"{where}: {self.label!r}"
+            label = checked_label(value_at(record, self.label, where), at)
+            kinds.setdefault(type(label), at)
+            if len(kinds) > 1:
+                first = next(iter(kinds.values()))
+                raise CorpusError(
+                    f"{at} holds {label!r}, where {first} holds a label of the other kind: only numbers, or "
+                    "only names, were expected"
+                )
+            yield LabelledText(name, text, label)
+
+    def _records(self) -> Iterator[tuple[str, str, object]]:
+        """Records, each with its name and where it stands."""
+        keys = [self.text, self.label]
+        if self.path is not None:
+            for name, file in regular_files(self.path, LABEL_SUFFIXES).items():
+                try:
+                    for key, record in read_records(file, keys):
+                        yield named(f"{name}#{key}"), named(f"{file}#{key}"), record
+                except OSError as error:
+                    raise CorpusError(f"{named(file)}: {error.strerror or error}") from error
+        elif self.dataset is not None:
+            dataset = open_dataset(self.dataset, self.subset, self.split, keys, self.revision)
+            for row, record in enumerate(dataset):
+                yield f"{self.split}#{row}", f"dataset {self.dataset}, {self.split}#{row}", record
+        else:
+            raise CorpusError("source: nothing given, path or dataset was expected")
+
+
+@dataclass(frozen=True)
+class LabelledOptions:
+    """How many texts `split_texts` draws, and which."""
+
+    training: int
+    validation: int
+    min_characters: int = 20
+    max_characters: int = 1000
+    max_documents: int = 100_000
+
+
+def split_texts(
+    texts: Iterable[LabelledText],
+    *,
+    training: int,
+    validation: int,
+    seed: int = 0,
+    min_characters: int = 20,
+    max_characters: int = 1000,
+    max_documents: int = 100_000,
+) -> pd.DataFrame:
+    """Draw training and validation texts.
+
+    Each text is a document. Texts are drawn as `onejump.data.corpus.split_sentences` draws documents: a hash
+    of a text puts it into training (three out of four) or into validation, and no text is drawn twice. White
+    space is replaced by single spaces.
+
+    Parameters
+    ----------
+    texts : iterable of LabelledText
+        Their ids must differ.
+    training, validation : int
+        Number of texts on each side.
+    seed : int, default 0
+        Decides sides and order.
+    min_characters, max_characters : int
+        Shorter and longer texts are left out.
+    max_documents : int
+        The most texts to read.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``sentence_id`` (0, 1, ...; training first), ``document``, ``sentence`` (the text), ``label``,
+        ``split``.
+
+    Raises
+    ------
+    CorpusError
+        If there are too few texts, or if two have one id.
+    """
+    labels: dict[str, int | str] = {}
+
+    def fitting() -> Iterator[Document]:
+        for name, text, label in tqdm(islice(texts, max_documents), unit="text", disable=None):
+            plain = " ".join(without_invisible(text).split())
+            if name in labels:
+                raise CorpusError(f"two texts have one id, {name!r}, so that nothing tells them apart")
+            labels[name] = label
+            if min_characters <= len(plain) <= max_characters and not is_damaged(plain):
+                yield Document(name, plain)
+
+    wanted = {"training": training, "validation": validation}
+    drawn = draw(fitting(), wanted, cut=lambda text: [text], seed=seed)
+    if any(len(drawn[side]) < count for side, count in wanted.items()):
+        filled = " and ".join(
+            f"{len(drawn[side])} of the {count} asked for {side}" for side, count in wanted.items()
+        )
+        raise CorpusError(
+            f"too few texts: {filled}, of {len(labels)} that were read. Each different text of "
+            f"{min_characters} to {max_characters} characters counts once. Its hash puts it into training "
+            "(three of four) or into validation: give more texts, or ask for less"
+        )
+    rows = [
+        (row.document, row.sentence, labels[row.document], side) for side in wanted for row in drawn[side]
+    ]
+    table = pd.DataFrame(rows, columns=["document", "sentence", LABEL, "split"])
+    table.insert(0, "sentence_id", np.arange(len(table), dtype=np.int64))
+    return table
+
+
+def build_labelled(
+    table: Path,
+    summary: Path | None = None,
+    *,
+    source: LabelledSource,
+    options: LabelledOptions,
+    file: Path | None = None,
+    seed: int = 0,
+) -> None:
+    """The stage "labelled texts": write the texts that `split_texts` draws from a source.
+
+    Parameters
+    ----------
+    table : Path
+        The parquet file to write.
+    summary : Path, optional
+        A JSON file to write: what `onejump.data.corpus.describe_splits` gives.
+    source : LabelledSource
+    options : LabelledOptions
+    file : Path, optional
+        A file or folder to read instead of the source's path: the workflow took it out of a wheel.
+    seed : int
+
+    Raises
+    ------
+    CorpusError
+        If the source cannot be read or is too small.
+    """
+    if file is not None:
+        source = replace(source, path=str(file))
+    drawn = split_texts(source.texts(), seed=seed, **asdict(options))
+    for split, texts in drawn.groupby("split", sort=False):
+        counts = texts[LABEL].value_counts(sort=False).sort_index().items()
+        _LOG.info("%s: %s", split, ", ".join(f"{count} of label {label}" for label, count in counts))
+    write_splits(table, summary, drawn, describe_splits(drawn))
