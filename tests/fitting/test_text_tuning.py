@@ -98,9 +98,9 @@ def test_the_loss_is_the_mean_over_levels_of_the_models_own(inputs: dict[str, Pa
     own = [log_loss(numbers(texts), level, labels=[0, 1]) for level in by_level(folder, texts)]
     found, _ = loss.of(batches_of(folder, texts, Weights("final", 3, None))[0])
     assert float(found) == pytest.approx(own[-1], rel=1e-4)
-    # With many draws for each text, each early level is drawn in the same proportion.
+    # With many draws for each text, each early level is drawn in nearly the same proportion.
     found, _ = loss.of(batches_of(folder, texts, Weights("uniform", 3, None), each=3 * 20)[0])
-    assert float(found) == pytest.approx(np.mean(own), rel=1e-3)
+    assert float(found) == pytest.approx(np.mean(own), rel=5e-3)
 
 
 @pytest.fixture(scope="module")

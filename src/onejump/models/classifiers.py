@@ -147,8 +147,8 @@ def check_texts(transformer: Transformer, text: Tensor, tolerance: float) -> Non
     # The lengths differ, and so does the rounding.
     if not off <= tolerance * (1 if transformer.model.dtype == torch.float32 else 3):
         raise ModelError(
-            f"{name}: the logits of a text depend on padding (token {transformer.padding}) behind it (they "
-            f"move by {off:.3g} of their spread)"
+            f"{name}: the logits of a text depend on padding (token {transformer.padding}) behind it (its "
+            f"logits move by {off:.3g} of their spread)"
         )
 
 
