@@ -132,8 +132,6 @@ def test_training_by_all_levels_makes_early_levels_classify(
     assert every[3] > 0.9
     # Level 0 holds only the token that the head reads, the same in all texts: there is nothing to learn.
     assert every[1] > start[1] + 0.2
-    at_last, at_every = (log_loss(numbers(unseen), by_level(folder, unseen)[1]) for folder in folders[1:])
-    assert at_every < 0.7 * at_last
 
 
 def test_evaluation_and_comparison_measure_accuracy_as_scikit_learn_does(
