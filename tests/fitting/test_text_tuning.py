@@ -17,6 +17,7 @@ from tiny_models import documents
 
 from onejump.base.errors import CorpusError
 from onejump.base.files import read_table, write_table
+from onejump.data.shard_writer import StoreOptions
 from onejump.data.store import ActivationStore
 from onejump.experiments.joint_optimisation import _loss
 from onejump.experiments.level_predictions import measure_level_predictions
@@ -146,7 +147,7 @@ def test_evaluation_and_comparison_measure_accuracy_as_scikit_learn_does(
         split="validation",
         shard=0,
         shards=1,
-        options=ActivationOptions(),
+        options=ActivationOptions(store=StoreOptions(chunk_samples=16)),
         seed=0,
         device="cpu",
     )

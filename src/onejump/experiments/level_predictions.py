@@ -69,11 +69,10 @@ def levels_of(store: ActivationStore, head: Head, documents: Any, device: torch.
         for block in store.blocks(range(store.levels)):
             for start in range(0, len(block[0]), together):
                 states = (torch.from_numpy(level[start : start + together]).to(device) for level in block)
-                here = slice(passed + start, passed + start + together)
+                here = slice(passed + start, passed + min(start + together, len(block[0])))
                 of_labels = None if labels is None else labels[here]
                 measured = torch.stack(list(_measured(head, states, of_labels)), 1)
-                part = slice(passed + start, passed + start + len(measured))
-                clusters.add(sums, measured, part)
+                clusters.add(sums, measured, here)
                 progress.update(len(measured))
             passed += len(block[0])
     mean, error = (found.numpy() for found in clusters.mean_and_error(sums))
