@@ -18,14 +18,18 @@ import torch
 from numpy.typing import NDArray
 
 from onejump.base.files import read_table, write_table
+from onejump.exits.choosing import choose_threshold
 from onejump.exits.confidences import Confidences
-from onejump.exits.enough_samples import too_few_for
+from onejump.exits.rules import rule_of
 from onejump.exits.sweep import Sweep
 from onejump.scoring.standard_errors import Clusters
 
 Floats = NDArray[np.float64]
 
 _LOG = logging.getLogger(__name__)
+
+RULES = ("per-level", "fixed")
+"""The rules of the gate (`onejump.exits.rules`). The figure shows the first one."""
 
 
 def compare_tuned(
@@ -47,7 +51,7 @@ def compare_tuned(
     Parameters
     ----------
     comparison : Path
-        Table to write, a row for each model and target, with columns
+        Table to write, a row for each model, rule and target, with columns
 
         - model, corpus: whose folder the table lies in; of: the model that the row is about;
         - how: "as it was", or the options of the tuning that matter, such as "uniform, early 0.3";
@@ -58,8 +62,9 @@ def compare_tuned(
         - probability, divergence: means over levels 0..L-1 of the columns of `levels`;
         - oracle_saved: the share of blocks saved by exits at the first level whose token is the final one,
           oracle_saved_stderr;
-        - target: the agreement that the gate's threshold was chosen for on held-out samples; threshold,
-          reached (whether there was one), note;
+        - rule: fixed, one threshold for all levels, or per-level, one for each (`onejump.exits.rules`);
+        - target: the agreement that the gate's threshold was chosen for on held-out samples; threshold (of
+          the rule's scores), reached (whether there was one), note;
         - agreement, saved (1 - blocks / L), on validation samples, each with _stderr;
         - of a classifier exit_accuracy, exit_accuracy_change: of those exits, the latter against the model's
           own final predictions, each with _stderr;
@@ -67,7 +72,9 @@ def compare_tuned(
           another token than the final one), after it; on_time_stderr;
         - n, documents: of the samples.
 
-        The gate exits at the first level where the probability of the predicted token reaches one threshold.
+        The gate exits at the first level where the probability of the predicted token reaches the threshold.
+        One threshold for all levels has to be as high as the level that is sure and wrong needs it: level 0
+        of a model whose input and output embeddings are tied is sure of the token that it has just read.
         Standard errors are by documents; that of loss_change is of the difference, document by document.
     levels : Path
         Table to write: those of `onejump.experiments.level_predictions`, with columns model, corpus, of, how.
@@ -102,7 +109,9 @@ def compare_tuned(
             "divergence": early["divergence"].mean(),
         }
         on_held_out, on_validation = (Confidences.of(read_table(path)) for path in (seen, unseen))
-        rows += [shared | _exits(on_held_out, on_validation, target) for target in targets]
+        rows += [
+            shared | _exits(on_held_out, on_validation, rule, target) for rule in RULES for target in targets
+        ]
     table = pd.DataFrame(rows)
     for note in sorted(set(table["note"]) - {""}):
         _LOG.warning("%s", note)
@@ -150,11 +159,11 @@ def _ratio(lost: pd.DataFrame, column: str) -> tuple[float, pd.Series[float]]:
     return mean, (by_document[column] - mean * by_document["tokens"]) / tokens
 
 
-def _exits(seen: Confidences, unseen: Confidences, target: float) -> dict[str, Any]:
-    """How exits by a threshold on the probability compare with the oracle's."""
-    note = too_few_for(target, seen.documents)
-    threshold = np.inf if note else Sweep(seen.probabilities, seen.hits).reaching(target)
-    agreed, level = Sweep(unseen.probabilities, unseen.hits).exits(threshold)
+def _exits(seen: Confidences, unseen: Confidences, rule: str, target: float) -> dict[str, Any]:
+    """How exits by thresholds on the probability compare with the oracle's."""
+    scores = rule_of(rule, seen)
+    threshold, note = choose_threshold(Sweep(scores(seen), seen.hits), target, seen, rule, from_level=0)
+    agreed, level = Sweep(scores(unseen), unseen.hits).exits(threshold)
     blocks = unseen.hits.shape[1]
     oracle = np.where(unseen.hits.any(1), unseen.hits.argmax(1), blocks)
     values = {
@@ -168,7 +177,7 @@ def _exits(seen: Confidences, unseen: Confidences, target: float) -> dict[str, A
     }
     clusters = Clusters(unseen.documents)
     mean, error = clusters.of_values(torch.from_numpy(np.stack(list(values.values()), 1)))
-    found: dict[str, Any] = {"target": target, "threshold": threshold}
+    found: dict[str, Any] = {"rule": rule, "target": target, "threshold": threshold}
     for name, value, uncertain in zip(values, mean.tolist(), error.tolist(), strict=True):
         found |= {name: value, f"{name}_stderr": uncertain}
     return found | {

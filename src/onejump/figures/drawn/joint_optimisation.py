@@ -38,7 +38,8 @@ def draw(inputs: Inputs) -> Figure:
     styles = {name: _style(number) for number, name in enumerate(names)}
     labels = {name: f"{name}: {how}" for name, how in zip(comparison["of"], comparison["how"], strict=True)}
     target = float(comparison["target"].iloc[0])
-    shown = comparison[comparison["target"] == target]
+    rule = comparison["rule"].iloc[0]
+    shown = comparison[(comparison["target"] == target) & (comparison["rule"] == rule)]
     # Of a classifier accuracy is measured too.
     token, width = ("text", 12.0) if "accuracy" in levels else ("token", 9.6)
     columns, below = legend_size(list(labels.values()), width)
@@ -114,7 +115,7 @@ def _price(
     ax.set(
         xlabel=f"change of the final loss on validation text (nats per {token}; right of 0: a worse model)",
         ylabel="share of blocks saved",
-        title=f"filled: a gate for {target:.0%} agreement; open: the all-knowing gate",
+        title=f"filled: gate for {target:.0%} agreement, a threshold for each level; open: all-knowing gate",
     )
     ax.set_ylim(0, None)
 
@@ -128,7 +129,7 @@ def _gate(ax: Axes, shown: pd.DataFrame, styles: Mapping[str, dict[str, Any]]) -
     for name, strength in kinds:
         bars = ax.barh(places, shown[name], left=left, color=colours, edgecolor="white", alpha=strength)
         for bar, value in zip(bars, shown[name], strict=True):
-            if value > 0.07:
+            if value > 0.1:
                 x = bar.get_x() + bar.get_width() / 2
                 y = bar.get_y() + bar.get_height() / 2
                 ink = "white" if strength == 1 else "black"
