@@ -20,7 +20,7 @@ extensions = [
     "sphinx_copybutton",
 ]
 myst_enable_extensions = ["deflist"]
-myst_heading_anchors = 3
+myst_heading_anchors = 4
 html_theme = "furo"
 html_title = "onejump"
 html_static_path, html_css_files = ["_static"], ["onejump.css"]

@@ -185,6 +185,18 @@ def test_stop_ends_a_generation_and_keeps_its_text(served: Served, tiny_model_fo
     assert own(tiny_model_folder, 60).startswith(last.text.text())
 
 
+def test_closing_the_page_ends_what_is_computed(held: Held) -> None:
+    go, _ = held.hold()
+    found = updates(held, asked_for(held, prompt=PROMPT, new_tokens=60), Stop())
+    next(found)
+    held.closed.ask()
+    go.set()
+    last = list(found)[-1]
+    assert last.stopped
+    assert len(last.text.exit_levels) == 1
+    held.close()
+
+
 def test_an_engine_is_kept_with_what_it_learned(served: Served) -> None:
     asked = asked_for(served, prompt=PROMPT, jump="ojfa", gate="95%")
     engine = served.engine(asked.jump, asked.gate, asked.mode)

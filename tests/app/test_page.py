@@ -10,7 +10,7 @@ import re
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html import unescape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from onejump.app.inputs import Limits
 from onejump.app.served import Served
 from onejump.app.study_results import StudyResults
 from onejump.runtime.artefact import OneJump
@@ -456,6 +457,29 @@ def test_tabs_without_their_inputs_say_what_to_give(window: Window, empty_site: 
         ]
         assert said in shown
     assert empty_site.outside == []
+
+
+def test_a_masked_model_has_a_lens_and_generates_nothing(
+    window: Window, tiny_masked_folder: Callable[[str], Path], outside: list[Any]
+) -> None:
+    folder = tiny_masked_folder("bert")
+    served = Served.load(str(folder), [], Limits(), device="cpu", dtype="bfloat16")
+    for site in _serve(served, None, outside):
+        window.page.goto(site.address)
+        show_lens(window)
+        tokenizer, model = AutoTokenizer.from_pretrained(folder), served.loaded.transformer.model
+        given = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
+        best = []
+        for place in range(1, given.shape[1] - 1):
+            masked = given.clone()
+            masked[0, place] = tokenizer.mask_token_id
+            with torch.no_grad():
+                best.append(int(model(masked).logits[0, place].argmax()))
+        shown = [unescape(text).removeprefix("·") for text in heat_map(window)["text"][-1]]
+        assert shown == tokenizer.convert_ids_to_tokens(best)
+        window.tab("Generate")
+        window.page.get_by_text("this one is a masked language model").wait_for()
+    served.close()
 
 
 def test_a_name_of_another_site_is_refused(site: Site) -> None:

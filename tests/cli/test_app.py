@@ -56,3 +56,21 @@ def test_a_port_that_is_taken_is_refused() -> None:
     assert status == 1
     assert f"Error: 127.0.0.1, port {port}: cannot listen there (Address already in use)" in output
     assert "No model and no results given: the page says what to give." in output
+
+
+def test_it_says_its_address_and_ctrl_c_ends_it(
+    monkeypatch: pytest.MonkeyPatch, tiny_model_folder: Path, kept_jump: Path
+) -> None:
+    pytest.importorskip("gradio")
+    import uvicorn
+
+    ports = []
+
+    async def serve(_: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        ports.append(sockets[0].getsockname()[1])
+        with socket.create_connection(("127.0.0.1", ports[0])):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(uvicorn.Server, "serve", serve)
+    status, output = run("--model", tiny_model_folder, "--jump", kept_jump, "--port", 0)
+    assert (status, output) == (0, f"http://127.0.0.1:{ports[0]}  (Ctrl-C ends it)\n")

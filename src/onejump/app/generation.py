@@ -159,7 +159,7 @@ def updates(served: Served, asked: Asked, stop: Stop) -> Iterator[Update]:
             max_new_tokens=asked.new_tokens,
             do_sample=sampled,
             temperature=asked.temperature if sampled else None,
-            stopping_criteria=[stop],
+            stopping_criteria=[stop, served.closed],
             streamer=_Telling(text, changed),
             generator=torch.Generator().manual_seed(asked.seed) if sampled else None,
         )
@@ -176,8 +176,10 @@ def updates(served: Served, asked: Asked, stop: Stop) -> Iterator[Update]:
             changed.wait()
             changed.clear()
             done.wait(_PERIOD)
+        if future.cancelled():  # the page was closed
+            return
         result = future.result()
-        yield Update(text, result, result.seconds, stopped=stop.asked)
+        yield Update(text, result, result.seconds, stopped=stop.asked or served.closed.asked)
     finally:
         stop.ask()
         future.cancel()

@@ -48,6 +48,8 @@ class Served:
         # One thread computes everything: what an engine has learned of costs belongs to its thread, and two
         # generations at once would only take each other's cores.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="onejump-page")
+        self.closed = Stop()
+        """Asked when the page is closed: it ends every generation."""
         self._places = threading.Semaphore(1 + limits.waiting)
 
     @classmethod
@@ -177,7 +179,8 @@ class Served:
         return self._packed
 
     def close(self) -> None:
-        """Let the worker end after what it does now."""
+        """End what is computed, and what waits."""
+        self.closed.ask()
         self._worker.shutdown(wait=False, cancel_futures=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
@@ -154,12 +155,19 @@ def serve(
     OneJumpError
         If the port is taken, or the host is not this machine.
     """
-    with listening(host, port) as one:
+
+    async def run(one: socket.socket) -> None:
+        # gradio asks for an event loop while the page is built.
         app = application(served, results, hosts=list(_LOOPBACK) if host in _LOOPBACK else None)
+        await server_of(app).serve(sockets=[one])
+
+    with listening(host, port) as one:
         shown = f"[{host}]" if ":" in host else host
         tell(f"http://{shown}:{one.getsockname()[1]}")
         try:
-            server_of(app).run(sockets=[one])
+            asyncio.run(run(one))
+        except KeyboardInterrupt:  # it is how the page is meant to be ended
+            pass
         finally:
             if served is not None:
                 served.close()
