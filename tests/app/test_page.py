@@ -34,6 +34,8 @@ pytest.importorskip("plotly", reason="needs plotly: pip install 'onejump[app]'")
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: make test-app installs it"),
     pytest.mark.xdist_group("browser"),
+    # gradio asks pandas for what it is about to leave out.
+    pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting'", "ignore:The copy keyword"),
 ]
 
 PROMPT = "The old farmer counted the green boat"
