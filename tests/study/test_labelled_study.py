@@ -14,6 +14,7 @@ from onejump.planning.sizes import look_up_sizes
 from onejump.planning.sources import check_known_sizes, check_sources
 from onejump.study.dimensions import OF_TOKENS
 from onejump.study.experiments import Experiments
+from onejump.study.figures import Figures
 from onejump.study.reading import parse_study
 from onejump.study.study import Study
 
@@ -78,7 +79,9 @@ def study(model: dict[str, Any], corpus: dict[str, Any] = LABELLED, **more: Any)
                 f"{name}: {why}, but corpora.c",
             )
             for name, why in OF_TOKENS.items()
+            if name in Experiments.sections()
         ),
+        ({"hub": "a/b"}, LABELLED, {"figures": {"lens": {}}}, "figures.lens: it shows what is predicted"),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -89,8 +92,8 @@ def test_a_mistake_is_one_line(
     assert "\n" not in str(raised.value)
 
 
-def test_what_makes_no_sense_for_texts_is_an_experiment() -> None:
-    assert set(OF_TOKENS) <= set(Experiments.sections())
+def test_what_makes_no_sense_for_texts_is_an_experiment_or_a_figure() -> None:
+    assert set(OF_TOKENS) <= {*Experiments.sections(), *Figures.sections()}
 
 
 def test_accuracy_can_be_drawn_of_texts_with_labels() -> None:

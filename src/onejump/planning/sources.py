@@ -15,7 +15,7 @@ from onejump.base.fetch import is_pattern
 from onejump.models.description import known_description
 from onejump.models.gguf_header import read_gguf_sizes
 from onejump.models.tasks import NAMED, Task, stated_task
-from onejump.study.dimensions import OF_TOKENS
+from onejump.study.dimensions import OF_TOKENS, of_tokens
 from onejump.study.sources import Corpus, Model
 from onejump.study.study import Study
 from onejump.study.values import HUB_NAME
@@ -138,12 +138,12 @@ def _unfit_experiments(study: Study, model: str, task: Task) -> Iterator[str]:
     """Write a line for each experiment of a study that makes no sense for a model."""
     if task != "classification":
         return
-    for name in study.experiments.names():
-        if name in OF_TOKENS:
-            yield (
-                f"experiments.{name}: {OF_TOKENS[name]}, but {model} is {NAMED[task]}, which predicts one "
-                "label for all of a text: leave it out"
-            )
+    for path in of_tokens(study):
+        group, _, name = path.partition("/")
+        yield (
+            f"{group}.{name}: {OF_TOKENS[name]}, but {model} is {NAMED[task]}, which predicts one label for "
+            "all of a text: leave it out"
+        )
     if study.experiments.joint_optimisation is not None:
         for name, corpus in study.corpora.items():
             if corpus.label is None:

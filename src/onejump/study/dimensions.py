@@ -55,20 +55,25 @@ OF_TOKENS = {
     "copied-states": "it generates text",
     "exit-costs": "it measures steps of decoding",
     "translation": "it generates targets",
+    "lens": "it shows what is predicted at each token",
 }
-"""Experiments that make no sense for classifiers, and why."""
+"""Experiments and figures that make no sense for classifiers, and why."""
+
+
+def of_tokens(study: Study) -> list[str]:
+    """Give the paths of what is asked for in a study that makes no sense for classifiers."""
+    return [path for path in study.drawn() if path.rpartition("/")[2] in OF_TOKENS]
 
 
 def check_needs(study: Study) -> None:
     """Refuse experiments without what they need: pairs, another corpus, oracle exits, English text."""
     labelled = [name for name, corpus in study.corpora.items() if corpus.label is not None]
-    for name in study.experiments.names() if labelled else ():
-        if name in OF_TOKENS:
-            raise rule(
-                f"{OF_TOKENS[name]}, but corpora.{labelled[0]} has labels, and a classifier predicts one for "
-                "all of a text: leave it out",
-                f"experiments/{name}",
-            )
+    for path in of_tokens(study) if labelled else ():
+        raise rule(
+            f"{OF_TOKENS[path.rpartition('/')[2]]}, but corpora.{labelled[0]} has labels, and a classifier "
+            "predicts one for all of a text: leave it out",
+            path,
+        )
     targets = study.export.targets
     if labelled and targets:
         raise rule(
