@@ -139,6 +139,21 @@ GENERATING = (
     *("Qwen3ForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM", "OPTForCausalLM", "GPTNeoXForCausalLM"),
     "BloomForCausalLM",
 )
+# Encoder-decoders that differ so: learned, sinusoidal and relative positions, of the first block or of each.
+GENERATING_FROM_SOURCES = (
+    *("MarianMTModel", "BartForConditionalGeneration", "MBartForConditionalGeneration"),
+    *(
+        "PegasusForConditionalGeneration",
+        "BlenderbotForConditionalGeneration",
+        "M2M100ForConditionalGeneration",
+    ),
+    *("T5ForConditionalGeneration", "MT5ForConditionalGeneration", "LongT5ForConditionalGeneration"),
+    *(
+        "UMT5ForConditionalGeneration",
+        "SwitchTransformersForConditionalGeneration",
+        "T5GemmaForConditionalGeneration",
+    ),
+)
 # So short that it ends inside the tests' texts.
 WINDOW = 6
 
@@ -207,9 +222,9 @@ def families() -> list[Family]:
 
 
 def generating(family: Family | str) -> Any:
-    """A random causal model without stop tokens, whose windows, where it has some, are short."""
+    """A random causal model or encoder-decoder without stop tokens; windows, if it has some, are short."""
     if isinstance(family, str):
-        family = next(of for of in families() if of.kind == "causal" and of.model == family)
+        family = next(of for of in families() if of.kind != "masked" and of.model == family)
     model = family.build()
     config = model.config.get_text_config()
     if getattr(config, "sliding_window", None) is not None:
@@ -217,6 +232,11 @@ def generating(family: Family | str) -> Any:
     # Tokens that translation and speech recognition force or suppress, which exits do not know.
     forced = dict.fromkeys(("forced_eos_token_id", "forced_bos_token_id", "begin_suppress_tokens"))
     model.generation_config.update(eos_token_id=None, suppress_tokens=None, **forced)
+    if family.kind == "seq2seq":
+        # Some classes name tokens beyond a small vocabulary, or ask for beams.
+        model.generation_config.update(
+            decoder_start_token_id=1, bad_words_ids=None, num_beams=1, max_length=None
+        )
     return model
 
 

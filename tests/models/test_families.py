@@ -27,6 +27,7 @@ pytestmark = pytest.mark.xdist_group("families")
 PAGE = ROOT / "docs" / "families.md"
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
 BEGIN_EXITS, END_EXITS = "<!-- exits: begin -->\n", "<!-- exits: end -->\n"
+GENERATE = ("causal", "seq2seq")
 # Largest difference from the model's own numbers, in units of their spread: levels, logits.
 TOLERANCES = {torch.float32: (1e-4, 1e-3), torch.bfloat16: (2e-2, 1e-1)}
 # What these call hidden states begins with the output of the first block.
@@ -99,7 +100,7 @@ class Outcome(NamedTuple):
     """right, refused, wrong or not built."""
     why: str = ""
     generates: str = ""
-    """Of a causal family that is right: together or one by one, as rows of a batch generate with exits."""
+    """Of a family that is right: together or one by one, as rows of a batch generate with exits."""
     refusal: str = ""
     """Why it does not generate with exits."""
 
@@ -132,7 +133,7 @@ def outcome(family: Family) -> Outcome:
             difference = compare(transformer, model, dtype)
             if difference is not None:
                 return Outcome("wrong", f"{dtype}: {difference}")
-            if dtype == torch.float32 and family.kind == "causal":
+            if dtype == torch.float32 and family.kind in GENERATE:
                 generates, refusal = generation(transformer)
     return Outcome("right", "", generates, refusal)
 
@@ -166,13 +167,14 @@ def page() -> str:
     other = [family for kind in KINDS for family in those("not built", kind)]
     lines += ["", f"**Not tried**, as no small model could be built: {', '.join(map(named, other))}.", ""]
     text = between(BEGIN, END, lines, PAGE.read_text(encoding="utf-8"))
-    right = those("right", "causal")
     lines = [f"With transformers {transformers.__version__}.", ""]
-    for how in ("together", "one by one"):
-        those_here = [family for family in right if outcome(family).generates == how]
-        lines += [f"**Rows {how} ({len(those_here)}):** {', '.join(map(named, those_here))}.", ""]
+    for kind in GENERATE:
+        for how in ("together", "one by one"):
+            those_here = [family for family in those("right", kind) if outcome(family).generates == how]
+            names = ", ".join(map(named, those_here))
+            lines += [f"**Rows {how}, {kind} ({len(those_here)}):** {names}.", ""]
     lines += ["| refused | why |", "|---|---|"]
-    for family in right:
+    for family in (family for kind in GENERATE for family in those("right", kind)):
         if not outcome(family).generates:
             lines.append(f"| {named(family)} | {reason(outcome(family).refusal)} |")
     return between(BEGIN_EXITS, END_EXITS, [*lines, ""], text)

@@ -90,3 +90,37 @@ def test_a_sampled_text_does_not_depend_on_what_was_drafted(name: str) -> None:
     assert accepted > 0
     alone = exits.generate(prompts[1:2], generator=generators()[1:2], **arguments)
     assert alone.new_tokens == expected[1:2]
+
+
+# These count positions themselves: RoBERTa and its kin from the padding token's number on, BART from 2 on.
+COUNTING = ("RobertaForCausalLM", "XLMRobertaForCausalLM", "BartForCausalLM", "PegasusForCausalLM")
+
+
+@torch.inference_mode()
+def by_logits(name: str, text: list[int], new: int) -> list[int]:
+    """Tokens that the model's own logits give, one after the other, without a cache and without padding."""
+    text, start = list(text), len(text)
+    while len(text) < start + new:
+        logits = model(name)(torch.tensor([text]), use_cache=False).logits[0, -1]
+        logits[0] = -torch.inf
+        text.append(int(logits.argmax()))
+    return text[start:]
+
+
+@pytest.mark.parametrize("name", COUNTING)
+def test_positions_that_a_model_counts_itself_are_kept(name: str) -> None:
+    drawn = torch.Generator().manual_seed(8)
+    prompts = [torch.randint(3, VOCABULARY, (length,), generator=drawn) for length in (5, 1, 9)]
+    tokens = torch.zeros(3, 9, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        tokens[row, : len(prompt)] = prompt
+    accepted = 0
+    for seed in range(3):
+        exits = EarlyExit(
+            transformer(name), Identity(), gate=GATE, policy=Drawn(seed, (0, 1, 2)), packed=False
+        )
+        assert exits.passes.rows_differ
+        found = exits.generate(tokens, attention_mask=tokens != 0, max_new_tokens=12, suppress_tokens=[0])
+        assert found.new_tokens == [by_logits(name, prompt.tolist(), 12) for prompt in prompts]
+        accepted += found.accepted
+    assert accepted > 0

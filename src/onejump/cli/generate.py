@@ -129,8 +129,9 @@ def generate(
     model that JUMP names. JUMP is a folder that a study exported, or a name on the
     hub; without it every token goes through all blocks. The prompt is PROMPT, a
     file, or what comes in by a pipe. It is put into the chat template of the
-    model, if that has one. On a terminal each token has the colour of its exit
-    level. Ctrl-C stops and keeps what was generated.
+    model, if that has one. To an encoder-decoder it is the source. On a terminal
+    each token has the colour of its exit level. Ctrl-C stops and keeps what was
+    generated.
     """
     question = given_prompt(prompt, prompt_option, file)
     import torch
@@ -163,6 +164,7 @@ def generate(
         result = engine.generate(
             tokens.to(loaded.transformer.device),
             max_new_tokens=max_new_tokens,
+            num_beams=1,
             do_sample=sampled,
             temperature=temperature if sampled else None,
             top_p=top_p if sampled else None,

@@ -11,7 +11,9 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache, CacheLayerMixin, EncoderDecoderCache
+
+from onejump.models.source_cache import SourceCache, Sources
 
 # Columns that the buffers grow by at least.
 _MORE_COLUMNS = 64
@@ -48,7 +50,7 @@ class Place:
 class RowCache(Cache):  # type: ignore[misc]
     """Keys and values of every block, in preallocated buffers.
 
-    `onejump.models.passes` sets `place` and `keys_only` before each pass.
+    `onejump.models.passes` says before each pass where its tokens stand.
 
     Parameters
     ----------
@@ -58,12 +60,37 @@ class RowCache(Cache):  # type: ignore[misc]
         Sequences.
     columns : int
         Columns to begin with. The buffers grow when more are needed.
+    sources : Sources, optional
+        What the rows of an encoder-decoder are made from.
     """
 
-    def __init__(self, blocks: int, rows: int = 1, columns: int = _MORE_COLUMNS) -> None:
+    def __init__(
+        self, blocks: int, rows: int = 1, columns: int = _MORE_COLUMNS, sources: Sources | None = None
+    ) -> None:
         super().__init__(layers=[_Columns(self) for _ in range(blocks)])
         self.rows, self.first_columns = rows, columns
         self.place, self.keys_only = Place(0), False
+        self.sources = sources
+        self.shared: Tensor | None = None
+        """What the first block makes of places for all others (`onejump.models.pass_views.Shared`)."""
+        self._of_sources = None if sources is None else SourceCache(blocks)
+        self.for_model: Cache = self
+        """What the model takes: this cache, or one that holds the sources' keys and values besides."""
+        if self._of_sources is not None:
+            self.for_model = EncoderDecoderCache(self, self._of_sources)
+
+    def begin(self, place: Place, *, keys_only: bool = False) -> None:
+        """Say where the tokens of the next pass stand.
+
+        Parameters
+        ----------
+        place : Place
+        keys_only : bool
+            Raise `KeysKept` once a block's keys and values were kept.
+        """
+        self.place, self.keys_only = place, keys_only
+        if self._of_sources is not None:
+            self._of_sources.rows = place.rows
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any

@@ -190,6 +190,7 @@ class Bench:
         self.methods = [method for method in METHODS if method in methods or method == REFERENCE]
         self._transformer, self._model = transformer, transformer.model
         self._padding, self._new_tokens = padding, max_new_tokens
+        self._sourced = transformer.task == "seq2seq"
         levels = [level for level in (() if gate is None else gate.levels) if level > 0]
         self.assistant_level = assistant_level or (
             levels[0] if levels else max(1, len(transformer.blocks) // 4)
@@ -219,8 +220,11 @@ class Bench:
         warm_up : int
             Tokens that every way decodes beforehand; these runs are not given.
         """
+        # Of sources, encoders count positions from a row's first column on.
+        side = "right" if self._sourced else "left"
         batches = [
-            _padded(prompts[start : start + batch], self._padding) for start in range(0, len(prompts), batch)
+            _padded(prompts[start : start + batch], self._padding, side)
+            for start in range(0, len(prompts), batch)
         ]
         if batch > 1:
             reason = "transformers takes one prompt at a time"
@@ -256,7 +260,7 @@ class Bench:
             began = time.perf_counter()
             if method in self._engines:
                 record = self._engines[method].generate(
-                    tokens, attention_mask=mask, max_new_tokens=new_tokens, do_sample=False
+                    tokens, attention_mask=mask, max_new_tokens=new_tokens, do_sample=False, num_beams=1
                 )
             else:
                 options: dict[str, Any] = {"new_tokens": new_tokens, "padding": self._padding}
@@ -274,16 +278,20 @@ class Bench:
             raise
         if record is not None:
             return Run(method, number, repeat, record.new_tokens, seconds, record)
-        new = transformers_decoding.new_tokens_of(self._model, sequences, tokens.shape[1])
+        begins = 1 if self._sourced else tokens.shape[1]
+        new = transformers_decoding.new_tokens_of(self._model, sequences, begins)
         return Run(method, number, repeat, new, seconds)
 
 
-def _padded(prompts: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Tensor]:
-    """Tokens (rows, longest), padded on the left, and their attention mask."""
+def _padded(prompts: Sequence[Sequence[int]], padding: int, side: str) -> tuple[Tensor, Tensor]:
+    """Tokens (rows, longest), padded on one side, and their attention mask."""
     longest = max(map(len, prompts))
-    rows = [[padding] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
-    masks = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    return torch.tensor(rows), torch.tensor(masks)
+    tokens = torch.full((len(prompts), longest), padding)
+    mask = torch.zeros_like(tokens)
+    for row, prompt in enumerate(prompts):
+        at = slice(longest - len(prompt), None) if side == "left" else slice(len(prompt))
+        tokens[row, at], mask[row, at] = torch.tensor(prompt), 1
+    return tokens, mask
 
 
 def _wait_for(device: torch.device) -> None:

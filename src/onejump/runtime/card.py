@@ -117,20 +117,22 @@ def _use(config: JumpConfig) -> Iterator[str]:
     if config.is_on_hub:
         model = f'"{config.base_model}", revision="{config.revision}"'
     paired = config.task == "seq2seq"
+    exits = bool(config.gates) and (config.causal or paired)
     given = "Pairs(source_ids, decoder_input_ids)" if paired else "input_ids"
     load = [
         "import onejump",
-        *(["from onejump.models.pairs import Pairs"] if paired else []),
-        *(["from onejump.runtime.early_exit import EarlyExit"] if config.gates and config.causal else []),
+        *(["from onejump.models.pairs import Pairs"] if paired and not exits else []),
+        *(["from onejump.runtime.early_exit import EarlyExit"] if exits else []),
         "",
         f"model = onejump.load_model({model})",
         'jump = onejump.OneJump.from_pretrained("THIS REPOSITORY OR FOLDER")',
     ]
-    if config.gates and config.causal:
+    if exits:
+        ids, beams = ("source_ids", ", num_beams=1") if paired else ("input_ids", "")
         gate = "95%" if "95%" in config.gates else next(iter(config.gates))
         use = [
             f'early = EarlyExit(model, jump, gate="{gate}")',
-            "print(early.generate(input_ids, max_new_tokens=100))",
+            f"print(early.generate({ids}, max_new_tokens=100{beams}))",
         ]
     else:
         use = [

@@ -60,6 +60,8 @@ class Decoding:
     passes : PartialPasses
     prompts : sequence of list of int
         One for each row, without padding.
+    sources : sequence of list of int, optional
+        Of an encoder-decoder, the text that each row is made from; a prompt is what its decoder begins with.
     settings : Settings
     exits : Exits, optional
         Without them every token goes through all blocks.
@@ -81,6 +83,7 @@ class Decoding:
         generators: Sequence[torch.Generator],
         streamer: Any = None,
         *,
+        sources: Sequence[list[int]] | None = None,
         numbers: Sequence[int] | None = None,
         began: float | None = None,
     ) -> None:
@@ -91,19 +94,27 @@ class Decoding:
         self._ends = math.inf
         if settings.seconds is not None:
             self._ends = (time.perf_counter() if began is None else began) + settings.seconds
-        self._rows = [Row(index, list(prompt)) for index, prompt in enumerate(prompts)]
+        self._rows = [
+            Row(index, list(prompt), 0 if sources is None else len(sources[index]))
+            for index, prompt in enumerate(prompts)
+        ]
         self.record = Generated(torch.empty(0), [], [], passes.blocks)
         if hasattr(streamer, "watch"):
             streamer.watch(self.record)
         self._vocabulary = passes.transformer.head.vocabulary
         # Columns beyond a model's positions do no harm: only tokens that are run have a position.
         longest = max(map(len, prompts))
-        self._run = Passes(passes, len(prompts), longest + min(settings.new_tokens, 256), self.record)
+        self._columns = longest + min(settings.new_tokens, 256)
+        self._passes, self._sources = passes, sources
+        self._settings_of = [
+            settings if sources is None else settings.of(sources[row.index]) for row in self._rows
+        ]
 
     @torch.inference_mode()
     def run(self) -> Generated:
         """Generate, and give the record, without its sequences."""
         began = time.perf_counter()
+        self._run = Passes(self._passes, len(self._rows), self._columns, self.record, self._sources)
         for row, logits in zip(self._rows, self._run.prompts(self._rows), strict=True):
             row.begin()
             token = int(self._scores(row, row.chain, logits[None])[0].argmax())
@@ -119,7 +130,7 @@ class Decoding:
         record.exit_levels = [row.levels for row in self._rows]
         record.decoded = sum(max(row.new - 1, 0) for row in self._rows)
         record.plain_flops = sum(
-            self._run.costs.token(position)
+            self._run.costs.token(position, row.source)
             for row in self._rows
             for position in range(row.prompt, len(row.tokens) - 1)
         )
@@ -273,7 +284,7 @@ class Decoding:
     def _scores(self, row: Row, pending: list[Pending], logits: Tensor) -> Tensor:
         """Give what the next token behind each pending one has to be the largest of, (n, V)."""
         contexts = [row.context(one) for one in pending] if self._settings.by_context else [()] * len(pending)
-        scores = self._settings.processed(logits, contexts, row.prompt)
+        scores = self._settings_of[row.index].processed(logits, contexts, row.prompt)
         if not self._settings.sample:
             return scores
         noise = self._noise[row.index]

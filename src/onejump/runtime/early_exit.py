@@ -23,7 +23,7 @@ from onejump.runtime.packing import can_be_packed
 from onejump.runtime.packing import packed as packed_view
 from onejump.runtime.predictor import ExitPredictor, predictor_of
 from onejump.runtime.record import Generated
-from onejump.runtime.settings import check_positions, settings_for
+from onejump.runtime.settings import check_positions, check_source_positions, settings_for
 from onejump.shortcuts.shortcut import Shortcut
 
 # Drafts in a chain of the modes that keep every exit.
@@ -31,7 +31,7 @@ _LONG_CHAIN = 8
 
 
 class EarlyExit:
-    """A causal model whose tokens exit early, through a jump.
+    """A causal model, or an encoder-decoder, whose tokens exit early, through a jump.
 
     Parameters
     ----------
@@ -127,7 +127,8 @@ class EarlyExit:
         Parameters
         ----------
         input_ids : Tensor of shape (rows, n), int64
-            Prompts, padded on either side where the attention mask is 0.
+            Prompts, padded on either side where the attention mask is 0. Of an encoder-decoder, the sources:
+            its encoder runs over them in full, and its decoder begins with its start token.
         attention_mask : Tensor of shape (rows, n), optional
             Unless given, the padding token is padding, if there is one that is no stop token.
         stopping_criteria : list of transformers.StoppingCriteria, optional
@@ -141,13 +142,15 @@ class EarlyExit:
         **arguments
             max_new_tokens, max_length, min_new_tokens, min_length, do_sample, temperature, top_k, top_p,
             min_p, typical_p, repetition_penalty, no_repeat_ngram_size, bad_words_ids, suppress_tokens,
-            eos_token_id, pad_token_id and max_time, with the meaning and the defaults of
+            eos_token_id, pad_token_id and max_time, and of an encoder-decoder decoder_start_token_id,
+            forced_bos_token_id and forced_eos_token_id, with the meaning and the defaults of
             `transformers.PreTrainedModel.generate`.
 
         Returns
         -------
         Generated
-            `sequences` are what `model.generate` returns: the prompts as given, and the new tokens.
+            `sequences` are what `model.generate` returns: the prompts as given, or the start token of an
+            encoder-decoder, and the new tokens.
 
         Raises
         ------
@@ -163,8 +166,16 @@ class EarlyExit:
         began = time.perf_counter()
         model = self.transformer.model
         _check_tokens(input_ids, model.get_input_embeddings().weight.shape[0])
-        settings = settings_for(model, input_ids.shape[1], generation_config, stopping_criteria, **arguments)
+        sourced = self.passes.sourced
+        begins = 1 if sourced else input_ids.shape[1]
+        settings = settings_for(model, begins, generation_config, stopping_criteria, **arguments)
         prompts = _prompts(input_ids, attention_mask, settings.pads)
+        sources: list[list[int]] | None = None
+        if sourced:
+            assert settings.start is not None
+            check_source_positions(model, max(map(len, prompts)))
+            sources, prompts = prompts, [[settings.start] for _ in prompts]
+            input_ids = torch.tensor(prompts, device=input_ids.device)
         _check_policy(self.policy, self.gate)
         check_positions(self.transformer, [len(prompt) for prompt in prompts], settings.new_tokens)
         generators = _generators(generator, len(prompts))
@@ -185,6 +196,7 @@ class EarlyExit:
                 self._exits(len(rows)),
                 [generators[row] for row in rows],
                 streamer,
+                sources=None if sources is None else [sources[row] for row in rows],
                 numbers=rows,
                 began=began,
             )

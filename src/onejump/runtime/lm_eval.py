@@ -30,6 +30,7 @@ from tqdm import tqdm
 from transformers import StoppingCriteria
 
 from onejump.base.errors import OneJumpError
+from onejump.models.tasks import NAMED
 from onejump.runtime.cost_model import Fixed
 from onejump.runtime.early_exit import EarlyExit
 from onejump.runtime.likelihood import exit_logits
@@ -102,6 +103,9 @@ class OneJumpLM(HFLM):  # type: ignore[misc]
             device=device,
             trust_remote_code=trust_remote_code,
         )
+        if not loaded.transformer.causal:
+            task = NAMED[loaded.transformer.task]
+            raise OneJumpError(f"{pretrained}: {task} given, the harness scores a causal language model")
         calibrated = {} if loaded.jump is None else loaded.jump.gates
         at = None if levels is None else [int(level) for level in str(levels).split(":")]
         asked = NO_GATE if loaded.jump is None else gate

@@ -27,7 +27,7 @@ from transformers.pytorch_utils import Conv1D
 
 from onejump.models.module_views import with_modules
 from onejump.models.norms import TOLERANCE
-from onejump.models.passes import distance_of_most
+from onejump.models.pass_checks import distance_of_most
 from onejump.models.transformer import RUN_ERRORS, Transformer
 
 _LOG = logging.getLogger(__name__)
@@ -267,7 +267,7 @@ def _same_inputs(transformer: Transformer, maps: list[nn.Module]) -> list[list[n
         module.register_forward_pre_hook(lambda one, given: seen[one].append(given[0])) for module in seen
     ]
     try:
-        transformer.model(transformer.probe().to(transformer.device))
+        transformer.run_whole(transformer.example())
     except (*RUN_ERRORS, IndexError):
         return [[module] for module in seen]
     finally:
@@ -332,7 +332,7 @@ def _in_two_passes(transformer: Transformer) -> Tensor:
     """Logits (1, n, V) of a short text; of a causal model, the second half goes by the cache of the first."""
     tokens, model = transformer.probe().to(transformer.device), transformer.model
     if not transformer.causal:
-        whole: Tensor = model(tokens).logits
+        whole: Tensor = transformer.run_whole(transformer.example()).logits
         return whole
     half = tokens.shape[1] // 2
     first = model(tokens[:, :half], use_cache=True)

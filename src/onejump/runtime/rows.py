@@ -44,10 +44,12 @@ class Row:
     index : int
         Row of the cache.
     prompt : list of int
+    source : int
+        Tokens of the text that an encoder-decoder makes this one from; 0 for a causal model.
     """
 
-    def __init__(self, index: int, prompt: list[int]) -> None:
-        self.index, self.prompt = index, len(prompt)
+    def __init__(self, index: int, prompt: list[int], source: int = 0) -> None:
+        self.index, self.prompt, self.source = index, len(prompt), source
         self.tokens = prompt
         """The prompt and the tokens that are final."""
         self.levels: list[int] = []
@@ -87,13 +89,22 @@ class Passes:
         Columns of the cache to begin with.
     record : Generated
         Gets what each pass costs.
+    sources : sequence of list of int, optional
+        Of an encoder-decoder, the text that each row is made from.
     """
 
-    def __init__(self, passes: PartialPasses, rows: int, columns: int, record: Generated) -> None:
+    def __init__(
+        self,
+        passes: PartialPasses,
+        rows: int,
+        columns: int,
+        record: Generated,
+        sources: Sequence[list[int]] | None = None,
+    ) -> None:
         self._passes, self._record = passes, record
         self.levels = passes.blocks
         self.device = passes.transformer.device
-        self.cache = passes.cache(rows, columns)
+        self.cache = passes.cache(rows, columns, sources)
         self.costs = Costs(passes)
 
     def prompts(self, rows: Sequence[Row]) -> list[Tensor]:
@@ -179,9 +190,11 @@ class Passes:
             if last == self.levels:
                 logits.append((of, out[row, : len(pending)]))
         self._record.block_passes += (0 if keys_only else last - first) * sum(len(of) for _, of in groups)
-        for _, pending in groups:
+        for row_of, pending in groups:
             for one in pending:
-                self._record.flops += self.costs.blocks(first, last, one.position, keys_only=keys_only)
+                self._record.flops += self.costs.blocks(
+                    first, last, one.position, source=row_of.source, keys_only=keys_only
+                )
         if logits:
             self._record.full_passes += 1
             self._record.flops += self.costs.head * sum(len(found) for _, found in logits)
@@ -244,12 +257,14 @@ class Costs:
             2 * 2 * transformer.hidden * width * (getattr(config, "num_key_value_heads", None) or heads)
         )
 
-    def blocks(self, first: int, last: int, position: int, *, keys_only: bool = False) -> int:
-        """Count those of a token at a position between two levels."""
+    def blocks(
+        self, first: int, last: int, position: int, *, source: int = 0, keys_only: bool = False
+    ) -> int:
+        """Count those of a token at a position between two levels, which attends to all of its source."""
         if keys_only:
             return self._keys * (last - first)
-        return sum(block.of(1, position + 1) for block in self._blocks[first:last])
+        return sum(block.of(1, position + 1) + block.attended * source for block in self._blocks[first:last])
 
-    def token(self, position: int) -> int:
+    def token(self, position: int, source: int = 0) -> int:
         """Count those of a token that goes through the whole model."""
-        return self.blocks(0, len(self._blocks), position) + self.head
+        return self.blocks(0, len(self._blocks), position, source=source) + self.head

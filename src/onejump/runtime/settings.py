@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,11 @@ _TAKEN = (
     *("top_p", "min_p", "typical_p", "repetition_penalty", "no_repeat_ngram_size", "bad_words_ids"),
     *("suppress_tokens", "eos_token_id", "pad_token_id", "max_time"),
 )
+# Of an encoder-decoder besides.
+_TAKEN_WITH_SOURCES = (
+    *("decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id"),
+    *("encoder_repetition_penalty", "encoder_no_repeat_ngram_size"),
+)
 # Arguments that change nothing here.
 _WITHOUT_EFFECT = (
     *("bos_token_id", "decoder_start_token_id", "use_cache", "cache_implementation", "cache_config"),
@@ -33,8 +38,10 @@ _WITHOUT_EFFECT = (
     *("output_scores", "output_logits", "output_attentions", "output_hidden_states", "is_assistant"),
     *("max_cache_len", "prefill_chunk_size", "low_memory", "remove_invalid_values", "use_mtp"),
     *("assistant_ensemble_weight", "continuous_batching_config", "token_healing", "diversity_penalty"),
-    *("num_beam_groups", "encoder_repetition_penalty", "encoder_no_repeat_ngram_size"),
+    "num_beam_groups",
 )
+# Arguments that change nothing where there is no source.
+_OF_SOURCES = ("encoder_repetition_penalty", "encoder_no_repeat_ngram_size")
 # Values that say what happens anyway.
 _NEUTRAL: dict[str, Any] = {"num_beams": 1, "num_return_sequences": 1, "guidance_scale": 1}
 
@@ -61,6 +68,14 @@ class Settings:
     """Begin no new round after this time."""
     criteria: StoppingCriteriaList = field(default_factory=StoppingCriteriaList)
     """More reasons to end a text: each is called with its tokens (1, n)."""
+    start: int | None = None
+    """Token that the decoder of an encoder-decoder begins with."""
+    by_source: Callable[[Sequence[int]], LogitsProcessorList] | None = None
+    """Gives the processors of a text, where one of them looks at its source."""
+
+    def of(self, source: Sequence[int]) -> Settings:
+        """Give the settings of a text that is made from a source."""
+        return self if self.by_source is None else replace(self, processors=self.by_source(source))
 
     def processed(self, logits: Tensor, contexts: Sequence[Sequence[int]], prompt: int) -> Tensor:
         """Give logits (n, V) in float32 as processors leave them.
@@ -117,7 +132,7 @@ def settings_for(
     ----------
     model : transformers.PreTrainedModel
     prompt : int
-        Tokens of the longest prompt.
+        Tokens of the longest prompt; of an encoder-decoder, of what its decoder begins with.
     given : GenerationConfig, optional
     criteria : sequence of StoppingCriteria, optional
     **arguments
@@ -154,7 +169,8 @@ def _settings(
     lengths_given = own.max_length is not None or model.generation_config.max_length is not None
     own.update(**model.generation_config.to_dict(), defaults_only=True, allow_custom_entries=True)
     own.update(**GenerationConfig._get_default_generation_params(), defaults_only=True)
-    _refuse(own)
+    sourced = bool(getattr(model.config, "is_encoder_decoder", False))
+    _refuse(own, sourced=sourced)
     stops = own.eos_token_id
     stops = (
         [] if stops is None else [stops] if isinstance(stops, int) else list(torch.as_tensor(stops).tolist())
@@ -162,32 +178,73 @@ def _settings(
     padding = own.pad_token_id
     if padding is None:
         padding = stops[0] if stops else 0
-    processors, by_context = _processors(own, stops, model.device)
+    new_tokens = _new_tokens(own, model, prompt, lengths_given=lengths_given)
+    forced = _forced(own, prompt + new_tokens, model.device) if sourced else []
+    processors, by_context = _processors(own, stops, forced, model.device)
+    looks_at_source = sourced and bool(
+        own.encoder_no_repeat_ngram_size or own.encoder_repetition_penalty not in (None, 1.0)
+    )
+
+    def by_source(source: Sequence[int]) -> LogitsProcessorList:
+        return _processors(own, stops, forced, model.device, source)[0]
+
     return Settings(
         sample=bool(own.do_sample),
         processors=processors,
-        by_context=by_context,
+        by_context=by_context or looks_at_source,
         stops=frozenset(map(int, stops)),
         padding=int(padding),
         pads=None if own.pad_token_id in (None, *stops) else int(own.pad_token_id),
-        new_tokens=_new_tokens(own, model, prompt, lengths_given=lengths_given),
+        new_tokens=new_tokens,
         seconds=own.max_time,
         criteria=StoppingCriteriaList(criteria or []),
+        start=_start(own, model) if sourced else None,
+        by_source=by_source if looks_at_source else None,
     )
 
 
-def _refuse(own: GenerationConfig) -> None:
+def _refuse(own: GenerationConfig, *, sourced: bool) -> None:
     defaults = vars(GenerationConfig()) | GenerationConfig._get_default_generation_params() | _NEUTRAL
+    taken = _TAKEN + _TAKEN_WITH_SOURCES if sourced else _TAKEN
+    without_effect = _WITHOUT_EFFECT if sourced else _WITHOUT_EFFECT + _OF_SOURCES
     for name, value in vars(own).items():
-        if name.startswith("_") or name in _TAKEN or name in _WITHOUT_EFFECT:
+        if name.startswith("_") or name in taken or name in without_effect:
             continue
         if value is not None and value != defaults.get(name):
+            if name == "num_beams":
+                raise OneJumpError(
+                    f"num_beams: {value!r} given, or asked for by the model's generation configuration; "
+                    "exits are made of one text at a time: num_beams=1 is accepted"
+                )
             raise OneJumpError(
                 f"{name}: {value!r} given, generation with exits does not know it; accepted arguments are "
-                f"{', '.join(_TAKEN)}"
+                f"{', '.join(taken)}"
             )
     if own.do_sample and own.temperature is not None and own.temperature <= 0:
         raise OneJumpError(f"temperature: {own.temperature} given, a number above 0 is accepted")
+
+
+def _start(own: GenerationConfig, model: Any) -> int:
+    """The token that a decoder begins with, as transformers chooses it."""
+    start = own.bos_token_id if own.decoder_start_token_id is None else own.decoder_start_token_id
+    if not isinstance(start, int):
+        raise OneJumpError(
+            f"decoder_start_token_id: {start!r} given, the one token that texts of "
+            f"{type(model).__name__} begin with is accepted"
+        )
+    return start
+
+
+def _forced(own: GenerationConfig, length: int, device: torch.device) -> list[Any]:
+    """Processors for tokens that a text has to begin and to end with."""
+    forced: list[Any] = []
+    if own.forced_bos_token_id is not None:
+        forced.append(logits_process.ForcedBOSTokenLogitsProcessor(own.forced_bos_token_id))
+    if own.forced_eos_token_id is not None:
+        forced.append(
+            logits_process.ForcedEOSTokenLogitsProcessor(length, own.forced_eos_token_id, device=device)
+        )
+    return forced
 
 
 def _new_tokens(own: GenerationConfig, model: Any, prompt: int, *, lengths_given: bool) -> int:
@@ -247,22 +304,62 @@ def check_positions(transformer: Transformer, prompts: Sequence[int], new_tokens
 
 def learned_positions(transformer: Transformer) -> int | None:
     """How many positions a model has learned; None where it computes them."""
-    for name, module in transformer.body.named_modules():
+    return _held_positions(transformer.body, text_config(transformer.model))
+
+
+def check_source_positions(model: Any, source: int) -> None:
+    """Refuse sources that are longer than the encoder of a model has positions for.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        An encoder-decoder.
+    source : int
+        Tokens of the longest source.
+
+    Raises
+    ------
+    OneJumpError
+        If there are too few.
+    """
+    held = _held_positions(model.get_encoder(), model.config)
+    if held is not None and source > held:
+        raise OneJumpError(f"a source of {source} tokens given, the encoder has {held} positions")
+
+
+def _held_positions(body: nn.Module, config: Any) -> int | None:
+    """How many positions a body holds; None where it computes them."""
+    for name, module in body.named_modules():
         called = name.rpartition(".")[2]
         if isinstance(module, nn.Embedding) and ("position" in called or called == "wpe"):
-            return getattr(text_config(transformer.model), "max_position_embeddings", None)
+            stated = getattr(config, "max_position_embeddings", None)
+            # An encoder and a decoder can have different numbers of them.
+            held = int(module.weight.shape[0] if stated is None else stated)
+            # Some models (RoBERTa) count from the padding token on.
+            return held if module.padding_idx is None else held - module.padding_idx - 1
     return None
 
 
 def _processors(
-    own: GenerationConfig, stops: list[int], device: torch.device
+    own: GenerationConfig,
+    stops: list[int],
+    forced: list[Any],
+    device: torch.device,
+    source: Sequence[int] | None = None,
 ) -> tuple[LogitsProcessorList, bool]:
     """Processors in the order of transformers, and whether one looks at the tokens before."""
     by_context: list[Any] = []
+    given = None if source is None else torch.tensor([list(source)], device=device)
+    if given is not None and own.encoder_repetition_penalty not in (None, 1.0):
+        penalty = own.encoder_repetition_penalty
+        by_context.append(logits_process.EncoderRepetitionPenaltyLogitsProcessor(penalty, given))
     if own.repetition_penalty != 1.0:
         by_context.append(logits_process.RepetitionPenaltyLogitsProcessor(own.repetition_penalty))
     if own.no_repeat_ngram_size:
         by_context.append(logits_process.NoRepeatNGramLogitsProcessor(own.no_repeat_ngram_size))
+    if given is not None and own.encoder_no_repeat_ngram_size:
+        size = own.encoder_no_repeat_ngram_size
+        by_context.append(logits_process.EncoderNoRepeatNGramLogitsProcessor(size, given))
     if own.bad_words_ids is not None:
         by_context.append(logits_process.NoBadWordsLogitsProcessor(own.bad_words_ids, stops or None))
     if own.min_new_tokens and stops:
@@ -271,6 +368,7 @@ def _processors(
         )
     elif own.min_length and stops:
         by_context.append(logits_process.MinLengthLogitsProcessor(own.min_length, stops, device=device))
+    by_context += forced
     others: list[Any] = []
     if own.suppress_tokens is not None:
         others.append(logits_process.SuppressTokensLogitsProcessor(own.suppress_tokens, device=device))

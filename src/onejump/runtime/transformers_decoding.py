@@ -21,7 +21,8 @@ def generate(
     ----------
     model : transformers.PreTrainedModel
     tokens, mask : Tensor of shape (rows, n)
-        Prompts, padded on the left, and their attention mask.
+        Prompts, padded on the left, and their attention mask; of an encoder-decoder, sources, padded on the
+        right.
     new_tokens : int
         Most new tokens.
     padding : int
@@ -31,7 +32,7 @@ def generate(
 
     Returns
     -------
-    Tensor of shape (rows, n + new)
+    Tensor of shape (rows, n + new), or (rows, 1 + new) of an encoder-decoder
     """
     with _same_configuration(model), _quiet():
         sequences: Tensor = model.generate(
@@ -39,6 +40,7 @@ def generate(
             attention_mask=mask,
             max_new_tokens=new_tokens,
             do_sample=False,
+            num_beams=1,
             pad_token_id=padding,
             **options,
         )
