@@ -17,12 +17,15 @@ from torch import nn
 
 from onejump.base.errors import CorpusError, ModelError, OneJumpError
 from onejump.base.files import write_table
+from onejump.exits.gates import TopProbability
 from onejump.experiments import translation as stage
 from onejump.experiments.decoding_times import Decoding
 from onejump.experiments.translation import FULL, exiting, measure_translation, translation, written
 from onejump.figures.drawn.translation import draw
 from onejump.figures.inputs import Inputs
 from onejump.models.transformer import Transformer
+from onejump.runtime.early_exit import EarlyExit
+from onejump.runtime.translation import measure_translation_by_gates, translation_by_gates
 from onejump.shortcuts.kinds.identity import Identity
 
 SPECIAL = {"unk_token": "<unk>", "pad_token": "<pad>", "eos_token": "</s>"}
@@ -128,6 +131,30 @@ def test_bleu_is_that_of_sacrebleu() -> None:
     assert row["same"] == sum(one == other for one, other in zip(early, full, strict=True)) / 6
 
 
+def test_texts_by_gates_are_those_of_the_decode_loop() -> None:
+    sacrebleu = pytest.importorskip("sacrebleu")
+    transformer = Transformer(build())
+    shortcut = Identity()
+    found = translation_by_gates(
+        transformer, TOKENIZER, SOURCES, SOURCES, {"identity": lambda _: shortcut}, [0.1, 0.5], new_tokens=9
+    ).set_index(["mode", "threshold"])
+    full = written(transformer, TOKENIZER, SOURCES, new_tokens=9)
+    for mode in ("trusted", "copied"):
+        gate = TopProbability({1: 0.5, 2: 0.5})
+        engine = EarlyExit(transformer, shortcut, gate=gate, mode=mode, packed=False)
+        alone = [
+            engine.generate(torch.tensor([TOKENIZER(source)["input_ids"]]), max_new_tokens=9)
+            for source in SOURCES
+        ]
+        texts = [TOKENIZER.decode(one.new_tokens[0], skip_special_tokens=True) for one in alone]
+        levels = [level for one in alone for level in one.exit_levels[0][1:]]
+        row = found.loc[mode, 0.5]
+        assert row["bleu"] == sacrebleu.corpus_bleu(texts, [SOURCES]).score
+        assert row["level"] == sum(levels) / len(levels) < 3
+        assert row["same"] == sum(map(str.__eq__, texts, full)) / 6 < 1
+    assert found.loc["copied", 0.5]["blocks"] < 3
+
+
 def test_the_stage_writes_a_table_and_its_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sacrebleu")
     build().save_pretrained(tmp_path / "marian")
@@ -137,28 +164,40 @@ def test_the_stage_writes_a_table_and_its_figure(tmp_path: Path, monkeypatch: py
     pairs = pd.DataFrame({"sentence": SOURCES, "target": SOURCES, "split": "validation"})
     write_table(tmp_path / "pairs.parquet", pairs)
 
+    options: dict[str, Any] = {
+        "methods": {"identity": "identity"},
+        "pairs": 4,
+        "new_tokens": 6,
+        "device": "cpu",
+    }
+    options |= {"model": "m", "corpus": "c"}
+
     def measure(sentences: str) -> None:
-        measure_translation(
-            tmp_path / "table.parquet",
-            tmp_path / sentences,
-            [],
-            [],
-            tmp_path / "model.json",
-            methods={"identity": "identity"},
-            pairs=4,
-            new_tokens=6,
-            model="m",
-            corpus="c",
-            device="cpu",
-        )
+        files = (tmp_path / sentences, [], [], tmp_path / "model.json")
+        measure_translation(tmp_path / "table.parquet", *files, **options)
+
+    def measure_by_gates(sentences: str) -> None:
+        files = (tmp_path / sentences, [], [], tmp_path / "model.json")
+        measure_translation_by_gates(tmp_path / "gates.parquet", *files, thresholds=[0.1, 0.4], **options)
 
     measure("pairs.parquet")
+    measure_by_gates("pairs.parquet")
     found = pd.read_parquet(tmp_path / "table.parquet")
     assert found["n"].unique() == [4]
     assert set(found["level"]) == {0, 1, 2, 3}
-    figure = draw(Inputs("translation", {"translation": tmp_path / "table.parquet"}))
-    (bleu, chrf) = figure.axes
-    assert (bleu.get_ylabel(), chrf.get_ylabel()) == ("BLEU", "chrF")
+    tables = {"translation": tmp_path / "table.parquet", "translation_gates": tmp_path / "gates.parquet"}
+    figure = draw(Inputs("translation", tables))
+    (bleu, chrf, by_gates) = figure.axes
+    assert (bleu.get_ylabel(), chrf.get_ylabel(), by_gates.get_ylabel()) == ("BLEU", "chrF", "BLEU")
+    gates = pd.read_parquet(tmp_path / "gates.parquet")
+    assert list(zip(gates["mode"], gates["threshold"], strict=True)) == [
+        *(("trusted", one) for one in (0.1, 0.4)),
+        *(("copied", one) for one in (0.1, 0.4)),
+    ]
+    assert (
+        list(by_gates.lines[1].get_ydata())
+        == gates[gates["mode"] == "copied"].sort_values("level")["bleu"].tolist()
+    )
     assert list(bleu.lines[0].get_ydata()) == found.loc[found["method"] == "identity", "bleu"].tolist()
     write_table(tmp_path / "texts.parquet", pairs.drop(columns="target"))
     with pytest.raises(CorpusError, match="a corpus without targets given, translation takes pairs"):

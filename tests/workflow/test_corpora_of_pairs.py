@@ -43,7 +43,7 @@ def project(fresh_project: Callable[[], Project]) -> Project:
     }
     study["experiments"] = {"early-exit": {}}
     if find_spec("sacrebleu"):
-        study["experiments"]["translation"] = {"pairs": 6, "new_tokens": 5}
+        study["experiments"]["translation"] = {"pairs": 6, "new_tokens": 5, "thresholds": [0.01]}
     project.study = study
     project.snakemake()
     return project
@@ -63,6 +63,9 @@ def test_every_stage_takes_pairs(project: Project) -> None:
     assert "predicts the target's next token without" in " ".join(card.split())
     if find_spec("sacrebleu"):
         assert pd.read_parquet(pair / "translation.parquet")["bleu"].between(0, 100).all()
+        gates = pd.read_parquet(pair / "translation-gates.parquet")
+        assert set(gates["mode"]) == {"trusted", "copied"}
+        assert (gates.loc[gates["mode"] == "copied", "blocks"] <= 3).all()
 
 
 def test_a_corpus_of_texts_is_refused_before_anything_runs(project: Project) -> None:

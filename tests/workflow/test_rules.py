@@ -196,7 +196,7 @@ def test_the_slurm_profile_sends_every_rule_that_asks_for_a_gpu_to_such_a_partit
     assert len(asking) > 5
     profile = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text(encoding="utf-8"))
     # The study of `test_rules_of_pairs` has the experiment translation, that of `test_tuned` a tuned model.
-    assert set(profile["set-resources"]) == asking | {"translation", "tuning"}
+    assert set(profile["set-resources"]) == asking | {"translation", "translation_by_gates", "tuning"}
 
 
 def test_what_a_rule_asks_for_is_counted_under_its_own_name() -> None:

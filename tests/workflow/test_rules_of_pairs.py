@@ -39,11 +39,11 @@ def test_every_rule_of_pairs_gives_its_stage_what_it_takes(
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False), encoding="utf-8")
     with by_hand.parsed_workflow("study.yaml") as workflow:
         rules = {rule.name: rule for rule in workflow.rules}
-        for name in ("wheel_files", "pairs", "untrained", "translation"):
+        for name in ("wheel_files", "pairs", "untrained", "translation", "translation_by_gates"):
             module, stage = by_hand.stage_of(rules[name].script)
             (job,) = jobs_of(workflow, rules[name])
             arguments_for(getattr(importlib.import_module(module), stage), job)
-            if name == "translation":
+            if name.startswith("translation"):
                 assert job.resources.get("gpu")
             if name != "wheel_files":
                 assert job.params["code"]

@@ -54,6 +54,10 @@ def translation_cost_of(wildcards, sizes):
     return costs_of(wildcards, sizes).translation(STUDY.experiments.translation)
 
 
+def translation_by_gates_cost_of(wildcards, sizes):
+    return costs_of(wildcards, sizes).translation_by_gates(STUDY.experiments.translation)
+
+
 def exit_costs_cost_of(wildcards, sizes):
     return costs_of(wildcards, sizes).exit_costs(STUDY.experiments.exit_costs)
 

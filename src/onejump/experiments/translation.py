@@ -4,15 +4,17 @@ If every token exits at level l, no block above l is needed: the keys and values
 of the full model for the same text. So nothing is copied or caught up with. Here the blocks above l run all
 the same, as transformers' own `generate` writes the texts; the last block's output is replaced by the jump of
 the state of level l. So this says what the texts are worth, not what they cost.
+
+`onejump.runtime.translation` writes texts whose tokens exit by gates.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -78,8 +80,9 @@ def written(
     new_tokens: int,
     batch_tokens: int = 4096,
     start: int | None = None,
+    generate: Callable[..., Tensor] | None = None,
 ) -> list[str]:
-    """Write the target of each source, greedily: with the model's own `generate`.
+    """Write the target of each source, greedily: with the model's own `generate`, or one like it.
 
     Parameters
     ----------
@@ -93,10 +96,12 @@ def written(
         The most tokens that are written together, padding included.
     start : int, optional
         The token that each target begins with, if the model does not say it: that of a language.
+    generate : callable, optional
+        Takes what the model's own takes, and gives the targets' tokens (texts, length) as that does.
     """
     order = sorted(range(len(sources)), key=lambda number: len(sources[number]))
     each = max(1, batch_tokens // new_tokens)
-    options = {} if start is None else {"forced_bos_token_id": start}
+    options: dict[str, Any] = {} if start is None else {"forced_bos_token_id": start}
     texts: dict[int, str] = {}
     for begin in range(0, len(order), each):
         chosen = order[begin : begin + each]
@@ -108,9 +113,8 @@ def written(
             return_tensors="pt",
             return_token_type_ids=False,
         ).to(transformer.device)
-        made = transformer.model.generate(
-            **given, max_new_tokens=new_tokens, max_length=None, num_beams=1, do_sample=False, **options
-        )
+        options |= {"max_new_tokens": new_tokens, "max_length": None, "num_beams": 1, "do_sample": False}
+        made = (generate or transformer.model.generate)(**given, **options)
         texts |= dict(zip(chosen, tokenizer.batch_decode(made, skip_special_tokens=True), strict=True))
     return [texts[number] for number in range(len(sources))]
 
@@ -146,10 +150,7 @@ def translation(
     OneJumpError
         If sacrebleu is not installed.
     """
-    try:
-        from sacrebleu import corpus_bleu, corpus_chrf
-    except ImportError as error:
-        raise OneJumpError("translation: BLEU needs sacrebleu: pip install 'onejump[pairs]'") from error
+    check_sacrebleu()
     levels = len(transformer.blocks)
     full = written(transformer, tokenizer, sources, **options)
     texts = {(FULL, levels): full}
@@ -161,13 +162,83 @@ def translation(
         {
             "method": method,
             "level": level,
-            "bleu": corpus_bleu(found, [list(targets)]).score,
-            "chrf": corpus_chrf(found, [list(targets)]).score,
-            "same": sum(map(str.__eq__, found, full)) / len(full),
+            **scores_of(found, targets, full),
         }
         for (method, level), found in texts.items()
     ]
     return pd.DataFrame(rows).assign(n=len(full))
+
+
+def check_sacrebleu() -> None:
+    """Raise an OneJumpError if sacrebleu is not installed."""
+    try:
+        import sacrebleu  # noqa: F401
+    except ImportError as error:
+        raise OneJumpError("translation: BLEU needs sacrebleu: pip install 'onejump[pairs]'") from error
+
+
+def scores_of(texts: Sequence[str], targets: Sequence[str], full: Sequence[str]) -> dict[str, float]:
+    """BLEU and chrF of texts, and the share of them that are the full model's."""
+    from sacrebleu import corpus_bleu, corpus_chrf
+
+    return {
+        "bleu": corpus_bleu(texts, [list(targets)]).score,
+        "chrf": corpus_chrf(texts, [list(targets)]).score,
+        "same": sum(map(str.__eq__, texts, full)) / len(full),
+    }
+
+
+class Translated(NamedTuple):
+    """What targets are written with."""
+
+    transformer: Transformer
+    tokenizer: Any
+    sources: list[str]
+    targets: list[str]
+    exits: dict[str, ShortcutAt]
+    """The shortcuts of each method."""
+    start: int | None
+    """See `written`."""
+    model_digest: str | None
+
+
+def load_translated(
+    sentences: Path,
+    shortcuts: Sequence[Path],
+    selections: Sequence[Path],
+    description: Path,
+    weights: Path | None,
+    *,
+    methods: Mapping[str, str],
+    pairs: int,
+    device: str,
+    device_map: str | None,
+) -> Translated:
+    """Load a model, its shortcuts, and validation pairs; the parameters are those of the stage."""
+    model_digest = one_model(description, *shortcuts, *selections)
+    described = read_description(description)
+    validation = read_table(sentences).query("split == 'validation'").head(pairs)
+    if not has_targets(validation):
+        raise CorpusError(f"{sentences}: a corpus without targets given, translation takes pairs")
+    transformer = load_described(described, weights, device=device, device_map=device_map)
+    tokenizer = load_described_tokenizer(described, weights)
+    exits: dict[str, ShortcutAt] = {}
+    device_of_head = transformer.head.gain.device
+    for _, made in methods_of_kinds(
+        methods, shortcuts, selections, levels=described.blocks, device=device_of_head
+    ):
+        exits |= made
+    asked = described.pairs or {}
+    language = asked.get("target_language")
+    return Translated(
+        transformer,
+        tokenizer,
+        [(asked.get("prefix") or "") + source for source in validation["sentence"]],
+        validation["target"].tolist(),
+        exits,
+        None if language is None else tokenizer.convert_tokens_to_ids(language),
+        model_digest,
+    )
 
 
 def measure_translation(
@@ -216,31 +287,27 @@ def measure_translation(
     OneJumpError
         If sacrebleu is not installed.
     """
-    model_digest = one_model(description, *shortcuts, *selections)
-    described = read_description(description)
-    validation = read_table(sentences).query("split == 'validation'").head(pairs)
-    if not has_targets(validation):
-        raise CorpusError(f"{sentences}: a corpus without targets given, translation takes pairs")
-    transformer = load_described(described, weights, device=device, device_map=device_map)
-    tokenizer = load_described_tokenizer(described, weights)
-    exits: dict[str, ShortcutAt] = {}
-    device_of_head = transformer.head.gain.device
-    for _, made in methods_of_kinds(
-        methods, shortcuts, selections, levels=described.blocks, device=device_of_head
-    ):
-        exits |= made
-    asked = described.pairs or {}
-    language = asked.get("target_language")
+    given = load_translated(
+        sentences,
+        shortcuts,
+        selections,
+        description,
+        weights,
+        methods=methods,
+        pairs=pairs,
+        device=device,
+        device_map=device_map,
+    )
     found = translation(
-        transformer,
-        tokenizer,
-        [(asked.get("prefix") or "") + source for source in validation["sentence"]],
-        validation["target"].tolist(),
-        exits,
+        given.transformer,
+        given.tokenizer,
+        given.sources,
+        given.targets,
+        given.exits,
         new_tokens=new_tokens,
         batch_tokens=batch_tokens,
-        start=None if language is None else tokenizer.convert_tokens_to_ids(language),
+        start=given.start,
     )
     full = found[found["method"] == FULL].iloc[0]
     _LOG.info("BLEU of the full model: %.1f, of %d texts", full["bleu"], full["n"])
-    write_table(table, found, model_digest=model_digest, model=model, corpus=corpus)
+    write_table(table, found, model_digest=given.model_digest, model=model, corpus=corpus)

@@ -150,14 +150,16 @@ class JobCosts:
 
     def translation(self, options: Translation) -> Cost:
         """Write targets at every level by every method."""
+        return self._translation(options, self.sizes.blocks * len(self.study.translated()))
+
+    def translation_by_gates(self, options: Translation) -> Cost:
+        """Write targets at every threshold in two modes, by every method."""
+        return self._translation(options, 2 * len(options.thresholds) * len(self.study.translated()))
+
+    def _translation(self, options: Translation, exits: int) -> Cost:
+        """Write targets with these many kinds of exits, and without."""
         texts = min(options.pairs, self._sentences("validation"))
-        return translation_cost(
-            self.sizes,
-            texts,
-            options.new_tokens,
-            exits=1 + self.sizes.blocks * len(self.study.translated()),
-            **self._batches,
-        )
+        return translation_cost(self.sizes, texts, options.new_tokens, exits=1 + exits, **self._batches)
 
     def level_pairs(self, options: LevelPairs) -> Cost:
         """Fit and measure every pair of levels."""

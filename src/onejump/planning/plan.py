@@ -35,8 +35,7 @@ _GPU_STAGES = (
         "copied_texts",
         "copied_states",
     ),
-    "translation",
-    "lens",
+    *("translation", "translation_by_gates", "lens"),
 )
 
 
@@ -132,6 +131,7 @@ def _stages(study: Study, costs: JobCosts) -> Iterator[_Stage]:
         yield _stage("exit_costs", [costs.exit_costs(experiments.exit_costs)])
     if experiments.translation is not None:
         yield _stage("translation", [costs.translation(experiments.translation)])
+        yield _stage("translation_by_gates", [costs.translation_by_gates(experiments.translation)])
     if experiments.rank_sweep is not None:
         yield from _rank_sweep(study, costs, experiments.rank_sweep.ranks)
     if experiments.transfer is not None:

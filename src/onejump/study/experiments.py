@@ -353,9 +353,12 @@ class ExitCosts(Drawn):
 
 
 class Translation(Drawn):
-    """BLEU of the targets that an encoder-decoder writes if every token exits at one level."""
+    """BLEU of the targets that an encoder-decoder writes if tokens exit: all at one level, and by gates."""
 
-    tables = {"translation": "translation.parquet"} | SELECTION
+    tables = {
+        "translation": "translation.parquet",
+        "translation_gates": "translation-gates.parquet",
+    } | SELECTION
     place = 118
 
     methods: Annotated[list[str], Field(min_length=1)] | None = None
@@ -364,6 +367,9 @@ class Translation(Drawn):
     """The most validation pairs whose sources are translated, at every level by every method."""
     new_tokens: PositiveInt = 64
     """The most tokens of a target."""
+    thresholds: list[Annotated[float, Field(gt=0, le=1)]] = [0.5, 0.7, 0.9]
+    """Tokens exit at the first level where their probability reaches this, in the modes trusted and copied;
+    empty: only all at one level."""
 
 
 class Experiments(Switches):
