@@ -141,6 +141,9 @@ def test_the_printed_figure_has_the_texts_and_colours(trajectory: Trajectory) ->
     drawn = trajectory.draw("one-jump", "rank")
     ax, colours = drawn.axes
     assert colours.get_ylabel() == STATISTICS["rank"].label
+    drawn.canvas.draw()
+    ticks = [label.get_text() for label in colours.get_yticklabels()]
+    assert {"1", "10", "100"} <= set(ticks), "no formulas"
     shown = np.ma.filled(ax.images[0].get_array(), np.nan)
     np.testing.assert_array_equal(shown, trajectory.rank(shortcut="one-jump"))
     assert [text.get_text() for text in ax.texts] == [

@@ -12,11 +12,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
+from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.patches import Rectangle
 
 from onejump.base.statistics import LEVEL_COLOURS, MOST_OF_THEM, statistic_named
-from onejump.figures.frame import Floats
+from onejump.figures.frame import Floats, plain_numbers
 from onejump.figures.looks import LOOKS
 
 COLUMN, ROW = 0.66, 0.155
@@ -88,6 +89,13 @@ def draw_token_levels(ax: Axes, content: TokenLevels, norm: Normalize) -> Scalar
     ax.tick_params(length=0)
     ax.set(xlabel="token of the prompt", ylabel="level")
     return image
+
+
+def explain_colours(figure: Figure, image: ScalarMappable, axes: Any, statistic: str) -> None:
+    """Put the scale of the colours beside the panels."""
+    about = statistic_named(statistic)
+    ticks = {"format": plain_numbers()} if about.logarithmic else {}
+    figure.colorbar(image, ax=axes, location="right", label=about.label, aspect=40, pad=0.02, **ticks)
 
 
 def _cell(text: str) -> str:

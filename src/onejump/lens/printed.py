@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onejump.base.statistics import statistic_named
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -17,7 +15,14 @@ def drawing_of(trajectory: Trajectory, shortcut: str, statistic: str) -> Figure:
     # Here, as figures need matplotlib, and the rest of the lens does not.
     from onejump.figures.frame import framed
     from onejump.figures.style import styled
-    from onejump.figures.token_levels import COLUMN, ROW, TokenLevels, draw_token_levels, norm_of
+    from onejump.figures.token_levels import (
+        COLUMN,
+        ROW,
+        TokenLevels,
+        draw_token_levels,
+        explain_colours,
+        norm_of,
+    )
 
     values = trajectory.statistic(statistic, shortcut)
     exits = trajectory.exit_level(shortcut=shortcut).tolist() if shortcut in trajectory.gates else None
@@ -37,5 +42,5 @@ def drawing_of(trajectory: Trajectory, shortcut: str, statistic: str) -> Figure:
         image = draw_token_levels(
             ax, TokenLevels(trajectory.tokens, texts, values, exits), norm_of(statistic, [values])
         )
-        figure.colorbar(image, ax=ax, label=statistic_named(statistic).label, aspect=40, pad=0.02)
+        explain_colours(figure, image, ax, statistic)
     return figure

@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from onejump.base.statistics import statistic_named
 from onejump.figures.frame import about, framed
 from onejump.figures.inputs import Inputs
 from onejump.figures.looks import method_label
-from onejump.figures.token_levels import COLUMN, ROW, TokenLevels, draw_token_levels, norm_of
+from onejump.figures.token_levels import COLUMN, ROW, TokenLevels, draw_token_levels, explain_colours, norm_of
 
 MOST_TOKENS = 12
 """Tokens of a prompt that are drawn: its last ones."""
@@ -65,8 +64,7 @@ def draw(
             ax.set_title(method_label(name))
             if ax is not row[0]:
                 ax.set_ylabel("")
-    label = statistic_named(statistic).label
-    figure.colorbar(image, ax=axes, location="right", label=label, aspect=40, pad=0.01)
+    explain_colours(figure, image, axes, statistic)
     return figure
 
 
