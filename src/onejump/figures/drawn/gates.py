@@ -44,7 +44,7 @@ def draw(inputs: Inputs) -> Figure:
     subtitle = [
         about(curves),
         samples_of(outcomes),
-        "stars: what an all-knowing gate would save (exits at the stable level)",
+        "stars: what an all-knowing gate would save (exits at the stable level); dashes: exits drawn by lot",
         "circles: thresholds chosen on held-out training documents"
         + (f"; squares: those that hold with probability {guarantees[0]:g}" if guarantees else ""),
         f"bars: exits with the thresholds for {target:.0%} agreement, chosen on held-out training documents"
@@ -98,7 +98,7 @@ def _line(method: str) -> dict[str, Any]:
 def _curves(
     ax: Axes, curves: pd.DataFrame, outcomes: pd.DataFrame, methods: Sequence[str], low: float
 ) -> None:
-    """Draw agreement by blocks saved, and a star where the oracle is."""
+    """Draw agreement by blocks saved, a star where the oracle is, and what exits drawn by lot give."""
     most = 0.0
     for method in methods:
         rows = curves[curves["method"] == method].sort_values("saved")
@@ -120,6 +120,8 @@ def _curves(
         most = max(most, possible, float(shown.max()) if len(shown) else 0.0)
     for target in set(outcomes["target"]):
         ax.axhline(target, color=QUIET, linewidth=0.8, linestyle=":", zorder=1.5)
+    # Exits from level 0, drawn by lot, with tokens that are never the full model's. They take no knowledge.
+    ax.plot([0, 1], [1, 0], color=QUIET, linewidth=0.8, linestyle="--", zorder=1.5)
     ax.set(xlim=(-0.01 * most, 1.04 * most or 1.0), ylim=(low, 1.005))
     ax.set(xlabel="blocks saved", ylabel="agreement with the full model")
     ax.xaxis.set_major_formatter(PercentFormatter(1))
