@@ -94,7 +94,7 @@ def draw_token_levels(ax: Axes, content: TokenLevels, norm: Normalize) -> Scalar
 def explain_colours(figure: Figure, image: ScalarMappable, axes: Any, statistic: str) -> None:
     """Put the scale of the colours beside the panels."""
     about = statistic_named(statistic)
-    ticks = {"format": plain_numbers()} if about.logarithmic else {}
+    ticks: dict[str, Any] = {"format": plain_numbers()} if about.logarithmic else {}
     figure.colorbar(image, ax=axes, location="right", label=about.label, aspect=40, pad=0.02, **ticks)
 
 
