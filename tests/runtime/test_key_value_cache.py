@@ -48,7 +48,7 @@ def test_keys_and_values_are_those_of_a_plain_run(name: str, monkeypatch: pytest
     model, blocks = exits.transformer.model, exits.passes.blocks
     caches: list[Watched] = []
 
-    def watched(rows: int = 1, columns: int = 64) -> Watched:
+    def watched(rows: int = 1, columns: int = 64, sources: None = None) -> Watched:
         caches.append(Watched(blocks, rows, columns))
         return caches[-1]
 

@@ -42,10 +42,10 @@ def test_a_tuned_model_goes_through_the_pipeline(finished: Project, tmp_path: Pa
     assert len({one["model_digest"] for one in described}) == 3
     assert {one["blocks"] for one in described} == {4}
     comparison = pd.read_parquet(pair / "joint-optimisation" / "comparison.parquet")
-    assert comparison["of"].tolist() == ["tiny-llama", "linear", "distilled"]
+    assert comparison["of"].unique().tolist() == ["tiny-llama", "linear", "distilled"]
     assert comparison["model"].unique().tolist() == ["linear"]
     # It was trained on text of the same kind.
-    assert comparison["loss_change"][1] < -0.5
+    assert comparison.loc[comparison["of"] == "linear", "loss_change"].max() < -0.5
     # What another model's folder says is the same.
     other = pd.read_parquet(results / "tiny-llama" / "stories" / "joint-optimisation" / "comparison.parquet")
     pd.testing.assert_frame_equal(comparison.drop(columns="model"), other.drop(columns="model"))

@@ -39,8 +39,8 @@ def _known_suffix(_: click.Context, __: click.Parameter, value: tuple[Path, ...]
 Examples:
   onejump lens "The Eiffel Tower is in" --jump JUMP -o lens.html
   onejump lens "The Eiffel Tower is in" --model MODEL
-  onejump lens "The moon is" --results results/default/smollm2-135m/wikipedia-en
-  onejump lens "The moon is" --jump JUMP --shortcut one-jump -o lens.pdf -o lens.csv
+  onejump lens "The moon is" --results results/default/MODEL/CORPUS
+  onejump lens "The moon is" --jump JUMP -o lens.pdf -o lens.csv
   cat text.txt | onejump lens --model MODEL --jump JUMP --last 40 -o lens.html
 """,
 )
