@@ -57,6 +57,7 @@ def draw(inputs: Inputs) -> Figure:
         height_ratios=[1, 1.05],
     )
     for measure, label in panels.items():
+        label = label.replace("token", "label") if "accuracy" in levels else label
         _by_level(places[measure], levels, measure, label, styles)
     _price(places["saved"], shown, styles, target, token)
     _gate(places["gate"], shown, styles)

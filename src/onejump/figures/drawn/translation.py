@@ -58,4 +58,4 @@ def _draw_gates(ax: Axes, gates: DataFrame, labels: dict[str, str], full: Any) -
             ax.plot(rows["level"], rows["bleu"], **LOOKS[method].style() | {"linestyle": line})
     ax.axhline(full["bleu"], color=QUIET, linestyle=":")
     ax.set(xlabel="level of the exits, mean", ylabel="BLEU", title="by gates: solid trusted, dotted copied")
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(0, 1.08 * max(gates["bleu"].max(), full["bleu"]) or 1.0)
