@@ -45,7 +45,7 @@ class Calibration:
     def __init__(
         self, probabilities: Floats, hits: NDArray[np.bool_], others: Sequence[NDArray[Any]] = ()
     ) -> None:
-        inputs = np.stack([_log_odds(probabilities), *others])
+        inputs = np.stack([log_odds_of(probabilities), *others])
         self.weights = np.stack(
             [
                 _logistic_regression(inputs[:, :, level].T, hits[:, level].astype(np.float64))
@@ -67,14 +67,20 @@ class Calibration:
         ndarray of shape (n, L)
         """
         constant, slope, *more = self.weights.T
-        log_odds = constant + slope * _log_odds(probabilities)
+        log_odds = constant + slope * log_odds_of(probabilities)
         for weight, other in zip(more, others, strict=True):
             log_odds = log_odds + weight * other
         odds: Floats = np.exp(log_odds.clip(max=_LARGEST_LOG_ODDS))
         return odds
 
 
-def _log_odds(probabilities: Floats) -> Floats:
+def log_odds_of(probabilities: Floats) -> Floats:
+    """Give ln(p / (1 - p)), finite for all p from 0 to 1.
+
+    Parameters
+    ----------
+    probabilities : ndarray
+    """
     p = probabilities.clip(1 - _LARGEST_PROBABILITY, _LARGEST_PROBABILITY)
     log_odds: Floats = np.log(p) - np.log1p(-p)
     return log_odds

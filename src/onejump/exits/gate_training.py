@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onejump.data.store import ActivationStore
+from onejump.exits.calibration import log_odds_of
 from onejump.exits.confidences import Floats
 from onejump.exits.learned_gate import coordinates_at
 from onejump.shortcuts.methods import ShortcutAt
 
-# As in `onejump.exits.calibration`.
-_LARGEST_PROBABILITY = 1 - 2.0**-24
 # Each third of the documents is judged by weights that were fitted to the others.
 _FOLDS, _ORDER = 3, 0
 _POWERS, _PRECISION = 3, 10.0
@@ -84,7 +83,7 @@ def fit_weights(probabilities: Floats, coordinates: NDArray[np.floating], hits: 
     powers = (np.arange(levels)[:, None] / levels) ** np.arange(_POWERS)
     prior = np.concatenate([np.zeros(levels), np.ones(levels), np.zeros(_POWERS * rank)])
     precision = np.concatenate([np.ones(2 * levels), np.full(_POWERS * rank, _PRECISION)])
-    log_odds = _log_odds(probabilities)
+    log_odds = log_odds_of(probabilities.astype(np.float64))
 
     def designs() -> Iterator[tuple[NDArray[np.int64], Floats, Floats]]:
         """The numbers that a level depends on, its inputs, and its outcomes."""
@@ -123,7 +122,7 @@ def agreement_of(weights: Floats, probabilities: Floats, coordinates: NDArray[np
     """Give the probability to agree (n, L) by weights (L, 2 + r); the others as in `fit_weights`."""
     constant, slope = weights[:, 0], weights[:, 1]
     of_coordinates = np.einsum("nlr,lr->nl", coordinates.astype(np.float64), weights[:, 2:])
-    score = constant + slope * _log_odds(probabilities) + of_coordinates
+    score = constant + slope * log_odds_of(probabilities.astype(np.float64)) + of_coordinates
     found: Floats = np.exp(-np.logaddexp(0, -score))
     return found
 
@@ -150,10 +149,4 @@ def unseen_agreement(
         here = fold == number
         weights = fit_weights(probabilities[~here], coordinates[~here], hits[~here])
         found[here] = agreement_of(weights, probabilities[here], coordinates[here])
-    return found
-
-
-def _log_odds(probabilities: Floats) -> Floats:
-    p = probabilities.astype(np.float64).clip(1 - _LARGEST_PROBABILITY, _LARGEST_PROBABILITY)
-    found: Floats = np.log(p) - np.log1p(-p)
     return found
