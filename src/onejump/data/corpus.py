@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -155,7 +155,12 @@ def split_sentences(
             "ask for less"
         )
     rows = [(row.document, row.sentence, side) for side in wanted for row in drawn[side]]
-    table = pd.DataFrame(rows, columns=["document", "sentence", "split"])
+    return numbered(rows, ["document", "sentence", "split"])
+
+
+def numbered(rows: Sequence[tuple[object, ...]], columns: list[str]) -> pd.DataFrame:
+    """Give a table of drawn rows; its first column, ``sentence_id``, numbers them from 0 on."""
+    table = pd.DataFrame(rows, columns=columns)
     table.insert(0, "sentence_id", np.arange(len(table), dtype=np.int64))
     return table
 

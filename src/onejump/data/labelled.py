@@ -9,12 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from onejump.base.errors import CorpusError
-from onejump.data.corpus import describe_splits, write_splits
+from onejump.data.corpus import describe_splits, numbered, write_splits
 from onejump.data.documents import Document, open_dataset, read_records
 from onejump.data.labels import LABEL, checked_label
 from onejump.data.pair_files import value_at
@@ -173,9 +172,7 @@ def split_texts(
     rows = [
         (row.document, row.sentence, labels[row.document], side) for side in wanted for row in drawn[side]
     ]
-    table = pd.DataFrame(rows, columns=["document", "sentence", LABEL, "split"])
-    table.insert(0, "sentence_id", np.arange(len(table), dtype=np.int64))
-    return table
+    return numbered(rows, ["document", "sentence", LABEL, "split"])
 
 
 def build_labelled(

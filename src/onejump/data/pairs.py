@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from onejump.base.errors import CorpusError
-from onejump.data.corpus import describe_splits, write_splits
+from onejump.data.corpus import describe_splits, numbered, write_splits
 from onejump.data.documents import Document
 from onejump.data.pair_files import PairedDocument, read_dataset_pairs, read_pairs
 from onejump.data.sentences import is_damaged, without_invisible
@@ -143,9 +142,7 @@ def split_pairs(
         for side in wanted
         for row in drawn[side]
     ]
-    table = pd.DataFrame(rows, columns=["document", "sentence", "target", "split"])
-    table.insert(0, "sentence_id", np.arange(len(table), dtype=np.int64))
-    return table
+    return numbered(rows, ["document", "sentence", "target", "split"])
 
 
 def build_pairs(
