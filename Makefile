@@ -58,7 +58,7 @@ test-app: .venv/installed-dev
 
 # Ratios in one run, each with the bar that it has to hold: more than an hour on two cores. gpu.py is run on a GPU, by
 # itself; measure.py is what the others share.
-BENCHMARKS := $(filter-out %/gpu.py %/measure.py,$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out %/gpu.py %/gpu_runtime.py %/measure.py,$(wildcard benchmarks/*.py))
 bench: .venv/installed-dev
 	$(BIN)/snakemake --configfile config.yaml
 	@for file in $(BENCHMARKS); do $(BIN)/python $$file || exit 1; done

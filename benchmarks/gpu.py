@@ -1,8 +1,9 @@
 """Compare what a GPU computes with the CPU, and measure its time, in one run of about ten minutes.
 
 First, a model of SmolLM2-135M's shapes in float32 goes through every stage that uses a GPU, on the CPU and on
-the GPU, and the two have to agree. Then the GPU's stages and generation with exits are timed at Llama-2-7B's
-shapes in bfloat16. All weights are random: no model has to be fetched.
+the GPU, and the two have to agree. So do generation in every mode, the lens, a tuning, an encoder-decoder and
+a classifier. Then the GPU's stages and generation with exits are timed at Llama-2-7B's shapes in bfloat16.
+All weights are random: no model has to be fetched.
 
     python benchmarks/gpu.py                                # on a machine with a GPU
     python benchmarks/gpu.py --device cpu --shapes tiny     # to try the script itself
@@ -21,13 +22,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from gpu_runtime import compare_runtime, compare_tasks
 from measure import at_least, at_most
 from torch import Tensor
 
 from onejump.data.store import ActivationStore
 from onejump.exits.measuring import confidences
 from onejump.fitting.distiller import DistillationOptions, Distiller
-from onejump.fitting.kinds import affine, jtc, n_njtc, one_jump
+from onejump.fitting.kinds import affine, jtc, n_njtc, one_jump, one_residual
 from onejump.fitting.moments import gather_moments
 from onejump.fitting.options import FitOptions, GradientOptions
 from onejump.fitting.solvers import gradient
@@ -68,7 +70,7 @@ RANK_PART, TOKENS, BATCH_TOKENS, TOP_K = 100, 24, 16_384, 64
 # Largest difference of two devices' results in float32, in units of the results' own size. Training repeats
 # rounding from step to step, and a sample whose two most likely tokens are equal counts for one or the other.
 SAME, SAME_TRAINED, SAME_SHARE = 1e-3, 1e-2, 0.1
-TRAINED = ("n-njtc by gradient", "one-jump", "affine")
+TRAINED = ("n-njtc by gradient", "one-jump", "affine", "one-residual")
 
 
 def random_model(shapes: dict[str, int], dtype: torch.dtype, device: torch.device) -> Transformer:
@@ -135,7 +137,13 @@ def difference(ours: Tensor, reference: Tensor) -> float:
 
 def distillation_options(*, steps: int, batch: int, patience: int) -> DistillationOptions:
     return DistillationOptions(
-        normalise=True, sharpness=1.0, steps=steps, batch=batch, learning_rate=0.01, patience=patience
+        normalise=True,
+        sharpness=1.0,
+        steps=steps,
+        batch=batch,
+        learning_rate=0.01,
+        patience=patience,
+        correction_steps=steps,
     )
 
 
@@ -167,10 +175,12 @@ def made_by(device: torch.device, store: ActivationStore, head: Head, states: Te
     )
     jump = one_jump.by_distillation(distiller, range(levels), rank)
     found["one-jump"] = predictions(jump.at(levels // 2))
+    judged = one_residual.by_distillation(distiller, range(levels), rank)
+    found["one-residual"] = predictions(judged.at(levels // 2))
     found["affine"] = predictions(affine.by_distillation(distiller, [levels // 2]))
     found["scores"] = score_matrix(store, jumps, device)
     found["surprisal of jumps"] = surprisal_matrix(store, head, jumps[:2], held_out.nonzero()[:, 0])
-    methods = {"n-njtc": lambda level: jumps[level], "one-jump": jump.at}
+    methods = {"n-njtc": lambda level: jumps[level], "one-jump": jump.at, "one-residual": judged.at}
     table = evaluate(store, head, methods, device=device).sort_values(["method", "metric", "level"])
     for metric, of_metric in table.groupby("metric"):
         found[f"evaluation, {metric}"] = torch.tensor(of_metric["value"].tolist())
@@ -193,6 +203,8 @@ def compare(shapes: dict[str, int], device: torch.device, samples: int, folder: 
     # The store keeps 10 mantissa bits: two numbers at the edge of a bit end up one bit apart.
     at_most("extraction, device against CPU", off, 2**-10 * 30)
     check_generation(on_device, device)
+    compare_runtime(on_cpu.model, device, folder)
+    compare_tasks(device, folder)
     expected = made_by(cpu, reference, on_cpu.head, states)
     made = made_by(device, reference, on_cpu.head, states)
     for name, tensor in expected.items():
@@ -251,6 +263,8 @@ def time_fits(store: ActivationStore, head: Head, device: torch.device) -> None:
     print(f"the head's own metric: {took:.2f} s", flush=True)
     took, _ = timed(device, lambda: one_jump.by_distillation(distiller, range(levels), rank))
     print(f"one-jump, closed form and {steps} steps of 512 samples: {took:.2f} s", flush=True)
+    took, _ = timed(device, lambda: one_residual.by_distillation(distiller, range(levels), rank))
+    print(f"one-residual, the same and {steps} steps of the correction: {took:.2f} s", flush=True)
     took, _ = timed(device, lambda: score_matrix(store, [jump] * levels, device))
     print(f"scores of {levels} jumps on {levels} levels: {took:.2f} s", flush=True)
     took, _ = timed(device, lambda: evaluate(store, head, {"n-njtc": lambda _: jump}, device=device))

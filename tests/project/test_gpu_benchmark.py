@@ -24,10 +24,15 @@ def test_a_device_agrees_with_itself_in_every_stage(
     benchmark.main()
     printed = capsys.readouterr().out
     compared = [line for line in printed.splitlines() if "device against CPU" in line]
-    stages = ("extraction", "jtc", "n-njtc", "one-jump", "affine", "scores", "evaluation", "confidences")
+    stages = (
+        *("extraction", "jtc", "n-njtc", "one-jump", "one-residual", "affine", "scores", "evaluation"),
+        *("confidences", "verified", "trusted", "copied", "gate learned", "copied keys and values", "lens"),
+        *("joint optimisation", "an encoder-decoder", "a classifier"),
+    )
     assert all(any(stage in line for line in compared) for stage in stages)
     assert [line for line in compared if not line.startswith("ok")] == []
-    assert "ok     verified texts that are the model's own: 100%" in printed
+    for what in ("verified texts that are the model's own", "verified translations that are the model's own"):
+        assert f"ok     {what}: 100%" in printed
 
 
 def test_a_missing_gpu_is_said_in_one_line(benchmark, monkeypatch: pytest.MonkeyPatch) -> None:
