@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onejump.base.errors import OneJumpError
 from onejump.base.files import replacing
-from onejump.base.statistics import STATISTICS, statistic_named
+from onejump.base.statistics import STATISTICS
 from onejump.exits.gates import Gate
+from onejump.lens.predictions import Predictions
 from onejump.lens.prompted import Prompted, prompted, states_of
-from onejump.lens.reading import Floats, Numbers, Reader, Whole
+from onejump.lens.reading import Reader
 from onejump.lens.sources import Source, gates_for, named_sources, shortcuts_at, told
-from onejump.lens.texts import Readable
 from onejump.models.transformer import Transformer
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Trajectory:
+class Trajectory(Predictions):
     """What a model would have said at every level of a prompt, by one or more shortcuts.
 
     T is the number of tokens shown and L the number of blocks. At level L every shortcut gives the model's
@@ -74,21 +73,15 @@ class Trajectory:
         task: str,
         k: int,
     ) -> None:
-        self._reader, self._tokenizer = reader, tokenizer
-        self._readable = Readable(tokenizer)
-        self.prompt, self.model_name, self.task, self.k = prompt, model_name, task, k
-        self.levels = range(reader.last + 1)
-        self.shortcuts = reader.names
+        super().__init__(reader, tokenizer, text.following, k)
+        self.prompt, self.model_name, self.task = prompt, model_name, task
         self.positions, self.token_ids, self.next_ids = text.positions, text.tokens, text.following
         self.tokens = self._readable(self.token_ids)
         following = self._readable(0 if token is None else token for token in self.next_ids)
         self.next_tokens = [
             None if token is None else said for token, said in zip(self.next_ids, following, strict=True)
         ]
-        self.gates: dict[str, Gate] = {}
         self.origins: dict[str, str] = {}
-        self._numbers = reader.numbers(self.next_ids, k)
-        self._exits: dict[str, Whole] = {}
 
     @classmethod
     def from_prompt(
@@ -207,96 +200,6 @@ class Trajectory:
             loaded.transformer, loaded.tokenizer, loaded.prefix + prompt, loaded.shortcuts, **options
         )
 
-    def top_ids(self, shortcut: str | None = None) -> Whole:
-        """Give the k most likely tokens (L + 1, T, k), the most likely first. Default: the first shortcut."""
-        return self._of(shortcut).tokens
-
-    def top_tokens(self, shortcut: str | None = None) -> NDArray[np.object_]:
-        """Give the same tokens as readable text (L + 1, T, k)."""
-        ids = self.top_ids(shortcut)
-        texts = np.empty(ids.size, object)
-        texts[:] = self._readable(ids.ravel().tolist())
-        return texts.reshape(ids.shape)
-
-    def probabilities(self, shortcut: str | None = None) -> Floats:
-        """Give the probabilities (L + 1, T, k) of the k most likely tokens."""
-        return self._of(shortcut).probabilities
-
-    def entropy(self, shortcut: str | None = None) -> Floats:
-        """Give the entropy of the prediction (L + 1, T), in nats."""
-        return self._of(shortcut).entropy
-
-    def surprisal(self, shortcut: str | None = None) -> Floats:
-        """Give -ln of the probability of the prompt's next token (L + 1, T); NaN where there is none."""
-        return self._of(shortcut).surprisal
-
-    def forward_kl(self, shortcut: str | None = None) -> Floats:
-        """Give KL(p || q) (L + 1, T) in nats: p is the last level's distribution, q the level's."""
-        return self._of(shortcut).forward_kl
-
-    def agreement(self, shortcut: str | None = None) -> NDArray[np.bool_]:
-        """Say where the most likely token is that of the last level (L + 1, T)."""
-        likeliest = self.top_ids(shortcut)[..., 0]
-        agrees: NDArray[np.bool_] = likeliest == likeliest[-1]
-        return agrees
-
-    def rank(self, token: int | str | None = None, shortcut: str | None = None) -> Floats:
-        """Give the rank of a token (L + 1, T); 1 is the most likely one.
-
-        Parameters
-        ----------
-        token : int or str, optional
-            A token's id, or a text that is one token (mind the space before a word). Default: the prompt's
-            next token; NaN where there is none.
-        shortcut : str, optional
-
-        Raises
-        ------
-        OneJumpError
-            If there is no such token.
-        """
-        if token is None:
-            return self._of(shortcut).rank
-        return self._reader.ranks(self._name(shortcut), self._id_of(token))
-
-    def exit_level(self, gate: Gate | None = None, shortcut: str | None = None) -> Whole:
-        """Give the level at which each token would exit (T,): L where the gate lets it exit nowhere.
-
-        Parameters
-        ----------
-        gate : Gate, optional
-            Default: the one given to `from_prompt`.
-        shortcut : str, optional
-
-        Raises
-        ------
-        OneJumpError
-            If neither is given, or the gate checks a level that is no early-exit level.
-        """
-        name = self._name(shortcut)
-        if gate is not None:
-            return self._reader.exit_levels(name, gate)
-        if name not in self._exits:
-            raise OneJumpError(f"no gate given for {name!r}: give one here, or when the trajectory is made")
-        return self._exits[name]
-
-    def statistic(self, name: str, shortcut: str | None = None) -> Floats:
-        """Give a statistic (L + 1, T) by its name.
-
-        Parameters
-        ----------
-        name : {"probability", "entropy", "surprisal", "rank", "forward_kl", "agreement"}
-            probability is that of the most likely token. rank is that of the prompt's next token.
-        shortcut : str, optional
-        """
-        statistic_named(name)
-        if name == "probability":
-            return self.probabilities(shortcut)[..., 0]
-        if name == "agreement":
-            return self.agreement(shortcut).astype(np.float64)
-        values: Floats = getattr(self._of(shortcut), name)
-        return values
-
     def to_pandas(self) -> pd.DataFrame:
         """Give a tidy table: a row for each shortcut, level, position, and place among the k best.
 
@@ -408,26 +311,3 @@ class Trajectory:
             f"Trajectory({self.model_name}, {len(self.tokens)} tokens, levels 0..{self.levels[-1]}, "
             f"{', '.join(self.shortcuts)})"
         )
-
-    def _name(self, shortcut: str | None) -> str:
-        if shortcut is None:
-            return self.shortcuts[0]
-        if shortcut not in self.shortcuts:
-            raise OneJumpError(f"shortcut {shortcut!r} given, accepted is one of {', '.join(self.shortcuts)}")
-        return shortcut
-
-    def _of(self, shortcut: str | None) -> Numbers:
-        return self._numbers[self._name(shortcut)]
-
-    def _id_of(self, token: int | str) -> int:
-        if isinstance(token, str):
-            ids = self._tokenizer(token, add_special_tokens=False)["input_ids"]
-            if len(ids) != 1:
-                raise OneJumpError(
-                    f"token {token!r} given, a text of one token is accepted, this has {len(ids)}"
-                )
-            return int(ids[0])
-        vocabulary = self._reader.vocabulary
-        if not 0 <= token < vocabulary:
-            raise OneJumpError(f"token {token} given, accepted is 0 to {vocabulary - 1}")
-        return int(token)
