@@ -143,7 +143,7 @@ def default_model(options: argparse.Namespace, dtype: str, count: int, new_token
         batch, prompts = prompts[:size], prompts[size:]
         exits = engines[turn % len(engines)]
         exits.gate = drawn_gate(drawn, levels, transformer.head.vocabulary)
-        exits.policy = Drawn(turn, exits.gate.levels)
+        exits.policy, exits.recall = Drawn(turn, exits.gate.levels), drawn.randint(0, 3)
         tally.add(compare(exits, batch, arguments, drawn.choice(["left", "right"]), f"default, {dtype}"))
         turn += 1
         if tally.texts % 10 == 0 or not prompts:
@@ -209,6 +209,7 @@ def small_model(family: Family, count: int, dtype: torch.dtype = torch.float32) 
         prompts = [[drawn.randrange(3, VOCABULARY) for _ in range(length)] for length in lengths]
         exits.gate = drawn_gate(drawn, range(blocks), VOCABULARY)
         exits.policy = Drawn(drawn.randrange(2**31), exits.gate.levels, 6)
+        exits.recall = drawn.randint(0, 3)
         arguments, side = drawn_arguments(drawn, max(lengths)), drawn.choice(["left", "right"])
         try:
             tally.add(compare(exits, prompts, arguments, side, f"{family.model}, {dtype}"))

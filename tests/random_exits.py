@@ -62,19 +62,21 @@ def padded(prompts: list[Tensor], side: str = "left") -> tuple[Tensor, Tensor]:
 
 
 class Drawn(Policy):
-    """Rounds drawn at random: any length, any width, any levels."""
+    """Rounds drawn at random: any length, any width, any levels, recalled drafts or none."""
 
     def __init__(
         self, seed: int, levels: tuple[int, ...], longest: int = 4, widths: Sequence[int] = (1, 1, 2, 3, 5)
     ) -> None:
         self._drawn, self._levels, self._longest, self._widths = random.Random(seed), levels, longest, widths
+        self._of_text = random.Random(seed)
 
     def next_round(self) -> Round:
         levels = tuple(level for level in self._levels if self._drawn.random() < 0.8) or self._levels[:1]
-        return Round(self._drawn.randint(0, self._longest), self._drawn.choice(self._widths), levels)
+        drafts, width = self._drawn.randint(0, self._longest), self._drawn.choice(self._widths)
+        return Round(drafts, width, levels, recalled=self._of_text.randint(0, 3))
 
     def learn(self, seen: RoundSeen) -> None:
-        assert seen.accepted <= seen.drafted
+        assert seen.accepted <= seen.drafted == len(seen.recalled)
         assert len(seen.agreed) <= len(seen.exit_levels) == seen.drafted
 
 

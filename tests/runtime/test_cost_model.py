@@ -173,8 +173,8 @@ def test_the_fixed_policy_asks_for_the_same_round() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Round(-1), "drafts -1 and width 1 given"),
-        (lambda: Fixed(1, 0), "drafts 1 and width 0 given"),
+        (lambda: Round(-1), "drafts -1, width 1 and recalled 0 given"),
+        (lambda: Fixed(1, 0), "drafts 1, width 0 and recalled 0 given"),
         (lambda: Fixed(1, 1, (4, 2)), r"levels \[4, 2\] of a round given, accepted are rising ones"),
         (lambda: CostModel((3, 30), 30), r"levels \[3, 30\] given, accepted are rising ones from 0 to 29"),
         (lambda: CostModel((5, 3), 30), r"levels \[5, 3\] given"),

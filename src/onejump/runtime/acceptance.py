@@ -84,6 +84,7 @@ class Acceptance:
         self._kept_of = _Means(np.zeros((len(widths), len(levels))), np.zeros((len(widths), len(levels))))
         self._odds = np.array(widths, np.float64)[:, None, None] ** _CANDIDATES
         self._kept_so_far = np.zeros(most, np.int64)
+        self._recalled = _Means(np.array([_KEPT]), np.array([_COUNT]))
 
     @property
     def longest(self) -> int:
@@ -91,7 +92,14 @@ class Acceptance:
         return int(min(np.logical_and.accumulate(self._kept_so_far >= 2).sum() + 1, len(self._kept_so_far)))
 
     def learn(
-        self, exit_levels: Sequence[int], accepted: int, *, checked: Sequence[int], ended: bool, width: int
+        self,
+        exit_levels: Sequence[int],
+        accepted: int,
+        *,
+        checked: Sequence[int],
+        ended: bool,
+        width: int,
+        recalled: Sequence[bool] = (),
     ) -> None:
         """Take note of a round.
 
@@ -107,8 +115,11 @@ class Acceptance:
             Whether the chain ended because a token did not exit.
         width : int
             Candidates of the last draft; 1 if the round did not come to it.
+        recalled : sequence of bool
+            Whether each draft was recalled from the text; empty: none was.
         """
-        for level in exit_levels:
+        recalled = recalled or [False] * len(exit_levels)
+        for level in [level for level, known in zip(exit_levels, recalled, strict=True) if not known]:
             for before in checked:
                 if before <= level:
                     self._exits.add((self._place[before],), before == level)
@@ -117,7 +128,11 @@ class Acceptance:
                 self._exits.add((self._place[level],), False)
         # Of the drafts behind the first one that was rejected, nothing is known.
         for number, level in enumerate(exit_levels[: accepted + 1]):
-            place, kept = self._place[level], number < accepted
+            kept = number < accepted
+            if recalled[number]:
+                self._recalled.add((0,), kept)
+                continue
+            place = self._place[level]
             if width > 1 and number == len(exit_levels) - 1:
                 self._kept_of.add((self._widths[width], place), kept)
             else:
@@ -128,12 +143,18 @@ class Acceptance:
 
     def fade(self, tokens: int) -> None:
         """Be less sure of what was learned, as text changes. The means stay."""
-        for means in (self._exits, self._kept_ever, self._kept, self._kept_at, self._kept_of):
+        every = self._exits, self._kept_ever, self._kept, self._kept_at, self._kept_of, self._recalled
+        for means in every:
             means.fade(_FADING**tokens)
 
     def exits(self) -> Floats:
         """Share of the tokens checked at each level that exit there: (levels,)."""
         return self._exits.mean
+
+    def recalled(self, optimism: float = 0.0) -> float:
+        """Share of recalled drafts that are kept, if all before them were; below 1."""
+        found = _raised(self._recalled.mean, self._recalled.sure, optimism)
+        return min(float(found[0]), 1 - 1e-6)
 
     def kept(self, optimism: float = 0.0) -> tuple[Floats, Floats]:
         """Share of drafts that are kept, if all before them were.

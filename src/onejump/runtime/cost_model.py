@@ -9,7 +9,7 @@ asks for the round with the most tokens for each second, by what it measured so 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -49,11 +49,14 @@ class Round:
     """Candidates of one exit: a tree of depth one at the round's last draft."""
     levels: tuple[int, ...] | None = None
     """Levels to check in this round, rising; None: all that the gate checks."""
+    recalled: int = 0
+    """Most drafts at the beginning of the chain that are recalled from the text, where it has some."""
 
     def __post_init__(self) -> None:
-        if self.drafts < 0 or self.width < 1:
+        if self.drafts < 0 or self.width < 1 or self.recalled < 0:
             raise OneJumpError(
-                f"drafts {self.drafts} and width {self.width} given, accepted are drafts >= 0 and width >= 1"
+                f"drafts {self.drafts}, width {self.width} and recalled {self.recalled} given, accepted are "
+                "drafts >= 0, width >= 1 and recalled >= 0"
             )
         if self.levels is not None and list(self.levels) != sorted(set(self.levels)):
             raise OneJumpError(f"levels {list(self.levels)} of a round given, accepted are rising ones")
@@ -77,6 +80,8 @@ class RoundSeen:
     """Whether the full model said the same, in order, as far as it was asked."""
     seconds: float
     """Time that the round took."""
+    recalled: tuple[bool, ...] = ()
+    """Whether each draft was recalled from the text, in order; empty: none was."""
 
 
 class Policy(Protocol):
@@ -103,13 +108,15 @@ class Fixed:
     """Candidates of one exit."""
     levels: tuple[int, ...] | None = None
     """Levels to check; None: all that the gate checks."""
+    recalled: int = 0
+    """Most drafts that are recalled from the text, where the generation recalls any."""
 
     def __post_init__(self) -> None:
-        Round(self.drafts, self.width, self.levels)  # refuses what cannot be
+        self.next_round()  # refuses what cannot be
 
     def next_round(self) -> Round:
         """Give the round."""
-        return Round(self.drafts, self.width, self.levels)
+        return Round(self.drafts, self.width, self.levels, self.recalled)
 
     def learn(self, seen: RoundSeen) -> None:
         """Learn nothing."""
@@ -146,6 +153,8 @@ class CostModel:
         Numbers of candidates that may be tried; (1,) where rows of a pass cannot differ in length.
     expected : mapping of level -> Expected, optional
         What a calibration of the gate found.
+    most_recalled : int
+        Most drafts that are recalled from the text in one round; 0: none is.
 
     Raises
     ------
@@ -161,6 +170,7 @@ class CostModel:
         most_drafts: int = 8,
         widths: Sequence[int] = (1, 2, 4, 8),
         expected: Mapping[int, Expected] | None = None,
+        most_recalled: int = 0,
     ) -> None:
         if list(levels) != sorted(set(levels)) or (levels and not 0 <= levels[0] <= levels[-1] < blocks):
             raise OneJumpError(
@@ -172,6 +182,7 @@ class CostModel:
                 "and widths that include 1"
             )
         self.levels, self.blocks, self.most_drafts = tuple(levels), blocks, most_drafts
+        self.most_recalled = most_recalled
         self.widths = tuple(sorted(set(widths)))
         self.seconds = RoundSeconds()
         """How long rounds take."""
@@ -187,10 +198,26 @@ class CostModel:
 
     def next_round(self) -> Round:
         """Choose the next round."""
-        if not self.levels or not self.seconds.known:
+        if not self.seconds.known:
             return Round(0)
         if self._drafting_in_a_row >= self._time_again:
             self._time_again = min(2 * self._time_again, _TIME_AGAIN)
+            return Round(0)
+        return replace(self._by_exits(), recalled=self._by_recall())
+
+    def _by_recall(self) -> int:
+        """How many drafts to recall where the text has them: each costs a token more in the round's pass."""
+        if not self.most_recalled or self._spent > _ALLOWED:
+            return 0
+        number = np.arange(1, self.most_recalled + 1)
+        tokens = 1 + np.cumsum(self.acceptance.recalled(_OPTIMISM) ** number)
+        plain, together, more, _, _, drafts = self.seconds.costs
+        rates = tokens / (plain + together + (more + drafts) * number)
+        best = int(rates.argmax())
+        return best + 1 if rates[best] * plain >= _WORTH else 0
+
+    def _by_exits(self) -> Round:
+        if not self.levels:
             return Round(0)
         if self._rounds < _SOON or self._rounds % _EVERY == 0 or self._plain_in_a_row >= _RETRY:
             self._chosen = self._choose()
@@ -212,27 +239,41 @@ class CostModel:
         """
         plan = seen.plan
         checked = self.levels if plan.levels is None else tuple(x for x in plan.levels if x in self.levels)
+        recalled = seen.recalled or (False,) * seen.drafted
         ended = plan.drafts > seen.drafted
-        width = 1 if ended else plan.width
-        checks = sum(sum(level <= exit_ for level in checked) for exit_ in seen.exit_levels)
+        wide = seen.drafted == plan.drafts > 0 and not recalled[-1]
+        width = plan.width if wide else 1
+        of_exits = [level for level, known in zip(seen.exit_levels, recalled, strict=True) if not known]
+        checks = sum(sum(level <= exit_ for level in checked) for exit_ in of_exits)
         amounts = amounts_of(
             self.blocks,
             seen.exit_levels,
             width=width,
             checks=checks + ended * len(checked),
         )
-        if plan.drafts and self.seconds.known and timed(seen.seconds):
+        if (plan.drafts or any(recalled)) and self.seconds.known and timed(seen.seconds):
             # How many tokens one round gave is mostly luck. How many such rounds give is known better.
             rounds = self.seconds.usual(amounts, seen.seconds) / self.seconds.plain
-            self._spent += rounds - self._promised.tokens
+            kept = self.acceptance.recalled()
+            by_recall = (1 - kept ** (1 + sum(recalled))) / (1 - kept)
+            self._spent += rounds - (by_recall if any(recalled) else self._promised.tokens)
         self._spent = max(self._spent - _ALLOWED_PART * seen.committed, -_CREDIT)
         self.seconds.learn(amounts, seen.seconds)
-        if plan.drafts:
-            self.acceptance.learn(seen.exit_levels, seen.accepted, checked=checked, ended=ended, width=width)
+        if plan.drafts or any(recalled):
+            self.acceptance.learn(
+                seen.exit_levels,
+                seen.accepted,
+                checked=checked,
+                ended=ended,
+                width=width,
+                recalled=recalled,
+            )
         self.acceptance.fade(seen.committed)
         self._rounds += 1
         self._plain_in_a_row = 0 if plan.drafts else self._plain_in_a_row + 1
-        self._drafting_in_a_row = self._drafting_in_a_row + 1 if plan.drafts else 0
+        # Where only the text gives drafts, rounds without one are plain and need not be asked for.
+        drafted = plan.drafts or any(recalled)
+        self._drafting_in_a_row = self._drafting_in_a_row + 1 if drafted else 0
 
     def promise(self, plan: Round) -> Promise:
         """What a round is expected to give, by what was measured so far and without optimism.

@@ -33,6 +33,7 @@ from onejump.models.most_likely import likeliest
 from onejump.models.passes import PartialPasses
 from onejump.runtime.cost_model import Policy, Round, RoundSeen
 from onejump.runtime.predictor import ExitPredictor, coordinates_by
+from onejump.runtime.recall import Recall
 from onejump.runtime.record import Generated
 from onejump.runtime.rows import Passes, Pending, Row
 from onejump.runtime.sampling import Noise
@@ -44,12 +45,15 @@ MODES = ("verified", "trusted", "copied")
 class Exits(NamedTuple):
     """What makes tokens exit."""
 
-    predictor: ExitPredictor
-    gate: Gate
+    predictor: ExitPredictor | None
+    """None: all drafts are recalled ones."""
+    gate: Gate | None
     policy: Policy
     mode: str
     wide: bool = False
     """Whether an exit may propose several candidates."""
+    recall: int = 0
+    """Length of the runs of tokens that recall a draft from the text (`onejump.runtime.recall`); 0: none."""
 
 
 class Decoding:
@@ -98,6 +102,7 @@ class Decoding:
             Row(index, list(prompt), 0 if sources is None else len(sources[index]))
             for index, prompt in enumerate(prompts)
         ]
+        self._recalls = [Recall(exits.recall) for _ in prompts] if exits is not None and exits.recall else []
         self.record = Generated(torch.empty(0), [], [], passes.blocks)
         if hasattr(streamer, "watch"):
             streamer.watch(self.record)
@@ -144,7 +149,7 @@ class Decoding:
         if self._exits is not None and self._exits.mode == "copied":
             self._exit_once(rows, plan)
             return
-        if self._exits is not None and plan.drafts > 0:
+        if self._exits is not None and (plan.drafts > 0 or plan.recalled > 0):
             self._draft(rows, plan)
         every = [
             self._settle(row, logits, plan) for row, logits in self._run.raise_to(rows, self._run.levels)
@@ -155,15 +160,18 @@ class Decoding:
                 self._exits.policy.learn(replace(seen, seconds=seconds))
 
     def _draft(self, rows: list[Row], plan: Round) -> None:
-        """Let tokens exit, each in the place that the one before it predicted."""
+        """Draft tokens, each in the place that the one before it predicted: recalled ones, or exits'."""
         going = rows
-        for number in range(plan.drafts):
+        for number in range(max(plan.drafts, plan.recalled)):
             # A chain of n drafts gives n + 1 tokens.
             going = [row for row in going if row.new + number + 2 <= self._settings.new_tokens]
-            wide = self._exits is not None and self._exits.wide and number == plan.drafts - 1
-            exited = self._exit(going, plan, min(plan.width, self._vocabulary) if wide else 1)
+            drafted = [row for row in going if number < plan.recalled and self._recall(row)]
+            if number < plan.drafts:
+                wide = self._exits is not None and self._exits.wide and number == plan.drafts - 1
+                others = [row for row in going if row not in drafted]
+                drafted += self._exit(others, plan, min(plan.width, self._vocabulary) if wide else 1)
             going = []
-            for row in exited:
+            for row in drafted:
                 last = row.chain[-1]
                 if row.candidates or last.draft is None:
                     continue
@@ -172,10 +180,25 @@ class Decoding:
                     row.chain.append(Pending(last.draft, last.position + 1, last.column + 1))
                     going.append(row)
 
+    def _recall(self, row: Row) -> bool:
+        """Draft what the text had behind its last tokens before, if it had them."""
+        if not self._recalls:
+            return False
+        last = row.chain[-1]
+        last.draft = self._recalls[row.index].draft(row.tokens, [one.token for one in row.chain[1:]])
+        last.recalled = last.draft is not None
+        if last.recalled:
+            last.exit_level = last.level
+            self.record.drafted += 1
+            self.record.recalled += 1
+        return last.recalled
+
     def _exit(self, rows: list[Row], plan: Round, width: int = 1) -> list[Row]:
         """Run the newest tokens up to the levels that are checked; give the rows where they exit."""
         assert self._exits is not None
         predictor, gate = self._exits.predictor, self._exits.gate
+        if predictor is None or gate is None:
+            return []
         exited: list[Row] = []
         for level in gate.levels if plan.levels is None else plan.levels:
             if not rows:
@@ -242,6 +265,7 @@ class Decoding:
             at = following
         accepted = sum(level < self._run.levels for level in levels)
         self.record.accepted += accepted
+        self.record.recalled_kept += sum(one.recalled for one in row.chain[:accepted])
         self.record.compared += len(agreed)
         self.record.agreed += sum(agreed)
         before = row.new
@@ -254,6 +278,7 @@ class Decoding:
             exit_levels=tuple(one.exit_level for one in row.chain if one.draft is not None),
             agreed=tuple(agreed),
             seconds=0.0,
+            recalled=tuple(one.recalled for one in row.chain if one.draft is not None),
         )
 
     def _following(self, row: Row, at: Pending, token: int) -> Pending | None:

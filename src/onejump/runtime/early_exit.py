@@ -28,6 +28,8 @@ from onejump.shortcuts.shortcut import Shortcut
 
 # Drafts in a chain of the modes that keep every exit.
 _LONG_CHAIN = 8
+# Drafts in a round that are recalled from the text.
+_MOST_RECALLED = 4
 
 
 class EarlyExit:
@@ -47,6 +49,10 @@ class EarlyExit:
     policy : Policy, optional
         How far drafts go. Unless given, verified decoding measures what pays, and the other modes let up to 8
         tokens in a row exit.
+    recall : int
+        If this many of the last tokens stood in the text before, the token that followed them there is a
+        draft, which costs no check and no block (`onejump.runtime.recall`). 0: no draft comes from the text.
+        Only in the mode verified.
     packed : bool or "auto"
         Whether weights are packed once for the CPU, which takes the memory of the weights again
         (`onejump.runtime.packing`). auto: on a CPU, where tokens can exit.
@@ -77,6 +83,7 @@ class EarlyExit:
         gate: Gate | str | None = "95%",
         mode: str = "verified",
         policy: Policy | None = None,
+        recall: int = 0,
         packed: bool | str = "auto",
         allow_other_weights: bool = False,
     ) -> None:
@@ -88,10 +95,14 @@ class EarlyExit:
             raise OneJumpError(f"jump: a {type(jump).__name__} given, a OneJump or a Shortcut is accepted")
         if policy is not None and not hasattr(policy, "next_round"):
             raise OneJumpError(f"policy: {policy!r} given, one of onejump.runtime.cost_model is accepted")
+        if isinstance(recall, bool) or not isinstance(recall, int) or recall < 0:
+            raise OneJumpError(f"recall: {recall!r} given, a whole number from 0 on is accepted")
+        if recall and mode != "verified":
+            raise OneJumpError(f"recall: {recall} given with the mode {mode}, it is accepted with verified")
         transformer = model if isinstance(model, Transformer) else Transformer(model)
         if isinstance(jump, OneJump):
             jump.check_fits(transformer, allow_other_weights=allow_other_weights)
-        self.mode, self.policy = mode, policy
+        self.mode, self.policy, self.recall = mode, policy, recall
         self._learned = threading.local()
         self._jump = jump if isinstance(jump, OneJump) else None
         self.gate = _gate_of(gate, jump)
@@ -105,7 +116,7 @@ class EarlyExit:
         _check_policy(policy, self.gate)
         if packed not in (True, False, "auto"):
             raise OneJumpError(f"packed: {packed!r} given, accepted is True, False and 'auto'")
-        drafts = self.predictor is not None and self.gate is not None and mode != "copied"
+        drafts = mode != "copied" and (bool(recall) or (self.predictor is not None and self.gate is not None))
         if packed is True or (packed == "auto" and drafts and can_be_packed(transformer)):
             transformer = packed_view(transformer)
         self.transformer = transformer
@@ -206,7 +217,8 @@ class EarlyExit:
         return _joined(records, input_ids, settings.padding)
 
     def _exits(self, rows: int) -> Exits | None:
-        if self.predictor is None or self.gate is None or not self.gate.levels:
+        can_exit = self.predictor is not None and self.gate is not None and bool(self.gate.levels)
+        if not can_exit and not self.recall:
             return None
         # A wide draft needs a mask of its own.
         wide = self.mode == "verified" and self.passes.rows_differ
@@ -216,18 +228,23 @@ class EarlyExit:
                 policy = self._cost_model(rows, (1, 2, 4, 8) if wide else (1,))
             else:
                 policy = Fixed(_LONG_CHAIN)
-        return Exits(self.predictor, self.gate, policy, self.mode, wide)
+        predictor, gate = (self.predictor, self.gate) if can_exit else (None, None)
+        return Exits(predictor, gate, policy, self.mode, wide, self.recall)
 
     def _cost_model(self, rows: int, widths: tuple[int, ...]) -> CostModel:
         """The cost model of this thread, for these rows and levels: it goes on learning from text to text."""
-        assert self.gate is not None
         known = getattr(self._learned, "models", None)
         if known is None:
             known = self._learned.models = {}
-        key = rows, self.gate.levels
+        levels = () if self.gate is None or self.predictor is None else self.gate.levels
+        key = rows, levels, self.recall
         if key not in known:
             known[key] = CostModel(
-                self.gate.levels, self.passes.blocks, widths=widths, expected=self._expected()
+                levels,
+                self.passes.blocks,
+                widths=widths,
+                expected=self._expected(),
+                most_recalled=_MOST_RECALLED if self.recall else 0,
             )
         found: CostModel = known[key]
         return found

@@ -20,9 +20,13 @@ class Generated:
     levels: int
     """L."""
     drafted: int = 0
-    """Exits made: tokens that were predicted early."""
+    """Exits made: tokens that were predicted early. Recalled drafts count as exits at level 0."""
     accepted: int = 0
     """Exits whose token was kept."""
+    recalled: int = 0
+    """Of the exits made, drafts that were recalled from the text (`onejump.runtime.recall`)."""
+    recalled_kept: int = 0
+    """How many of these were kept."""
     compared: int = 0
     """Exits whose most likely token was compared with the full model's."""
     agreed: int = 0

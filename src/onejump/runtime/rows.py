@@ -33,7 +33,9 @@ class Pending:
     exit_level: int = 0
     """The level that it exited at, where it did."""
     draft: int | None = None
-    """The next token that its exit predicted."""
+    """The next token that its exit predicted, or that was recalled."""
+    recalled: bool = False
+    """Whether the draft was recalled from the text."""
 
 
 class Row:
