@@ -77,6 +77,16 @@ def test_without_a_jump_every_token_goes_through_all_blocks(tiny_model_folder: P
     assert set(record["exit_levels"]) == {4}
 
 
+def test_drafts_from_the_text_leave_the_text_as_it_is(tiny_model_folder: Path, kept_jump: Path) -> None:
+    _, text = own(tiny_model_folder, f"{PROMPT} {PROMPT}", 20)
+    asked = (f"{PROMPT} {PROMPT}", "--recall", 1, "--drafts", 2, "--max-new-tokens", 20)
+    status, printed, said = run(tiny_model_folder, kept_jump, *asked, "--stats")
+    assert (status, printed) == (0, text + "\n")
+    record = json.loads(run(tiny_model_folder, kept_jump, *asked, "--json")[1])
+    assert 0 < record["recalled"] < record["drafted"]
+    assert f"recalled   {record['recalled_kept']} of {record['recalled']} accepted" in said
+
+
 def test_the_prompt_comes_from_the_argument_a_file_or_a_pipe(
     tiny_model_folder: Path, kept_jump: Path, tmp_path: Path
 ) -> None:

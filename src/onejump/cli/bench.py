@@ -57,7 +57,8 @@ Examples:
 @click.option(
     "--methods",
     metavar="NAME,...",
-    help="Only these: prompt lookup, assistant_early_exit, plain, verified, trusted, copied.",
+    help="Only these: prompt lookup, assistant_early_exit, plain, recall, verified + recall, verified, "
+    "trusted, copied.",
 )
 @click.option(
     "--assistant-blocks",
@@ -89,7 +90,8 @@ def bench(
 
     Decodes each prompt greedily in every way: with model.generate of transformers,
     its prompt lookup and its assistant_early_exit, and with onejump without exits
-    (plain) and in each mode. Rates are compared prompt by prompt, so that a machine
+    (plain), with drafts that are recalled from the text (recall), and in each mode.
+    Rates are compared prompt by prompt, so that a machine
     that is busy for a while slows all ways down. Ends with status 1 if a text of
     plain or verified decoding is not the one of model.generate.
     """

@@ -71,6 +71,14 @@ Examples:
 )
 @exit_options
 @click.option(
+    "--recall",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Also draft what followed the last N tokens where they stood before. 0: do not.",
+)
+@click.option(
     "--max-new-tokens",
     type=click.IntRange(min=1),
     default=256,
@@ -111,6 +119,7 @@ def generate(
     gate: str | None,
     levels: tuple[int, ...] | None,
     drafts: int | None,
+    recall: int,
     max_new_tokens: int,
     temperature: float | None,
     top_p: float | None,
@@ -146,7 +155,8 @@ def generate(
     )
     chosen = chosen_gate(loaded, gate, levels)
     tokens = prompt_tokens(loaded.tokenizer, question, raw=raw, system=system)
-    engine = EarlyExit(loaded.transformer, loaded.jump, gate=chosen, mode=mode, policy=chosen_policy(drafts))
+    policy = chosen_policy(drafts, recall)
+    engine = EarlyExit(loaded.transformer, loaded.jump, gate=chosen, mode=mode, policy=policy, recall=recall)
     streamer = None
     if not as_json:
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
@@ -275,6 +285,9 @@ def told(result: Generated) -> Iterator[str]:
     if result.drafted > result.accepted:
         kept = share(result.accepted, result.drafted)
         yield f"drafts     {result.accepted} of {result.drafted} accepted ({kept})"
+    if result.recalled:
+        kept = share(result.recalled_kept, result.recalled)
+        yield f"recalled   {result.recalled_kept} of {result.recalled} accepted ({kept})"
     if result.agreement is not None:
         yield f"agreement  {result.agreement:.1%} of the exits that the full model was asked about"
     yield f"blocks     {result.blocks:.1f} for each token behind the first, {result.levels} without exits"
@@ -290,6 +303,8 @@ def _record(result: Generated, *, mode: str, gate: Gate | None) -> dict[str, Any
         "exit_levels": result.exit_levels[0],
         "levels": result.levels,
         "drafted": result.drafted,
+        "recalled": result.recalled,
+        "recalled_kept": result.recalled_kept,
         "accepted": result.accepted,
         "agreement": result.agreement,
         "blocks": result.blocks,

@@ -99,11 +99,11 @@ def chosen_gate(loaded: Loaded, gate: str | None, levels: tuple[int, ...] | None
     )
 
 
-def chosen_policy(drafts: int | None) -> Policy | None:
-    """Give the policy that --drafts asks for; None: the cost model."""
+def chosen_policy(drafts: int | None, recall: int = 0) -> Policy | None:
+    """Give the policy that --drafts and --recall ask for; None: the cost model."""
     from onejump.runtime.cost_model import Fixed
 
-    return None if drafts is None else Fixed(drafts)
+    return None if drafts is None else Fixed(drafts, recalled=drafts if recall else 0)
 
 
 def short(number: float, unit: str = "") -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from onejump.base.errors import OneJumpError
 from onejump.exits.gates import Gate
 from onejump.models.transformer import RUN_ERRORS, Transformer
 from onejump.runtime import transformers_decoding
-from onejump.runtime.cost_model import Policy
+from onejump.runtime.cost_model import Fixed, Policy
 from onejump.runtime.early_exit import EarlyExit
 from onejump.runtime.packing import can_be_packed, packed
 from onejump.runtime.record import Generated
@@ -28,9 +28,12 @@ REFERENCE = "model.generate"
 LOOKUP = "prompt lookup"
 ASSISTANT = "assistant_early_exit"
 PLAIN = "plain"
+RECALL, VERIFIED_RECALL = "recall", "verified + recall"
 MODES = ("verified", "trusted", "copied")
-METHODS = (REFERENCE, LOOKUP, ASSISTANT, PLAIN, *MODES)
+METHODS = (REFERENCE, LOOKUP, ASSISTANT, PLAIN, RECALL, VERIFIED_RECALL, *MODES)
 """The ways to decode: transformers' own, its prompt lookup and self-speculation; then onejump's."""
+RECALLED_BY = 2
+"""Tokens in a row that recall a draft (`onejump.runtime.recall`)."""
 LOOKED_UP = 3
 """Tokens that prompt lookup drafts (transformers' `prompt_lookup_num_tokens`)."""
 
@@ -85,6 +88,11 @@ class Summary:
     """Share of exits whose token was kept."""
     flops_saved: float | None = None
     """Share of floating-point operations that exits saved."""
+
+
+def recalling(policy: Policy | None) -> Policy | None:
+    """Give the policy that also recalls drafts: a fixed one as many as it lets exits make."""
+    return replace(policy, recalled=policy.drafts) if isinstance(policy, Fixed) else policy
 
 
 def complete(runs: Sequence[Run]) -> list[Run]:
@@ -156,7 +164,7 @@ class Bench:
     max_new_tokens : int
         Of each text.
     methods : sequence of str
-        Of `METHODS`; `model.generate` always runs.
+        Of `METHODS`; `model.generate` always runs. recall: without exits, drafts from the text alone.
     policy : callable, optional
         Makes the policy of a mode; None: its default.
     assistant_level : int, optional
@@ -197,14 +205,20 @@ class Bench:
         )
         self.left_out: dict[str, str] = {}
         self._engines: dict[str, EarlyExit] = {}
-        engines = [method for method in self.methods if method in (PLAIN, *MODES)]
+        without_jump = PLAIN, RECALL
+        engines = [method for method in self.methods if method in (*without_jump, VERIFIED_RECALL, *MODES)]
         # Packed once for all of them.
         view = packed(transformer) if engines and can_be_packed(transformer) else transformer
         for method in engines:
             exits: dict[str, Any] = {"gate": None}
-            if method != PLAIN:
-                exits = {"gate": gate, "mode": method, "policy": policy()}
-            self._engines[method] = EarlyExit(view, None if method == PLAIN else jump, packed=False, **exits)
+            if method not in without_jump:
+                mode = method if method in MODES else "verified"
+                exits = {"gate": gate, "mode": mode, "policy": policy()}
+            if method in (RECALL, VERIFIED_RECALL):
+                exits["recall"] = RECALLED_BY
+                exits["policy"] = recalling(exits.get("policy"))
+            used = None if method in without_jump else jump
+            self._engines[method] = EarlyExit(view, used, packed=False, **exits)
 
     def compare(
         self, prompts: Sequence[Sequence[int]], *, batch: int = 1, repeats: int = 1, warm_up: int = 8
