@@ -78,7 +78,7 @@ def test_each_row_of_a_batch_is_its_own_single_run(name: str, mode: str) -> None
     # Where a row is one of others, a policy that draws would not draw the same for it.
     policy = Drawn(6, (0, 1, 2)) if mode == "verified" else Fixed(3)
     gate = GATE if mode == "verified" else EvenTokens(GATE.thresholds)
-    exits = exiting(name, gate=gate, mode=mode, policy=policy)
+    exits = exiting(name, gate=gate, mode=mode, policy=policy, recall=int(mode == "verified"))
     assert exits.passes.rows_differ == (name not in ONE_BY_ONE)
     found = exits.generate(tokens, attention_mask=mask, max_new_tokens=NEW)
     assert found.sequences[:, 0].tolist() == [1] * 4
