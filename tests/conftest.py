@@ -15,6 +15,7 @@ import pytest
 import torch
 from fork_server import python_by_fork
 from hypothesis import HealthCheck, settings
+from jumps_at_random import keep_jump
 from projects import Project, check_out
 from tiny_models import disturb_norms, documents, word_tokenizer
 
@@ -206,40 +207,38 @@ def tiny_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def kept_jump(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Path:
     """A jump of the tiny model that leaves out 4 of 32 directions; its gate "95%" lets about half exit."""
-    from onejump.models.loading import load_model
-    from onejump.runtime.artefact import OneJump
-    from onejump.runtime.jump_config import JumpConfig
-    from onejump.runtime.weight_hash import weight_hashes
-    from onejump.shortcuts.kinds.njtc import NJTC
-
-    transformer = load_model(str(tiny_model_folder), device="cpu")
-    drawn = torch.Generator().manual_seed(3)
-    directions, _ = torch.linalg.qr(torch.randn(32, 28, generator=drawn))
-    shortcut = NJTC(directions, directions.T)
-    config = JumpConfig(
-        method="ojfa",
-        kind=shortcut.kind,
-        rank=28,
-        level=2,
-        base_model="tiny-llama",
-        architecture="LlamaForCausalLM",
-        causal=True,
-        blocks=4,
-        hidden=32,
-        vocabulary=200,
-        norm="rms",
-        unembedding=weight_hashes(transformer.head.unembedding, "float32"),
-        study="tiny",
-        model="tiny-llama",
-        corpus="random",
-        gates={
-            "95%": {"kind": "top-probability", "levels": [1, 3], "thresholds": [0.05, 0.03]},
-            "99%": {"kind": "top-probability", "levels": [2], "thresholds": [1.0]},
-        },
-    )
     folder = tmp_path_factory.mktemp("kept") / "jump"
-    OneJump(config, shortcut).save_pretrained(folder)
+    gates = {
+        "95%": {"kind": "top-probability", "levels": [1, 3], "thresholds": [0.05, 0.03]},
+        "99%": {"kind": "top-probability", "levels": [2], "thresholds": [1.0]},
+    }
+    keep_jump(folder, tiny_model_folder, 28, gates)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_marian(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A random Marian, which asks for four beams as those on the hub do, and a jump of it."""
+    import transformers as hf
+    from families import disturb
+
+    folder = tmp_path_factory.mktemp("marian")
+    sizes: dict[str, Any] = {"encoder_layers": 2, "decoder_layers": 3, "d_model": 32, "vocab_size": 200}
+    sizes |= dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 48)
+    sizes |= dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 4)
+    tokens = {"pad_token_id": 1, "eos_token_id": 2, "bos_token_id": None, "decoder_start_token_id": 1}
+    torch.manual_seed(0)
+    config = hf.MarianConfig(**sizes, **tokens, max_position_embeddings=64, forced_eos_token_id=2)
+    model = hf.MarianMTModel(config).eval()
+    disturb(model, 4)
+    model.generation_config.update(num_beams=4, bad_words_ids=[[1]], max_length=40, decoder_start_token_id=1)
+    model.generation_config.update(forced_eos_token_id=2, eos_token_id=2, pad_token_id=1)
+    model.save_pretrained(folder / "marian")
+    special = {"unk_token": "<unk>", "pad_token": "<pad>", "eos_token": "</s>"}
+    word_tokenizer(special, "$A </s>").save_pretrained(folder / "marian")
+    gates = {"95%": {"kind": "top-probability", "levels": [1, 2], "thresholds": [0.05, 0.03]}}
+    keep_jump(folder / "jump", folder / "marian", 28, gates)
+    return folder / "marian", folder / "jump"
 
 
 @pytest.fixture

@@ -1,6 +1,9 @@
-"""Random jumps of the kinds that a study would train."""
+"""Random jumps of the kinds that a study would train, and one that is kept as an export."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,3 +35,38 @@ def trained(kind: str, levels: int, hidden: int) -> list[OneJumpKind] | list[Dis
         Distilled(normal(hidden, RANK), normal(RANK), normal(RANK, hidden), normal(hidden), "rms", 1e-6)
         for _ in range(levels)
     ]
+
+
+def keep_jump(folder: Path, model: Path, rank: int, gates: dict[str, Any]) -> None:
+    """Keep a jump of a saved model that leaves out all but some random directions of a state."""
+    from onejump.models.loading import load_model
+    from onejump.runtime.artefact import OneJump
+    from onejump.runtime.jump_config import JumpConfig
+    from onejump.runtime.weight_hash import weight_hashes
+    from onejump.shortcuts.kinds.njtc import NJTC
+
+    transformer = load_model(str(model), device="cpu")
+    head = transformer.head
+    drawn = torch.Generator().manual_seed(3)
+    directions, _ = torch.linalg.qr(torch.randn(head.hidden, rank, generator=drawn))
+    shortcut = NJTC(directions, directions.T)
+    config = JumpConfig(
+        method="ojfa",
+        kind=shortcut.kind,
+        rank=rank,
+        level=2,
+        base_model=model.name,
+        architecture=type(transformer.model).__name__,
+        causal=transformer.task == "causal",
+        task=transformer.task,
+        blocks=len(transformer.blocks),
+        hidden=head.hidden,
+        vocabulary=head.vocabulary,
+        norm=head.config.norm,
+        unembedding=weight_hashes(head.unembedding, "float32"),
+        study="tiny",
+        model=model.name,
+        corpus="random",
+        gates=gates,
+    )
+    OneJump(config, shortcut).save_pretrained(folder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from onejump.base.errors import OneJumpError
@@ -55,10 +57,7 @@ def app(
     port: int,
     max_tokens: int,
     max_prompt: int,
-    revision: str | None,
-    trust_remote_code: bool,
-    dtype: str,
-    device: str,
+    loading: dict[str, Any],
 ) -> None:
     """Serve a local page to look into a model.
 
@@ -83,10 +82,7 @@ def app(
             model,
             jumps,
             limits,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            dtype=dtype,
-            device=device,
+            **loading,
         )
         if study is not None:
             served.offer(study.pairs().values())

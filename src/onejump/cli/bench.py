@@ -80,10 +80,7 @@ def bench(
     repeats: int,
     methods: str | None,
     assistant_blocks: int | None,
-    revision: str | None,
-    trust_remote_code: bool,
-    dtype: str,
-    device: str,
+    loading: dict[str, Any],
     as_json: bool,
 ) -> None:
     """Measure what exits by JUMP gain on this machine with MODEL.
@@ -102,9 +99,7 @@ def bench(
     from onejump.runtime.chat import prompt_tokens
     from onejump.runtime.loading import load_for_use
 
-    loaded = load_for_use(
-        model, jump, revision=revision, dtype=dtype, device=device, trust_remote_code=trust_remote_code
-    )
+    loaded = load_for_use(model, jump, **loading)
     chosen = chosen_gate(loaded, gate, levels)
     prompts = [prompt_tokens(loaded.tokenizer, line, raw=raw)[0].tolist() for line in lines or PROMPTS]
     padding = loaded.tokenizer.pad_token_id
@@ -140,7 +135,7 @@ def bench(
     if stopped:
         click.echo("Stopped by Ctrl-C.", err=True)
         sys.exit(130)
-    _check(summaries, dtype)
+    _check(summaries, loading["dtype"])
 
 
 def _prompts_of(file: Path | None) -> list[str]:

@@ -124,10 +124,7 @@ def generate(
     temperature: float | None,
     top_p: float | None,
     seed: int | None,
-    revision: str | None,
-    trust_remote_code: bool,
-    dtype: str,
-    device: str,
+    loading: dict[str, Any],
     stats: bool,
     as_json: bool,
     colour: str,
@@ -150,9 +147,7 @@ def generate(
     from onejump.runtime.loading import load_for_use
     from onejump.runtime.streamer import ExitStreamer
 
-    loaded = load_for_use(
-        model, jump, revision=revision, dtype=dtype, device=device, trust_remote_code=trust_remote_code
-    )
+    loaded = load_for_use(model, jump, **loading)
     chosen = chosen_gate(loaded, gate, levels)
     tokens = prompt_tokens(loaded.tokenizer, question, raw=raw, system=system)
     policy = chosen_policy(drafts, recall)

@@ -125,10 +125,7 @@ def lens(
     target: str | None,
     gate: str | None,
     levels: tuple[int, ...] | None,
-    revision: str | None,
-    trust_remote_code: bool,
-    dtype: str,
-    device: str,
+    loading: dict[str, Any],
 ) -> None:
     """Show what a model would have said at every level of PROMPT.
 
@@ -147,13 +144,7 @@ def lens(
     from onejump.runtime.artefact import OneJump
 
     kept = [OneJump.from_pretrained(jump) for jump in jumps]
-    options: dict[str, Any] = {
-        "revision": revision,
-        "dtype": dtype,
-        "device": device,
-        "trust_remote_code": trust_remote_code,
-    }
-    transformer, tokenizer, shortcuts, name, prefix = _loaded(model, jumps, results, methods, options)
+    transformer, tokenizer, shortcuts, name, prefix = _loaded(model, jumps, results, methods, loading)
     sources: dict[str, Any] = {"identity": "identity", **shortcuts}
     named = _named(kept, sources)
     trajectory = Trajectory.from_prompt(
@@ -185,7 +176,7 @@ def _loaded(
     jumps: tuple[str, ...],
     results: Path | None,
     methods: tuple[str, ...],
-    options: Mapping[str, Any],
+    loading: Mapping[str, Any],
 ) -> tuple[Any, Any, Mapping[str, Any], str | None, str]:
     """Load model, tokenizer and the shortcuts of a results folder; its name, and a source's prefix."""
     from onejump.lens.results import load_of_export, load_results
@@ -195,24 +186,24 @@ def _loaded(
     own = model == "auto"
     if own and results is not None:
         _refuse_options()
-        return load_results(results, methods or None, device=options["device"])
+        return load_results(results, methods or None, device=loading["device"])
     shortcuts: dict[str, Any] = {}
     if results is not None:
         shortcuts = {one: load_shortcuts(results, one) for one in methods or methods_in(results)}
     if own:
         # The model of a local study is known by the study's files around the jump.
-        found = load_of_export(jumps[0], device=options["device"]) if Path(jumps[0]).is_dir() else None
+        found = load_of_export(jumps[0], device=loading["device"]) if Path(jumps[0]).is_dir() else None
         if found is not None:
             _refuse_options()
             return found._replace(shortcuts=shortcuts)
-    loaded = load_for_use(model, jumps[0] if jumps else None, **options)
+    loaded = load_for_use(model, jumps[0] if jumps else None, **loading)
     return loaded.transformer, loaded.tokenizer, shortcuts, None, ""
 
 
 def _refuse_options() -> None:
     """Refuse options of a model that is loaded as its study loaded it."""
     context = click.get_current_context()
-    for name in ("revision", "dtype", "trust_remote_code"):
+    for name in ("revision", "dtype", "trust_remote_code", "source_language", "target_language"):
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise OneJumpError(
                 f"--{name.replace('_', '-')} given without --model: it is loaded as its study loaded it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,17 @@ _MODEL_OPTIONS = (
         show_default=True,
         help="cpu, cuda, cuda:1, ...; auto: a GPU if there is one.",
     ),
+    click.option(
+        "--source-language",
+        metavar="LANGUAGE",
+        help="Of an encoder-decoder that knows several: the language of the prompt, as its tokenizer calls "
+        "it (en_XX).",
+    ),
+    click.option(
+        "--target-language",
+        metavar="LANGUAGE",
+        help="Of an encoder-decoder that knows several: the language to write in (de_DE).",
+    ),
 )
 
 _EXIT_OPTIONS = (
@@ -70,8 +82,21 @@ _EXIT_OPTIONS = (
 
 
 def model_options(command: _Command) -> _Command:
-    """Give a command the options that say how the model is loaded."""
-    return _with(_MODEL_OPTIONS, command)
+    """Give a command the options that say how the model is loaded.
+
+    The command gets them as one argument, `loading`: the keyword arguments of `load_for_use`.
+    """
+
+    @functools.wraps(command)
+    def taking(
+        *arguments: Any, source_language: str | None, target_language: str | None, **options: Any
+    ) -> None:
+        loading = {name: options.pop(name) for name in ("revision", "trust_remote_code", "dtype", "device")}
+        named = {"src_lang": source_language, "tgt_lang": target_language}
+        loading["languages"] = {key: said for key, said in named.items() if said is not None}
+        command(*arguments, loading=loading, **options)
+
+    return _with(_MODEL_OPTIONS, taking)
 
 
 def exit_options(command: _Command) -> _Command:

@@ -25,6 +25,7 @@ from onejump.base.errors import CorpusError, OneJumpError
 from onejump.base.files import read_table, write_table
 from onejump.base.identity import one_model
 from onejump.models.description import read_description
+from onejump.models.languages import write_in_target_language
 from onejump.models.loading import load_described, load_described_tokenizer
 from onejump.models.prompts import has_targets
 from onejump.models.seen import given_to, state_of
@@ -79,7 +80,6 @@ def written(
     *,
     new_tokens: int,
     batch_tokens: int = 4096,
-    start: int | None = None,
     generate: Callable[..., Tensor] | None = None,
 ) -> list[str]:
     """Write the target of each source, greedily: with the model's own `generate`, or one like it.
@@ -94,14 +94,17 @@ def written(
         The most tokens of a target.
     batch_tokens : int
         The most tokens that are written together, padding included.
-    start : int, optional
-        The token that each target begins with, if the model does not say it: that of a language.
     generate : callable, optional
         Takes what the model's own takes, and gives the targets' tokens (texts, length) as that does.
     """
     order = sorted(range(len(sources)), key=lambda number: len(sources[number]))
     each = max(1, batch_tokens // new_tokens)
-    options: dict[str, Any] = {} if start is None else {"forced_bos_token_id": start}
+    options: dict[str, Any] = {
+        "max_new_tokens": new_tokens,
+        "max_length": None,
+        "num_beams": 1,
+        "do_sample": False,
+    }
     texts: dict[int, str] = {}
     for begin in range(0, len(order), each):
         chosen = order[begin : begin + each]
@@ -113,7 +116,6 @@ def written(
             return_tensors="pt",
             return_token_type_ids=False,
         ).to(transformer.device)
-        options |= {"max_new_tokens": new_tokens, "max_length": None, "num_beams": 1, "do_sample": False}
         made = (generate or transformer.model.generate)(**given, **options)
         texts |= dict(zip(chosen, tokenizer.batch_decode(made, skip_special_tokens=True), strict=True))
     return [texts[number] for number in range(len(sources))]
@@ -197,8 +199,6 @@ class Translated(NamedTuple):
     targets: list[str]
     exits: dict[str, ShortcutAt]
     """The shortcuts of each method."""
-    start: int | None
-    """See `written`."""
     model_digest: str | None
 
 
@@ -228,15 +228,14 @@ def load_translated(
         methods, shortcuts, selections, levels=described.blocks, device=device_of_head
     ):
         exits |= made
-    asked = described.pairs or {}
-    language = asked.get("target_language")
+    write_in_target_language(transformer.model, tokenizer)
+    prefix = (described.pairs or {}).get("prefix") or ""
     return Translated(
         transformer,
         tokenizer,
-        [(asked.get("prefix") or "") + source for source in validation["sentence"]],
+        [prefix + source for source in validation["sentence"]],
         validation["target"].tolist(),
         exits,
-        None if language is None else tokenizer.convert_tokens_to_ids(language),
         model_digest,
     )
 
@@ -306,7 +305,6 @@ def measure_translation(
         given.exits,
         new_tokens=new_tokens,
         batch_tokens=batch_tokens,
-        start=given.start,
     )
     full = found[found["method"] == FULL].iloc[0]
     _LOG.info("BLEU of the full model: %.1f, of %d texts", full["bleu"], full["n"])

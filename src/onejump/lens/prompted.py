@@ -73,8 +73,10 @@ def prompted(
         raise OneJumpError(f"last: {last} given, a whole number from 1 on is accepted")
     if (target is not None) != (task == "seq2seq"):
         raise OneJumpError(
-            f"{'a' if target is not None else 'no'} target given, but the model is {NAMED[task]}: only an "
-            "encoder-decoder takes a target, and it needs one"
+            f"a target given, but the model is {NAMED[task]}: only an encoder-decoder takes one"
+            if target is not None
+            else f"no target given, but the model is {NAMED[task]}: give the text whose tokens its decoder "
+            "predicts (--target)"
         )
     if (chat or system is not None) and task != "causal":
         raise OneJumpError(

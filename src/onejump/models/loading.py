@@ -24,6 +24,7 @@ from onejump.models.checkpoint import refuse_incomplete, refuse_unread_gguf
 from onejump.models.classifiers import refuse_other_classifiers
 from onejump.models.description import ModelDescription
 from onejump.models.gguf_header import check_gguf
+from onejump.models.languages import languages_of, set_languages
 from onejump.models.named import named_modules
 from onejump.models.source_files import check_model_files
 from onejump.models.tasks import NAMED, Task, stated_task
@@ -137,15 +138,22 @@ def load_tokenizer(
         See `load_model`.
     languages : mapping of {"src_lang", "tgt_lang"} -> str, optional
         Languages of source and target, as a multilingual tokenizer calls them (mBART: en_XX).
+
+    Raises
+    ------
+    ModelError
+        If it cannot be loaded, or does not know a language.
     """
     from transformers import AutoTokenizer
 
     if Path(source).is_dir():
         refuse_oversized(source)
     with _loading(source):
-        return AutoTokenizer.from_pretrained(
-            source, revision=revision, trust_remote_code=trust_remote_code, **(languages or {})
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=revision, trust_remote_code=trust_remote_code
         )
+        set_languages(tokenizer, languages or {})
+    return tokenizer
 
 
 def load_described(
@@ -187,12 +195,6 @@ def load_described(
 def load_described_tokenizer(described: ModelDescription, weights: Path | None = None) -> Any:
     """Load the tokenizer of a model that the model stage described (see `load_described`)."""
     return load_tokenizer(**_origin(described, weights), languages=languages_of(described.pairs))
-
-
-def languages_of(pairs: Mapping[str, str | None] | None) -> dict[str, str]:
-    """The languages that a study names, by the names that tokenizers of transformers have for them."""
-    named = {"src_lang": "source_language", "tgt_lang": "target_language"}
-    return {key: said for key, name in named.items() if (said := (pairs or {}).get(name))}
 
 
 def _origin(described: ModelDescription, weights: Path | None) -> dict[str, Any]:

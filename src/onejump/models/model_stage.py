@@ -8,7 +8,8 @@ from pathlib import Path
 from onejump.base.errors import ModelError
 from onejump.models.description import ModelDescription, write_description
 from onejump.models.flops import block_flops
-from onejump.models.loading import languages_of, load_model, load_tokenizer, mask_token, resolve_hub
+from onejump.models.languages import languages_of
+from onejump.models.loading import load_model, load_tokenizer, mask_token, resolve_hub
 from onejump.models.source_files import check_model_files, model_digest
 from onejump.models.tasks import NAMED
 

@@ -15,6 +15,7 @@ from onejump.base.device import pick_device
 from onejump.base.errors import GateError, OneJumpError, StudyError
 from onejump.exits.gates import GATES, Gate, gate_from_dict
 from onejump.exits.learned_gate import any_gate_from_dict
+from onejump.models.languages import write_in_target_language
 from onejump.models.loading import convert_gguf, load_model, load_tokenizer
 from onejump.models.source_files import unpacked_name
 from onejump.models.transformer import Transformer
@@ -54,6 +55,7 @@ def load_for_use(
     dtype: str = "float32",
     device: str = "auto",
     trust_remote_code: bool = False,
+    languages: Mapping[str, str] | None = None,
 ) -> Loaded:
     """Load a model with its tokenizer, and a jump that fits it.
 
@@ -72,6 +74,8 @@ def load_for_use(
         "auto" takes a GPU where there is one.
     trust_remote_code : bool
         Whether Python code that comes with the model may run.
+    languages : mapping of {"src_lang", "tgt_lang"} -> str, optional
+        Of an encoder-decoder: languages of source and target, as its tokenizer calls them.
 
     Raises
     ------
@@ -97,7 +101,11 @@ def load_for_use(
     )
     if kept is not None:
         kept.check_fits(transformer)
-    tokenizer = load_tokenizer(source, revision=revision, trust_remote_code=trust_remote_code)
+    tokenizer = load_tokenizer(
+        source, revision=revision, trust_remote_code=trust_remote_code, languages=languages
+    )
+    if transformer.task == "seq2seq":
+        write_in_target_language(transformer.model, tokenizer)
     return Loaded(transformer, tokenizer, kept, source)
 
 

@@ -166,6 +166,5 @@ def measure_translation_by_gates(
         thresholds,
         new_tokens=new_tokens,
         batch_tokens=batch_tokens,
-        start=given.start,
     )
     write_table(table, found, model_digest=given.model_digest, model=model, corpus=corpus)
