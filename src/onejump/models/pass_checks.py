@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,7 +42,7 @@ def tolerance_of(parts: PartialPasses) -> float:
     cache = parts.cache()
 
     def part(first: int, last: int, begin: int, end: int, states: Tensor | None = None) -> Tensor:
-        return parts.run_told(first, last, tokens[:, begin:end], Place(begin), cache, states)
+        return parts.run(first, last, tokens[:, begin:end], Place(begin), cache, states=states)
 
     logits, done = [part(0, blocks, 0, 3)], 3
     if middle < blocks:
@@ -90,7 +89,7 @@ def counts_from_zero(parts: PartialPasses, whole: Whole) -> bool:
 
 
 @torch.inference_mode()
-def rows_off(parts: PartialPasses, run: Callable[..., Tensor]) -> float:
+def rows_off(parts: PartialPasses, way: str) -> float:
     """How far two rows of different lengths, run together, are from what each gives alone.
 
     Behind each row, two candidates for one place are run, columns apart: so a token's column is not its
@@ -99,8 +98,8 @@ def rows_off(parts: PartialPasses, run: Callable[..., Tensor]) -> float:
     Parameters
     ----------
     parts : PartialPasses
-    run : callable
-        One of its ways to run tokens in columns of their own.
+    way : {"told", "placed"}
+        How rows get positions of their own (`onejump.models.passes.PartialPasses.run`).
     """
     long, device, blocks = parts.probe, parts.probe.device, parts.blocks
     length = long.shape[1]
@@ -124,8 +123,8 @@ def rows_off(parts: PartialPasses, run: Callable[..., Tensor]) -> float:
     )
     last = torch.stack([long[0, -1], short[0, -1]])[:, None]
     cache = parts.cache(2)
-    both = run(0, blocks, tokens[:, :-1], place, cache)
-    behind = run(0, blocks, torch.cat([last.flip(0), last], 1), candidates, cache)
+    both = parts.run(0, blocks, tokens[:, :-1], place, cache, way=way)
+    behind = parts.run(0, blocks, torch.cat([last.flip(0), last], 1), candidates, cache, way=way)
     alone = [parts.logits(of) for of in (long, short)]
     found = torch.cat([both[0, : length - 1], behind[0, 1:], both[1, : length - 4], behind[1, 1:]])
     expected = torch.cat([alone[0][0], alone[1][0]])

@@ -129,6 +129,7 @@ class PartialPasses:
         states: Tensor | None = None,
         keys_only: bool = False,
         logits_at: Tensor | None = None,
+        way: str | None = None,
     ) -> Tensor:
         """Run blocks first + 1 to last, which are those between the levels `first` and `last`.
 
@@ -148,6 +149,9 @@ class PartialPasses:
             nothing else of them.
         logits_at : Tensor of shape (m,), int64, optional
             Which of the n tokens to make logits of, in all rows; unless given, all.
+        way : {"told", "placed"}, optional
+            How rows get positions of their own: the model is told them; or, where it counts them from its
+            cache's length on, level 0 is made of each token at its own. Default: what was found.
 
         Returns
         -------
@@ -155,55 +159,14 @@ class PartialPasses:
             Where `last` is L, the model's own logits (rows, n, V), or (rows, m, V); otherwise, and with
             `keys_only`, the states that came out of the last block, (rows, n, H).
         """
-        if place.columns is not None and self._how_rows_differ() == "placed":
-            return self.run_placed(first, last, tokens, place, cache, states, keys_only, logits_at)
-        return self.run_told(first, last, tokens, place, cache, states, keys_only, logits_at)
-
-    def run_placed(
-        self,
-        first: int,
-        last: int,
-        tokens: Tensor,
-        place: Place,
-        cache: RowCache,
-        states: Tensor | None = None,
-        keys_only: bool = False,
-        logits_at: Tensor | None = None,
-    ) -> Tensor:
-        """Run as `run`, where a model cannot be told positions: it counts them from its cache's length on."""
-        assert place.positions is not None
-        if states is None:
-            states = self._level_zero(tokens, place.positions, cache)
-            if last == 0:
-                return states
-        # What the model itself makes of the tokens is not used: they stand at positions that are there.
-        place = replace(place, start=0)
-        return self.run_told(first, last, tokens, place, cache, states, keys_only, logits_at)
-
-    def _level_zero(self, tokens: Tensor, positions: Tensor, cache: RowCache) -> Tensor:
-        """States (rows, n, H) of level 0, with each token at the position that it has in its row."""
-        low = int(positions.min())
-        at = positions - low
-        laid = tokens[:, :1].repeat(1, int(at.max()) + 1).scatter(1, at, tokens)
-        if not torch.equal(laid.gather(1, at), tokens):
-            # Several candidates for one place.
-            alone = self._level_zero(tokens.reshape(-1, 1), positions.reshape(-1, 1), cache)
-            return alone.view(*tokens.shape, -1)
-        states = self.run_told(0, 0, laid, Place(low), cache)
-        return states.gather(1, at[..., None].expand(-1, -1, states.shape[-1]))
-
-    def run_told(
-        self,
-        first: int,
-        last: int,
-        tokens: Tensor,
-        place: Place,
-        cache: RowCache,
-        states: Tensor | None = None,
-        keys_only: bool = False,
-        logits_at: Tensor | None = None,
-    ) -> Tensor:
-        """Run as `run`, where a model is told positions, or takes those of rows that stand together."""
+        if place.columns is not None and (way or self._how_rows_differ()) == "placed":
+            assert place.positions is not None
+            if states is None:
+                states = self._level_zero(tokens, place.positions, cache)
+                if last == 0:
+                    return states
+            # What the model itself makes of the tokens is not used: they stand at positions that are there.
+            place = replace(place, start=0)
         end = last == self.blocks and not keys_only
         whole = self._whole if end else self._body
         named = whole.given(tokens, None if cache.sources is None else cache.sources.of(place.rows))
@@ -227,6 +190,18 @@ class PartialPasses:
         finally:
             passing.states = passing.out = passing.made = passing.place = passing.shared = None
         return result if not end or logits_at is None or whole.takes_kept else result[:, logits_at]
+
+    def _level_zero(self, tokens: Tensor, positions: Tensor, cache: RowCache) -> Tensor:
+        """States (rows, n, H) of level 0, with each token at the position that it has in its row."""
+        low = int(positions.min())
+        at = positions - low
+        laid = tokens[:, :1].repeat(1, int(at.max()) + 1).scatter(1, at, tokens)
+        if not torch.equal(laid.gather(1, at), tokens):
+            # Several candidates for one place.
+            alone = self._level_zero(tokens.reshape(-1, 1), positions.reshape(-1, 1), cache)
+            return alone.view(*tokens.shape, -1)
+        states = self.run(0, 0, laid, Place(low), cache)
+        return states.gather(1, at[..., None].expand(-1, -1, states.shape[-1]))
 
     def _view(
         self, whole: Whole, first: int, last: int, place: Place, *, keys_only: bool, brings_in: bool
@@ -335,16 +310,15 @@ class PartialPasses:
 
     def _level_zero_moves(self) -> bool:
         """Whether level 0 of a token depends on its position."""
-        states = self.run_told(0, 0, self.probe[:, :1].expand(-1, 2), Place(0), self.cache())
+        states = self.run(0, 0, self.probe[:, :1].expand(-1, 2), Place(0), self.cache())
         return not torch.equal(states[:, 0], states[:, 1])
 
     def _rows_as_alone(self, way: str) -> bool:
         """Whether two rows of different lengths, run together, give what each gives alone."""
         if self.model.config._attn_implementation not in OWN_MASKS:
             return False
-        run = self.run_placed if way == "placed" else self.run_told
         try:
-            return rows_off(self, run) <= self._tolerance
+            return rows_off(self, way) <= self._tolerance
         except (*RUN_ERRORS, ModelError):
             return False
 
