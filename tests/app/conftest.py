@@ -13,6 +13,9 @@ from onejump.app.inputs import Limits
 from onejump.app.served import Served
 from onejump.base.files import write_table
 
+# A page whose script says where it came from, to the server and to itself.
+PAGE = """<!DOCTYPE html><html lang="en"><title>A lens</title><p id="said">nothing</p>
+<script>document.getElementById("said").textContent = `drawn, from ${window.origin}`;</script></html>"""
 # A picture of one pixel.
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -30,7 +33,7 @@ def served(tiny_model_folder: Path, kept_jump: Path) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def study_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """results/small: two figures and two tables of one model and corpus, and one of the whole study."""
+    """results/small: figures, tables and a page of one model and corpus, and a figure of the whole study."""
     study = tmp_path_factory.mktemp("app") / "results/small"
     pair = study / "tiny/plain-text"
     for folder in (study / "figures", pair / "figures", study / "logs", pair.parent / "logs"):
@@ -43,6 +46,8 @@ def study_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     for name in ("selected", "methods"):
         (pair / f"figures/{name}.svg").write_text(picture, encoding="utf-8")
+    (pair / "lens.html").write_text(PAGE, encoding="utf-8")
+    (study / "report.html").write_text(PAGE, encoding="utf-8")
     table = pd.DataFrame({"method": "identity", "level": range(1500), "value": 1 / 3})
     write_table(pair / "evaluation.parquet", table)
     write_table(pair / "analysis.parquet", table.head(2))

@@ -12,15 +12,17 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from html import unescape
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import pandas as pd
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
+from onejump.app.generation import _Telling
 from onejump.app.inputs import Limits
 from onejump.app.served import Served
 from onejump.app.study_results import StudyResults
@@ -40,7 +42,9 @@ pytestmark = [
 
 PROMPT = "The old farmer counted the green boat"
 # Milliseconds that anything may take: the machine may be busy with other tests.
-PATIENCE = 60_000
+PATIENCE = 180_000
+# Milliseconds after which the mouse tries again: a page that is still being laid out misses it.
+AGAIN = 3_000
 
 
 class Site(NamedTuple):
@@ -149,6 +153,21 @@ class Window:
             shown = self.page.locator("body").inner_text()
             pytest.fail(f"waited in vain for {script}\nWrong: {self.wrong}\nThe page shows:\n{shown}")
 
+    def says(self, place: str, text: str) -> None:
+        """Wait until a part of the page holds a text."""
+        self.until("([place, text]) => document.querySelector(place).innerText.includes(text)", [place, text])
+
+    def insist(self, act: Callable[[], None], script: str, argument: Any = None) -> None:
+        """Do something with the mouse until a function of the page gives true."""
+        for _ in range(PATIENCE // AGAIN):
+            act()
+            try:
+                self.page.wait_for_function(script, arg=argument, timeout=AGAIN)
+            except playwright.TimeoutError:
+                continue
+            return
+        self.until(script, argument)
+
 
 @pytest.fixture
 def window(
@@ -190,7 +209,10 @@ def show_lens(window: Window, prompt: str = PROMPT) -> None:
 
 
 def choose(window: Window, menu: str, choice: str) -> None:
-    window.page.locator(f"{menu} input").click()
+    # A menu closes when the page puts other choices into it.
+    window.insist(
+        window.page.locator(f"{menu} input").click, "() => document.querySelector('[role=option]') !== null"
+    )
     window.page.get_by_role("option", name=choice, exact=True).click()
 
 
@@ -206,16 +228,20 @@ def heat_map(window: Window) -> dict[str, Any]:
 
 def hover(window: Window, place: int, level: int) -> str:
     """Point at a cell, and read what is shown."""
-    x, y = window.page.evaluate(
-        "([place, level]) => { const plot = document.querySelector('.js-plotly-plot');"
-        " const {xaxis, yaxis} = plot._fullLayout; const box = plot.getBoundingClientRect();"
-        " return [box.left + xaxis._offset + xaxis.l2p(place),"
-        " box.top + yaxis._offset + yaxis.l2p(level)]; }",
-        [place, level],
-    )
-    window.page.mouse.move(x - 3, y - 3)
-    window.page.mouse.move(x, y)
-    window.until(
+
+    def point() -> None:
+        x, y = window.page.evaluate(
+            "([place, level]) => { const plot = document.querySelector('.js-plotly-plot');"
+            " const {xaxis, yaxis} = plot._fullLayout; const box = plot.getBoundingClientRect();"
+            " return [box.left + xaxis._offset + xaxis.l2p(place),"
+            " box.top + yaxis._offset + yaxis.l2p(level)]; }",
+            [place, level],
+        )
+        window.page.mouse.move(x - 3, y - 3)
+        window.page.mouse.move(x, y)
+
+    window.insist(
+        point,
         "start => document.querySelector('.hoverlayer .hovertext')?.textContent.startsWith(start)",
         f"level {level},",
     )
@@ -256,11 +282,13 @@ def test_typing_gives_a_trajectory_whose_last_row_is_the_models_own_prediction(
         assert [unescape(text) for text in found["text"][level]] == [f"·{token}" for token in best]
     shares = logits.softmax(-1).amax(-1)
     torch.testing.assert_close(torch.tensor(found["z"]), shares, rtol=1e-4, atol=1e-5)
+    opened.says("#lens-own", "the model itself says")
     own = opened.page.locator("#lens-own").inner_text()
     for share, token in zip(*(one.tolist() for one in logits[-1, -1].softmax(-1).topk(5)), strict=True):
         assert f"{tokenizer.convert_ids_to_tokens(token)} {share:.3f}" in own
     assert_hover_is_right(opened, tiny_model_folder, logits)
     # The same stands below the figure, for those who cannot see the label.
+    opened.says("#lens-cell", "level 4, ")
     cell = opened.page.locator("#lens-cell").inner_text().split("\n")
     label = str(opened.page.locator(".hoverlayer .hovertext").text_content()).replace("\xa0", " ")
     assert cell[0].startswith("level 4, ")
@@ -287,41 +315,59 @@ def test_the_page_of_onejump_lens_opens_without_a_network(
     assert_hover_is_right(window, tiny_model_folder, logits)
 
 
-def generate(window: Window, **settings: str) -> tuple[str, list[str]]:
-    """Generate; give the text without rejected drafts, and the texts that were seen on the way."""
+def start(window: Window, **settings: str) -> None:
+    """Begin to generate."""
     window.page.locator("#generate-prompt textarea").fill(settings.pop("prompt", PROMPT))
     for name, value in settings.items():
         if name == "mode":
             window.page.locator(f"#generate-mode input[value={value}]").check()
         else:
             window.page.locator(f"#generate-{name} input").fill(value)
-    window.page.evaluate(
-        "() => { window.seen = []; new MutationObserver(() => window.seen.push("
-        "document.querySelector('#generate-text .onejump-text')?.textContent ?? '')).observe("
-        "document.querySelector('#generate-text'), {childList: true, subtree: true, characterData: true}); }"
-    )
-    window.page.locator("#generate-start").click()
-    window.until("() => document.querySelector('#generate-numbers').innerText.includes('FLOPs')")
+    window.page.locator("#generate-start:enabled").click()
+
+
+def ended(window: Window) -> str:
+    """Wait until a text has ended, and give it without rejected drafts."""
+    window.says("#generate-numbers", "FLOPs")
     text: str = window.page.evaluate(
         "() => { const text = document.querySelector('#generate-text .onejump-text').cloneNode(true);"
         " text.querySelectorAll('del').forEach(draft => draft.remove()); return text.textContent; }"
     )
-    seen: list[str] = window.page.evaluate("() => window.seen")
-    return text, seen
+    return text
+
+
+def generate(window: Window, **settings: str) -> str:
+    """Generate, and give the text without rejected drafts."""
+    start(window, **settings)
+    return ended(window)
 
 
 def test_generating_streams_the_librarys_text_with_its_exit_levels(
-    opened: Window, tiny_model_folder: Path, kept_jump: Path
+    opened: Window, tiny_model_folder: Path, kept_jump: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened.tab("Generate")
-    text, seen = generate(opened, mode="trusted", **{"new-tokens": "50"})
+    # The model goes on when the page shows a part of its text.
+    seen, told = threading.Event(), _Telling.exits
+
+    def exits(self: _Telling, *of: Any) -> None:
+        told(self, *of)
+        if len(self._text.exit_levels) > 9:
+            seen.wait(PATIENCE / 1000)
+
+    monkeypatch.setattr(_Telling, "exits", exits)
+    start(opened, mode="trusted", **{"new-tokens": "50"})
+    opened.until("() => document.querySelector('#generate-text .onejump-text')?.textContent")
+    begun = opened.page.locator("#generate-text .onejump-text").text_content()
+    assert "FLOPs" not in opened.page.locator("#generate-numbers").inner_text()
+    seen.set()
+    text = ended(opened)
     model = AutoModelForCausalLM.from_pretrained(tiny_model_folder)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_folder)
     engine = EarlyExit(model, OneJump.from_pretrained(kept_jump), gate="95%", mode="trusted", packed=False)
     given = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
     expected = engine.generate(given, max_new_tokens=50)
     assert text == tokenizer.decode(expected.new_tokens[0], skip_special_tokens=True)
-    assert len({one for one in seen if one and one != text}) >= 1  # it came in several updates
+    assert 0 < len(begun) < len(opened.page.locator("#generate-text .onejump-text").text_content())
     levels = opened.page.evaluate(
         "() => [...document.querySelectorAll('#generate-text .onejump-text > span')].map("
         "one => Number(one.dataset.level ?? 4))"
@@ -344,6 +390,7 @@ def test_levels_can_be_written_for_those_who_cannot_hover(opened: Window) -> Non
     opened.tab("Generate")
     generate(opened, mode="copied", **{"new-tokens": "9"})
     opened.page.get_by_label("Write exit levels behind tokens").check()
+    opened.until("() => document.body.classList.contains('onejump-levels')")
     written = opened.page.evaluate(
         "() => { const one = document.querySelector('#generate-text [data-level]');"
         " return [getComputedStyle(one, '::after').content, one.dataset.level]; }"
@@ -370,7 +417,7 @@ def test_a_bad_input_shows_a_message_and_the_page_goes_on(opened: Window) -> Non
         page.locator("#generate-start:enabled").click()
         page.locator("#generate-message [role=alert]").get_by_text(said, exact=True).wait_for()
         field.fill(before)
-    assert generate(opened)[0] != ""
+    assert generate(opened) != ""
     assert page.locator("#generate-message").inner_text().strip() == ""
 
 
@@ -380,7 +427,7 @@ def test_a_bad_prompt_of_the_lens_shows_a_message_and_the_page_goes_on(opened: W
     page.locator("#lens-message [role=alert]").wait_for()
     assert "The prompt is empty" in page.locator("#lens-message").inner_text()
     show_lens(opened, "the green boat " * 5)
-    assert "Only the last 8 of 15 tokens are shown." in page.locator("#lens-below").inner_text()
+    opened.says("#lens-below", "Only the last 8 of 15 tokens are shown.")
     assert page.locator("#lens-message").inner_text().strip() == ""
 
 
@@ -391,8 +438,15 @@ def test_the_study_shows_figures_captions_and_tables(opened: Window, study_folde
     opened.until(
         "() => [...document.querySelectorAll('#study-figures img')].every(one => one.naturalWidth > 0)"
     )
-    assert page.locator("#study-figures h3").all_inner_texts() == ["selected", "methods"]
+    assert page.locator("#study-figures h3").all_inner_texts() == ["selected", "methods", "lens, interactive"]
     assert "The selected jump" in page.locator("#study-figures figcaption").first.inner_text()
+    # The page runs its script, and has nothing of the page around it: its origin is none.
+    frame = page.frame_locator("#study-figures iframe")
+    frame.locator("#said").get_by_text("drawn, from null", exact=True).wait_for()
+    with page.expect_popup() as opening:
+        page.get_by_role("link", name="Open it in a new tab").click()
+    opening.value.locator("#said").get_by_text("drawn, from null", exact=True).wait_for()
+    opening.value.close()
     opened.tab("Tables")
     opened.until("() => document.querySelector('#study-table').innerText.includes('identity')")
     assert "1,500 rows, of which the first 1,000" in page.locator("#study-table-about").inner_text()
@@ -400,8 +454,10 @@ def test_the_study_shows_figures_captions_and_tables(opened: Window, study_folde
     opened.until("() => document.querySelector('#study-table-about').innerText.startsWith('2 rows')")
     table = pd.read_parquet(study_folder / "tiny/plain-text/analysis.parquet")
     opened.until("() => !document.querySelector('#study-table').innerText.includes('\\n9\\n')")
-    shown = page.locator("#study-table").inner_text().split()
-    assert shown.count("identity") == len(table)
+    opened.until(
+        "rows => document.querySelector('#study-table').innerText.split('identity').length === rows + 1",
+        len(table),
+    )
     choose(opened, "#study-place", "all models")
     opened.until("() => document.querySelector('#study-figures').innerText.includes('cross-scale')")
 
@@ -454,10 +510,9 @@ def test_tabs_without_their_inputs_say_what_to_give(window: Window, empty_site: 
     window.page.goto(empty_site.address)
     for tab, said in (("Lens", "--model MODEL"), ("Generate", "--model MODEL"), ("Study", "--results")):
         window.tab(tab)
-        (shown,) = [
-            text for text in window.page.locator(".onejump-note:visible").all_inner_texts() if "needs" in text
-        ]
-        assert said in shown
+        shown = window.page.locator(".onejump-note:visible").get_by_text("This tab needs")
+        shown.get_by_text(said).wait_for()
+        assert shown.count() == 1
     assert empty_site.outside == []
 
 
@@ -484,9 +539,35 @@ def test_a_masked_model_has_a_lens_and_generates_nothing(
     served.close()
 
 
-def test_a_name_of_another_site_is_refused(site: Site) -> None:
-    from http.client import HTTPConnection
+def test_an_encoder_decoder_has_a_lens_and_generates(
+    window: Window, tiny_marian: tuple[Path, Path], outside: list[Any]
+) -> None:
+    folder, jump = tiny_marian
+    served = Served.load(str(folder), [str(jump)], Limits(), device="cpu")
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForSeq2SeqLM.from_pretrained(folder)
+    given = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
+    target = "My neighbour found"
+    for site in _serve(served, None, outside):
+        window.page.goto(site.address)
+        window.page.locator("#lens-target textarea").fill(target)
+        show_lens(window)
+        labels = tokenizer(text_target=target, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            best = model(given, labels=labels).logits[0].argmax(-1).tolist()
+        shown = [unescape(text).removeprefix("·") for text in heat_map(window)["text"][-1]]
+        assert shown == tokenizer.convert_ids_to_tokens(best)
+        window.page.locator("#lens-target textarea").fill("")
+        window.page.locator("#lens-start").click()
+        window.page.locator("#lens-message [role=alert]").get_by_text("The target is empty").wait_for()
+        window.tab("Generate")
+        assert window.page.locator("#generate-prompt").inner_text().strip() == "Source"
+        text = generate(window, **{"new-tokens": "12"})
+        own = model.generate(given, max_new_tokens=12, num_beams=1)
+        assert text == tokenizer.decode(own[0], skip_special_tokens=True)
+    served.close()
 
+
+def test_a_name_of_another_site_is_refused(site: Site) -> None:
     host = urlsplit(site.address).netloc
     answers = []
     for name in (host, "evil.example"):
@@ -495,3 +576,30 @@ def test_a_name_of_another_site_is_refused(site: Site) -> None:
         answers.append(connection.getresponse().status)
         connection.close()
     assert answers == [200, 400]
+
+
+def test_a_page_of_a_study_loads_nothing_and_is_a_file_of_the_study(
+    site: Site, empty_site: Site, study_folder: Path
+) -> None:
+    def answer(asked: Site, **query: str) -> tuple[int, str, str]:
+        connection = HTTPConnection(urlsplit(asked.address).netloc)
+        connection.request("GET", f"/study-page?{urlencode(query)}")
+        found = connection.getresponse()
+        said = found.status, found.headers["content-security-policy"], found.read().decode()
+        connection.close()
+        return said
+
+    status, policy, page = answer(site, place="tiny on plain-text", name="lens")
+    assert status == 200
+    assert page == (study_folder / "tiny/plain-text/lens.html").read_text(encoding="utf-8")
+    assert policy.startswith("sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; ")
+    assert "connect-src" not in policy
+    for place, name in (
+        ("tiny on plain-text", "../../report"),
+        ("../small", "lens"),
+        ("all models", "report"),
+    ):
+        status, _, said = answer(site, place=place, name=name)
+        assert status == 404
+        assert "accepted is" in said
+    assert answer(empty_site, place="tiny on plain-text", name="lens")[0] == 404

@@ -20,6 +20,8 @@ def test_places_figures_and_tables_are_found(study_folder: Path) -> None:
     assert [one.name for one in results.drawings(WHOLE_STUDY)] == ["cross-scale"]
     assert list(results.tables("tiny on plain-text")) == ["evaluation", "analysis"]
     assert results.tables(WHOLE_STUDY) == {}
+    assert results.pages("tiny on plain-text") == {"lens": study_folder / "tiny/plain-text/lens.html"}
+    assert results.pages(WHOLE_STUDY) == {}
 
 
 def test_captions_are_those_of_the_report(study_folder: Path) -> None:
@@ -58,6 +60,8 @@ def test_only_files_of_the_study_can_be_asked_for(study_folder: Path) -> None:
             results.drawings(place)
     with pytest.raises(OneJumpError, match=r"table '../evaluation' given, accepted is evaluation, analysis"):
         results.table("tiny on plain-text", "../evaluation")
+    with pytest.raises(OneJumpError, match=r"page '../../report' given, accepted is lens"):
+        results.page("tiny on plain-text", "../../report")
 
 
 def test_a_folder_that_is_none_of_a_study_is_refused(study_folder: Path, tmp_path: Path) -> None:

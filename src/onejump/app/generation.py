@@ -157,6 +157,7 @@ def updates(served: Served, asked: Asked, stop: Stop) -> Iterator[Update]:
         return engine.generate(
             tokens.to(loaded.transformer.device),
             max_new_tokens=asked.new_tokens,
+            num_beams=1,
             do_sample=sampled,
             temperature=asked.temperature if sampled else None,
             stopping_criteria=[stop, served.closed],

@@ -26,8 +26,8 @@ class Limits:
     """Most requests that wait for the one that is computed."""
 
 
-def checked_prompt(text: Any, limits: Limits) -> str:
-    """Give a prompt as it was typed.
+def checked_prompt(text: Any, limits: Limits, name: str = "prompt") -> str:
+    """Give a prompt, or another text, as it was typed.
 
     Raises
     ------
@@ -35,11 +35,11 @@ def checked_prompt(text: Any, limits: Limits) -> str:
         If it is no text, empty, or so long that it cannot have few enough tokens.
     """
     if not isinstance(text, str) or not text.strip():
-        raise OneJumpError("The prompt is empty: type some text.")
+        raise OneJumpError(f"The {name} is empty: type some text.")
     most = _CHARACTERS * limits.prompt_tokens
     if len(text) > most:
         raise OneJumpError(
-            f"The prompt has {len(text):,} characters: at most {limits.prompt_tokens:,} tokens are accepted, "
+            f"The {name} has {len(text):,} characters: at most {limits.prompt_tokens:,} tokens are accepted, "
             f"and no more than {most:,} characters."
         )
     return text

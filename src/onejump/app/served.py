@@ -64,7 +64,7 @@ class Served:
             Folders, or names on the hub.
         limits : Limits
         **options
-            revision, dtype, device and trust_remote_code of `load_for_use`.
+            revision, dtype, device, trust_remote_code and languages of `load_for_use`.
 
         Raises
         ------

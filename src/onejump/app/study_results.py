@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -24,6 +25,8 @@ MOST_ROWS = 1000
 """Rows of a table that a page shows."""
 # Folders of a model that are none of a corpus.
 _NO_PAIRS = ("logs", "benchmarks")
+_PAGES = ("lens.html",)
+"""What a study leaves to be looked at in a browser. The report of the study is none: it stands by itself."""
 _FIRST = "evaluation"
 """The table that most people want."""
 _CAPTIONS = Path("workflow/report")
@@ -79,7 +82,7 @@ class StudyResults:
     def places(self) -> dict[str, Path]:
         """Give the folders that hold figures or tables, by what to call them."""
         found = {**self.pairs(), WHOLE_STUDY: self.folder}
-        return {name: place for name, place in found.items() if _figures_in(place) or _tables_in(place)}
+        return {name: place for name, place in found.items() if any(_shown_in(place))}
 
     def drawings(self, place: str) -> list[Drawing]:
         """Give the figures of a place, in the order of the report.
@@ -94,6 +97,29 @@ class StudyResults:
         names = sorted(files, key=lambda name: (order.index(name) if name in order else len(order), name))
         model, _, corpus = place.partition(" on ")
         return [Drawing(name, files[name], self._caption(name, model, corpus)) for name in names]
+
+    def pages(self, place: str) -> dict[str, Path]:
+        """Give the interactive pages of a place, such as that of the lens, by their names.
+
+        Raises
+        ------
+        OneJumpError
+            If there is no such place.
+        """
+        return {file.stem: file for file in _pages_in(self._folder_of(place))}
+
+    def page(self, place: str, name: str) -> Path:
+        """Find an interactive page.
+
+        Raises
+        ------
+        OneJumpError
+            If there is no such place or page.
+        """
+        known = self.pages(place)
+        if name not in known:
+            raise OneJumpError(f"page {name!r} given, accepted is {', '.join(known) or 'none'}")
+        return known[name]
 
     def tables(self, place: str) -> dict[str, Path]:
         """Give the tables of a place by their names.
@@ -162,12 +188,39 @@ def figures_html(drawings: list[Drawing]) -> str:
     )
 
 
+def pages_html(names: Iterable[str], address: Callable[[str], str]) -> str:
+    """Give frames that show interactive pages. A page runs its scripts, and reaches nothing around it.
+
+    Parameters
+    ----------
+    names : iterable of str
+    address : function of a name
+        Gives where the page is served.
+    """
+    return "\n".join(
+        f'<figure class="onejump-figure"><figcaption><h3>{escape(name)}, interactive</h3>'
+        f'<p><a href="{escape(address(name))}" target="_blank" rel="noopener">Open it in a new tab</a></p>'
+        f'</figcaption><iframe title="{escape(name)}, interactive" src="{escape(address(name))}" '
+        'sandbox="allow-scripts" loading="lazy"></iframe></figure>'
+        for name in names
+    )
+
+
 def _figures_in(folder: Path) -> list[Path]:
     """The figures of a folder, each as PNG if it is there, else as SVG."""
     found = {
         file.stem: file for kind in ("svg", "png") for file in (folder / "figures").glob(f"[!.]*.{kind}")
     }
     return [found[name] for name in sorted(found)]
+
+
+def _pages_in(folder: Path) -> list[Path]:
+    return [folder / name for name in _PAGES if (folder / name).is_file()]
+
+
+def _shown_in(folder: Path) -> Iterator[Path]:
+    for found in (_figures_in, _tables_in, _pages_in):
+        yield from found(folder)
 
 
 def _tables_in(folder: Path) -> list[Path]:

@@ -81,12 +81,17 @@ def build(served: Served, page: gr.Blocks) -> None:
     stops = _Stops()
     limits = served.limits
     first = next(iter(served.jumps), NO_JUMP)
+    sourced = served.loaded.transformer.task == "seq2seq"
     chats = takes_chats(served.loaded.tokenizer)
     last = gr.State(None)
     with gr.Row(elem_classes="onejump-work"):
         with gr.Column(elem_classes="onejump-ask"):
             prompt = gr.Textbox(
-                label="Prompt", lines=4, max_lines=12, elem_id="generate-prompt", placeholder="Type some text"
+                label="Source" if sourced else "Prompt",
+                lines=4,
+                max_lines=12,
+                elem_id="generate-prompt",
+                placeholder="Type some text",
             )
             with gr.Row():
                 start = gr.Button("Generate", variant="primary", elem_id="generate-start", min_width=90)

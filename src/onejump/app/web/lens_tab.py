@@ -97,7 +97,9 @@ def build(served: Served) -> None:
         nothing = (None, gr.Row(visible=False), gr.skip(), gr.Plot(visible=False), "")
         try:
             checked_prompt(text, served.limits)
-            target_text = checked_prompt(wanted_target, served.limits) if task == "seq2seq" else None
+            target_text = (
+                checked_prompt(wanted_target, served.limits, "target") if task == "seq2seq" else None
+            )
             if not wanted:
                 raise OneJumpError("Shortcuts: none chosen, at least one is accepted.")
             tokens = prompt_tokens(served.loaded.tokenizer, text, raw=not as_chat)

@@ -19,6 +19,7 @@ _NEEDS_MODEL = (
 )
 _GENERATING = ("causal", "seq2seq")
 _NEEDS_GENERATING = "This tab needs a model that generates text; this one is {}."
+_NEEDS_TOKENS = "This tab needs a model that predicts tokens; this one is a classifier of texts."
 _NEEDS_RESULTS = "This tab needs the results of a study: <code>onejump app --results results/default</code>."
 
 
@@ -38,6 +39,8 @@ def build(served: Served | None, results: StudyResults | None) -> gr.Blocks:
             with gr.Tab("Lens", id="lens"):
                 if served is None:
                     gr.HTML(note(_NEEDS_MODEL))
+                elif served.loaded.transformer.task == "classification":
+                    gr.HTML(note(_NEEDS_TOKENS))
                 else:
                     lens_tab.build(served)
             with gr.Tab("Generate", id="generate"):

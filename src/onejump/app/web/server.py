@@ -12,11 +12,13 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from onejump.app.served import Served
 from onejump.app.study_results import StudyResults
 from onejump.app.tokens import COLOUR_RULES
 from onejump.app.web.page import build
+from onejump.app.web.study_tab import PAGE
 from onejump.base.errors import OneJumpError
 
 _LOOPBACK = ("127.0.0.1", "localhost")
@@ -24,6 +26,11 @@ _LOOPBACK = ("127.0.0.1", "localhost")
 _POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self'; "
     "frame-ancestors 'self'; form-action 'self'"
+)
+# A page of a study runs its scripts as if it came from nowhere: it loads nothing and reads nothing from here.
+_PAGE_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src data:; frame-ancestors 'self'"
 )
 _HERE = Path(__file__).parent
 _STYLE = (_HERE / "style.css").read_text(encoding="utf-8") + COLOUR_RULES
@@ -44,7 +51,9 @@ class _Guarded:
     ) -> None:
         async def guarded(message: _Message) -> None:
             if message["type"] == "http.response.start":
-                added = [(b"content-security-policy", _POLICY.encode()), (b"referrer-policy", b"no-referrer")]
+                page = scope["path"] == f"/{PAGE}"
+                policy = _PAGE_POLICY if page else _POLICY
+                added = [(b"content-security-policy", policy.encode()), (b"referrer-policy", b"no-referrer")]
                 message["headers"] = [*message.get("headers", []), *added]
             await send(message)
 
@@ -69,6 +78,16 @@ def application(served: Served | None, results: StudyResults | None, *, hosts: l
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
 
     app.add_middleware(_Guarded)
+
+    def study_page(place: str, name: str) -> Response:
+        try:
+            if results is None:
+                raise OneJumpError("no study is shown here")
+            return HTMLResponse(results.page(place, name).read_text(encoding="utf-8"))
+        except (OneJumpError, OSError) as error:
+            return PlainTextResponse(str(error), 404)
+
+    app.add_api_route(f"/{PAGE}", study_page, response_model=None)
     gr.mount_gradio_app(
         app,
         page,

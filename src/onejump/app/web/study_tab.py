@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from typing import Any
+from urllib.parse import urlencode
 
 import gradio as gr
 
-from onejump.app.study_results import MOST_ROWS, StudyResults, figures_html
+from onejump.app.study_results import MOST_ROWS, StudyResults, figures_html, pages_html
 from onejump.app.web.parts import failed, note, said
 from onejump.base.errors import OneJumpError
 
 _LOG = logging.getLogger(__name__)
+PAGE = "study-page"
+"""Where the server gives an interactive page of the study: `study-page?place=...&name=...`."""
 
 
 def build(results: StudyResults) -> None:
@@ -38,9 +41,13 @@ def build(results: StudyResults) -> None:
 
     def show(chosen: str) -> tuple[Any, ...]:
         try:
-            drawn = figures_html(results.drawings(chosen)) or note("There is no figure here yet.")
+            pages = pages_html(
+                results.pages(chosen), lambda page: f"{PAGE}?{urlencode({'place': chosen, 'name': page})}"
+            )
+            drawn = figures_html(results.drawings(chosen)) + pages
             known = list(results.tables(chosen))
-            return "", drawn, gr.Dropdown(known, value=known[0] if known else None)
+            tables = gr.Dropdown(known, value=known[0] if known else None)
+            return "", drawn or note("There is no figure here yet."), tables
         except (OneJumpError, OSError) as error:
             return said(str(error)), "", gr.Dropdown([], value=None)
         except Exception:
