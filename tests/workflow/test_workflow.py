@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -253,6 +254,15 @@ def test_figures_that_are_asked_for_bring_what_they_need(project: Project) -> No
     drawn = {path.name for path in (project.folder / PAIR / "figures").iterdir()}
     assert {f"{name}.{suffix}" for name in names for suffix in ("svg", "png")} <= drawn
     assert "Plotly.newPlot" in (project.folder / PAIR / "lens.html").read_text(encoding="utf-8")
+    # The page of the lens is a file of the report. In the report's own text it would end its script.
+    project.snakemake("--report", "report.zip")
+    with zipfile.ZipFile(project.folder / "report.zip") as archive:
+        assert [name for name in archive.namelist() if name.endswith("/lens.html")]
+        front = archive.read("report/report.html").decode("utf-8")
+    described = front.split('<script id="workflow-desc">')[1].split("</script>")[0]
+    text = json.loads(described.strip().removeprefix("var workflow_desc = ").removesuffix(";"))
+    assert "More figures: tiny-llama on" in text
+    assert "Plotly" not in text
     looked = pd.read_parquet(project.folder / PAIR / "lens.parquet")
     assert set(looked["shortcut"]) == {"identity", "ojfa"}
     study["figures"]["spaces"] = {"colormap": "viridis"}

@@ -180,7 +180,7 @@ def hovers(trajectory: Trajectory, name: str, tokens: NDArray[np.object_]) -> li
                 for likely, probability in zip(tokens[level, at], probabilities[level, at], strict=True)
             ]
             lines += [
-                f"{one.replace('_', ' ')}: {value[level, at]:.4g}"
+                f"{one.replace('_', ' ')}: {value[level, at]:{'.0f' if one == 'rank' else '.4g'}}"
                 for one, value in values.items()
                 if one not in ("probability", "agreement") and not np.isnan(value[level, at])
             ]

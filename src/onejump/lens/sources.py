@@ -112,10 +112,12 @@ def told(source: Source) -> str:
     if isinstance(source, OneJump):
         config = source.config
         return f"{meaning_of(config)}, rank {config.rank}, fitted on {config.corpus} (study {config.study})"
-    if isinstance(source, Shortcuts):
+    if isinstance(source, Shortcuts) and source.method != IDENTITY:
         jump = "" if source.selected is None else f"the jump from level {source.selected} at all levels, "
         return f"{jump}as a study fitted it"
-    return "the state as it is: the logit lens" if source == IDENTITY else f"one shortcut: {source.kind}"  # type: ignore[union-attr]
+    if isinstance(source, Shortcut):
+        return f"one shortcut: {source.kind}"
+    return "the state as it is: the logit lens"
 
 
 def shortcuts_at(
