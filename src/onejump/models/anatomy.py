@@ -247,6 +247,10 @@ def follow_head(model: nn.Module, way: Way, unembedding: nn.Module, named: nn.Mo
         taking = [step]
     norms = [step for step in taking if not isinstance(step.module, nn.Linear)]
     dense = [step for step in taking if isinstance(step.module, nn.Linear)]
+    classifies = task_of(model) == "classification"
+    if classifies and not norms:
+        # BigBird also runs a pooler, whose output nothing takes. The Linear of the head runs last.
+        dense = dense[-1:]
     if not norms and [step.module for step in dense] == [unembedding]:
         # Blocks that end in a norm of their own need none behind the last one (BART, Marian).
         _expect_width(model, way.last, unembedding)
@@ -262,7 +266,7 @@ def follow_head(model: nn.Module, way: Way, unembedding: nn.Module, named: nn.Mo
         first = None
     else:
         there = ", ".join(type(step.module).__name__ for step in taking) or "none"
-        if task_of(model) == "classification":
+        if classifies:
             raise ModelError(
                 f"{type(model).__name__}: its head was not understood: looked for one norm or Linear that "
                 f"takes the last block's output, whole or at one position (there: {there}); a mean over "
@@ -276,8 +280,11 @@ def follow_head(model: nn.Module, way: Way, unembedding: nn.Module, named: nn.Mo
     last = way.of(unembedding)
     final = None if last is None else way.making(last.given)
     # Dense, an activation, the classifier. `understand_activation` finds out whether that is all.
-    classified = task_of(model) == "classification" and last is not None
-    if classified and (final is None or final is dense[0] or way.same(final.given, dense[0].made)):
+    if (
+        classifies
+        and last is not None
+        and (final is None or final is dense[0] or way.same(final.given, dense[0].made))
+    ):
         assert isinstance(dense[0].module, nn.Linear)
         return HeadModules(first, dense[0].module, None)
     if final is None or final.given.shape != dense[0].made.shape:
