@@ -39,17 +39,23 @@ def test_a_classifier_goes_through_the_pipeline(fresh_project: Callable[[], Proj
         },
         "shortcuts": {"identity": {}, "n-njtc": {"rank": 3}},
         "held_out": {"thresholds": 0.4},
-        "figures": {"methods": {"metrics": ["accuracy", "precision@1"]}},
+        "figures": {"methods": {"metrics": ["accuracy", "precision@1", "surprisal"]}},
         "experiments": {
+            "oracle": {},
             "gates": {"targets": [0.5], "methods": ["identity"], "gates": ["top-probability"]},
             "joint-optimisation": {"targets": [0.5]},
         },
     }
     project.study = study
     pair = project.folder / "results/tiny/joint/reviews"
-    names = ("figures/methods.svg", "gates/outcomes.parquet", "figures/joint-optimisation.svg", "export/ojfa")
+    figures = [f"figures/{name}.svg" for name in ("methods", "oracle", "gates", "joint-optimisation")]
+    names = (*figures, "gates/outcomes.parquet", "export/ojfa")
     targets = [f"results/tiny/joint/reviews/{name}" for name in names]
     project.snakemake("--", *targets)
+    for figure in figures:
+        drawn = (pair / figure).read_text(encoding="utf-8")
+        assert "label" in drawn
+        assert "token" not in drawn
     assert read_description(pair.parent / "model.json").task == "classification"
     evaluation = pd.read_parquet(pair / "evaluation.parquet")
     assert evaluation["n"].unique().tolist() == [60]

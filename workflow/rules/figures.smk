@@ -72,6 +72,16 @@ def figure_options(figure):
     return STUDY.figures.options(figure) if figure in STUDY.figures.names() else {}
 
 
+def predicted_by(figure):
+    """What the models of a figure predict: labels of texts, if their corpora have labels, or tokens."""
+
+    def predicts(wildcards):
+        corpora = [wildcards.corpus] if of_a_pair(figure) else list(STUDY.corpora)
+        return "label" if all(STUDY.corpora[name].label for name in corpora) else "token"
+
+    return predicts
+
+
 for figure, section in DECLARED.items():
 
     rule:
@@ -89,6 +99,7 @@ for figure, section in DECLARED.items():
         params:
             figure=figure,
             options=figure_options(figure),
+            predicts=predicted_by(figure),
             code=fingerprint(
                 "figures.drawing",
                 f"figures.drawn.{figure.replace('-', '_')}",

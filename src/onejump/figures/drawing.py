@@ -20,7 +20,14 @@ from onejump.figures.style import styled
 
 
 def draw(
-    figure: str, svg: Path, png: Path, *, options: Mapping[str, Any], csv: Path | None = None, **tables: Path
+    figure: str,
+    svg: Path,
+    png: Path,
+    *,
+    options: Mapping[str, Any],
+    predicts: str = "token",
+    csv: Path | None = None,
+    **tables: Path,
 ) -> None:
     """The stage: draw one figure into all its files, or into none.
 
@@ -32,6 +39,8 @@ def draw(
         Files to write.
     options : mapping
         What the study says of the figure: the keyword arguments of the module's functions.
+    predicts : {"token", "label"}
+        What the models predict.
     csv : Path, optional
         File to write the figure's table to. The module's function `table` makes it.
     **tables : Path
@@ -44,7 +53,7 @@ def draw(
         metric was not evaluated or a method has no look.
     """
     module = module_named("figures.drawn", figure, what="figure")
-    inputs = Inputs(figure, tables)
+    inputs = Inputs(figure, tables, predicts)
     with styled():
         drawn: Figure = _function(module, "draw", figure, options)(inputs, **options)
         with ExitStack() as stack:

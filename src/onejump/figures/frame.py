@@ -17,19 +17,26 @@ from onejump.figures.looks import QUIET
 Floats = NDArray[np.float64]
 
 _METRIC_LABELS = {
-    "precision@1": "precision@1\n(token is the full model's own)",
-    "surprisal": "surprisal of the full model's\nlikeliest token (nats)",
+    "precision@1": "precision@1\n({predicts} is the full model's own)",
+    "surprisal": "surprisal of the full model's\nlikeliest {predicts} (nats)",
     "kl": "KL divergence from the full\nmodel's prediction (nats)",
     "r2": "r² of the last level's states",
     "accuracy": "accuracy\n(label is the text's own)",
 }
 
 
-def metric_label(metric: str) -> str:
-    """Give the name of a metric's axis: what it measures, in two lines at most."""
+def metric_label(metric: str, predicts: str = "token") -> str:
+    """Give the name of a metric's axis: what it measures, in two lines at most.
+
+    Parameters
+    ----------
+    metric : str
+    predicts : str
+        What the model predicts: token, or label.
+    """
     if metric in _METRIC_LABELS:
-        return _METRIC_LABELS[metric]
-    return f"{metric}\n(token is in the full model's top {metric.removeprefix('precision@')})"
+        return _METRIC_LABELS[metric].format(predicts=predicts)
+    return f"{metric}\n({predicts} is in the full model's top {metric.removeprefix('precision@')})"
 
 
 def whole_numbers(*axes: Axis) -> None:

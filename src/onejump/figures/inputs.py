@@ -22,6 +22,13 @@ class Inputs:
     figure: str
     """The figure's name, for messages."""
     paths: Mapping[str, Path]
+    predicts: str = "token"
+    """What the models predict: token, or label of a text."""
+
+    @property
+    def samples(self) -> str:
+        """What the samples are, in words."""
+        return "texts" if self.predicts == "label" else "tokens"
 
     def has(self, name: str) -> bool:
         """Say whether the input was given."""

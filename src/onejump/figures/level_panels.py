@@ -39,6 +39,7 @@ def level_figure(
     mark: int | None = None,
     envelope: str | None = None,
     limit: str | None = None,
+    predicts: str = "token",
 ) -> Figure:
     """Draw curves by exit level, a panel for each metric.
 
@@ -55,6 +56,8 @@ def level_figure(
         Name of the curves to put a band around.
     limit : str, optional
         The method that the curves are shares of.
+    predicts : str
+        What the model predicts.
     """
     # A distilled kind has no r2.
     panels = {metric: [curve for curve in curves if curve.levels.size] for metric, curves in panels.items()}
@@ -73,7 +76,7 @@ def level_figure(
     for spare in axes.flat[len(panels) :]:
         spare.remove()
     for ax, (metric, curves) in zip(axes.flat, panels.items(), strict=False):
-        panel(ax, metric, curves, envelope=envelope, limit=limit)
+        panel(ax, metric, curves, envelope=envelope, limit=limit, predicts=predicts)
         if mark is not None:
             mark_selected(ax, mark, curves)
     figure.legend(
@@ -104,7 +107,13 @@ def _legend_entries(curves: list[Curve], envelope: str | None) -> dict[str, Any]
 
 
 def panel(
-    ax: Axes, metric: str, curves: list[Curve], *, envelope: str | None = None, limit: str | None = None
+    ax: Axes,
+    metric: str,
+    curves: list[Curve],
+    *,
+    envelope: str | None = None,
+    limit: str | None = None,
+    predicts: str = "token",
 ) -> None:
     """Draw curves by exit level into one panel; mark values beyond the axis and tell them below it.
 
@@ -117,10 +126,12 @@ def panel(
         Name of the curves to put a band around.
     limit : str, optional
         The method that the curves are shares of.
+    predicts : str
+        What the model predicts.
     """
     low, high = set_scale(ax, metric, curves) if limit is None else set_share_scale(ax, curves)
     ax.set_xlabel("exit level l")
-    ax.set_ylabel(metric_label(metric) if limit is None else f"share of {limit}'s {metric}")
+    ax.set_ylabel(metric_label(metric, predicts) if limit is None else f"share of {limit}'s {metric}")
     whole_numbers(ax.xaxis)
     levels = np.concatenate([curve.levels for curve in curves])
     pad = max(0.25, 0.02 * float(np.ptp(levels)))

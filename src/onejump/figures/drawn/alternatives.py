@@ -36,7 +36,12 @@ def draw(inputs: Inputs, *, metrics: Sequence[str]) -> Figure:
     table, chosen = inputs.table("evaluation"), inputs.selection()
     panels = {metric: _curves(table, metric, chosen) for metric in measured(inputs, table, metrics)}
     return level_figure(
-        "The selected jump and its alternatives", table, panels, envelope=_ARBITRARY, mark=chosen["jump"]
+        "The selected jump and its alternatives",
+        table,
+        panels,
+        envelope=_ARBITRARY,
+        mark=chosen["jump"],
+        predicts=inputs.predicts,
     )
 
 

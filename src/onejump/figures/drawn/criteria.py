@@ -53,7 +53,10 @@ def draw(inputs: Inputs) -> Figure:
             size = 7 if _is_oracle(criterion) else 17 - 3.5 * number
             style = _mark(criterion) | {"markersize": size}
             ax.plot(chosen["jump"], chosen["value"], zorder=3 + number, **style)
-        ax.set(xlabel="jump m (fitted at level m), used at all levels", ylabel=metric_label(metric))
+        ax.set(
+            xlabel="jump m (fitted at level m), used at all levels",
+            ylabel=metric_label(metric, inputs.predicts),
+        )
         whole_numbers(ax.xaxis)
         if (selected := inputs.selected()) is not None:
             mark_selected(ax, selected)

@@ -31,7 +31,10 @@ def draw(inputs: Inputs) -> Figure:
     models = list(dict.fromkeys(saved["model"]))
     labels = [method_label(method) for method in methods]
     columns, below = legend_size(labels, 8.8)
-    subtitle = [f"{len(models)} models", "exits for good: from that level on the token never changes"]
+    subtitle = [
+        f"{len(models)} models",
+        f"exits for good: from that level on the {inputs.predicts} never changes",
+    ]
     subtitle.append("bars: ±1 standard error")
     title = "What an all-knowing gate would save, by depth and size"
     figure = framed(title, subtitle, 8.8, 3.3 * len(corpora) + below + 0.3)

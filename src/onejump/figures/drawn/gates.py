@@ -17,8 +17,8 @@ from onejump.figures.inputs import Inputs
 from onejump.figures.looks import LOOKS, QUIET, method_label, methods_of
 
 _OUTCOMES = {
-    "wrong": ("#B2182B", "wrong: too early, another token"),
-    "unsettled": ("#EF8A62", "unsettled: too early, the token changes again"),
+    "wrong": ("#B2182B", "wrong: too early, another {predicts}"),
+    "unsettled": ("#EF8A62", "unsettled: too early, the {predicts} changes again"),
     "exact": ("#1B7837", "exact: at the stable level"),
     "stayed": ("#A6DBA0", "stayed: no such level, no exit"),
     "late": ("#92C5DE", "late: after the stable level"),
@@ -70,10 +70,14 @@ def draw(inputs: Inputs) -> Figure:
         plain = outcomes[outcomes["guarantee"].isna()]
         of_gate = plain[(plain["gate"] == gate) & (plain["target"] == target)]
         _bars(column[-1], of_gate, methods, rules)
+        column[-1].set_xlabel(f"share of {inputs.samples}")
         if gate != gates[0]:
             column[-1].tick_params(labelleft=False)
     lines = [Line2D([], [], label=method_label(method), **_line(method)) for method in methods]
-    patches = [Patch(color=colour, label=label) for colour, label in _OUTCOMES.values()]
+    patches = [
+        Patch(color=colour, label=label.format(predicts=inputs.predicts))
+        for colour, label in _OUTCOMES.values()
+    ]
     figure.legend(handles=[*lines, *patches], loc="outside lower center", ncols=max(2, int(width / 3.2)))
     return figure
 
@@ -138,5 +142,5 @@ def _bars(ax: Axes, outcomes: pd.DataFrame, methods: Sequence[str], rules: Seque
                 ax.barh(y, one[name], thick * 0.92, left=left, color=colour)
                 left += one[name]
     ax.set_yticks(range(len(methods)), [method_label(method) for method in methods])
-    ax.set(ylim=(len(methods) - 0.5, -0.5), xlim=(0, 1), xlabel="share of tokens")
+    ax.set(ylim=(len(methods) - 0.5, -0.5), xlim=(0, 1))
     ax.xaxis.set_major_formatter(PercentFormatter(1))

@@ -44,7 +44,12 @@ def draw(inputs: Inputs, *, metrics: Sequence[str]) -> Figure:
         for metric in measured(inputs, table, metrics)
     }
     return level_figure(
-        "Precision as a share of the full-rank limit's", table, panels, limit=_LIMIT, mark=inputs.selected()
+        "Precision as a share of the full-rank limit's",
+        table,
+        panels,
+        limit=_LIMIT,
+        mark=inputs.selected(),
+        predicts=inputs.predicts,
     )
 
 

@@ -23,4 +23,6 @@ def draw(inputs: Inputs, *, metrics: Sequence[str]) -> Figure:
     """
     table = inputs.table("evaluation")
     panels = curves_of(table, measured(inputs, table, metrics), labels_of(inputs, table))
-    return level_figure("Shortcuts by exit level", table, panels, mark=inputs.selected())
+    return level_figure(
+        "Shortcuts by exit level", table, panels, mark=inputs.selected(), predicts=inputs.predicts
+    )

@@ -16,7 +16,7 @@ from onejump.figures.inputs import Inputs
 from onejump.figures.looks import LOOKS, QUIET, method_label, methods_of
 
 _ORACLES = {
-    "first": "could exit: the token is the full model's",
+    "first": "could exit: the {predicts} is the full model's",
     "stable": "could exit for good: it never changes again",
 }
 # A corpus has its own mark, the own corpus the first one.
@@ -42,12 +42,13 @@ def draw(inputs: Inputs) -> Figure:
     handles = [Line2D([], [], label=method_label(method), **LOOKS[method].style()) for method in methods]
     columns, below = legend_size([method_label(method) for method in methods], 12.6)
     height = max(3.5, 0.3 + 0.17 * len(methods) * (1 + len(names)))
-    figure = framed("Where tokens could exit", subtitle, 12.6, height + below + 0.3)
+    figure = framed(f"Where {inputs.samples} could exit", subtitle, 12.6, height + below + 0.3)
     first, stable, saved = figure.subplots(1, 3, width_ratios=[1, 1, 1.15])
     stable.sharey(first)
     for ax, oracle in ((first, "first"), (stable, "stable")):
         _shares(ax, levels[levels["oracle"] == oracle], methods, corpora)
-        ax.set_title(_ORACLES[oracle])
+        ax.set(title=_ORACLES[oracle].format(predicts=inputs.predicts), xlabel="exit level l")
+        ax.set_ylabel(f"share of {inputs.samples}, up to this level")
     _savings(saved, corpora[corpora["measure"] == "saved"], methods, names)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)
     return figure
@@ -80,7 +81,7 @@ def _shares(ax: Axes, table: pd.DataFrame, methods: Sequence[str], corpora: pd.D
             fontsize=7.5,
             color=QUIET,
         )
-    ax.set(xlabel="exit level l", ylabel="share of tokens, up to this level", ylim=(0, 1))
+    ax.set_ylim(0, 1)
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     whole_numbers(ax.xaxis)
 

@@ -74,18 +74,18 @@ def draw(inputs: Inputs, *, metrics: Sequence[str]) -> Figure:
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (metric, kinds) in zip(axes, panels.items(), strict=True):
         _axes(ax, kinds)
-        ax.set_ylabel(_agreement(metric))
+        ax.set_ylabel(_agreement(metric, inputs.predicts))
     figure.draw_without_rendering()  # gives the axes their places, by which names find theirs
     for ax, kinds in zip(axes, panels.values(), strict=True):
         _points(ax, kinds)
     return figure
 
 
-def _agreement(metric: str) -> str:
+def _agreement(metric: str, predicts: str) -> str:
     """Say in words what a precision measures."""
     k = metric.removeprefix("precision@")
     those = "the full model's own" if k == "1" else f"among the full model's {k} likeliest"
-    return f"how often its token is {those} ({metric})"
+    return f"how often its {predicts} is {those} ({metric})"
 
 
 def _place_of_zero(kinds: Mapping[str, _Point]) -> float:

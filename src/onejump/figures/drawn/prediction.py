@@ -26,4 +26,6 @@ def draw(inputs: Inputs, *, methods: Sequence[str], metrics: Sequence[str]) -> F
     table = inputs.table("evaluation")
     labels = {method: label for method, label in labels_of(inputs, table).items() if method in methods}
     panels = curves_of(table, measured(inputs, table, metrics), labels)
-    return level_figure("Quality of prediction", table, panels, mark=inputs.selected())
+    return level_figure(
+        "Quality of prediction", table, panels, mark=inputs.selected(), predicts=inputs.predicts
+    )

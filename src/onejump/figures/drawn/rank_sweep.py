@@ -53,7 +53,7 @@ def draw(inputs: Inputs, *, metrics: Sequence[str]) -> Figure:
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         ax.xaxis.set_minor_locator(NullLocator())
-        ax.set(xlabel="numbers kept at inference (log scale)", ylabel=metric_label(metric))
+        ax.set(xlabel="numbers kept at inference (log scale)", ylabel=metric_label(metric, inputs.predicts))
         ax.margins(y=0.1)
         if metric.startswith("precision"):
             ax.set_ylim(bottom=0)

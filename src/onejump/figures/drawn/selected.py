@@ -34,7 +34,9 @@ def draw(inputs: Inputs, *, metrics: Sequence[str]) -> Figure:
     evaluated = set(table["method"])
     present = {method: label for method, label in labels.items() if method in evaluated}
     panels = curves_of(table, measured(inputs, table, metrics), present)
-    return level_figure("The selected jump in place of a jump per level", table, panels, mark=jump)
+    return level_figure(
+        "The selected jump in place of a jump per level", table, panels, mark=jump, predicts=inputs.predicts
+    )
 
 
 def table(inputs: Inputs, *, metrics: Sequence[str]) -> pd.DataFrame:

@@ -21,8 +21,8 @@ _LOOKS = {
 }
 _METRICS = {
     "agreement": "agreement with the full model",
-    "overlap": "overlap with the full\nmodel's likeliest tokens",
-    "changes": "tokens that change\nfrom block to block",
+    "overlap": "overlap with the full\nmodel's likeliest {predicts}s",
+    "changes": "{predicts}s that change\nfrom block to block",
 }
 _ROW = 0.21
 
@@ -53,14 +53,15 @@ def draw(inputs: Inputs) -> Figure:
     grid = figure.add_gridspec(2, 1, height_ratios=[3.4, below])
     axes = grid[0].subgridspec(1, len(_METRICS)).subplots(squeeze=False)[0]
     for ax, metric in zip(axes, _METRICS, strict=True):
-        _panel(ax, table[table["metric"] == metric], metric, states)
+        _panel(ax, table[table["metric"] == metric], states)
+        ax.set_ylabel(_METRICS[metric].format(predicts=inputs.predicts))
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(states))
     _saved(figure.add_subplot(grid[1]), exits)
     return figure
 
 
-def _panel(ax: Axes, table: pd.DataFrame, metric: str, states: list[str]) -> None:
+def _panel(ax: Axes, table: pd.DataFrame, states: list[str]) -> None:
     for state in states:
         rows = table[table["state"] == state].sort_values("block")
         if rows.empty:
@@ -73,7 +74,7 @@ def _panel(ax: Axes, table: pd.DataFrame, metric: str, states: list[str]) -> Non
         ax.fill_between(
             at, (value - error).clip(0), (value + error).clip(max=1), color=look.colour, alpha=0.18
         )
-    ax.set(xlabel="block", ylabel=_METRICS[metric], ylim=(-0.02, 1.02))
+    ax.set(xlabel="block", ylim=(-0.02, 1.02))
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     whole_numbers(ax.xaxis)
 

@@ -40,4 +40,4 @@ def draw(inputs: Inputs, *, metrics: Sequence[str]) -> Figure:
         for metric in measured(inputs, table, metrics)
     }
     title = "Parts of the blocks above a level made linear"
-    return level_figure(title, table, panels, mark=inputs.selected())
+    return level_figure(title, table, panels, mark=inputs.selected(), predicts=inputs.predicts)

@@ -55,7 +55,7 @@ def draw(inputs: Inputs, *, metrics: Sequence[str]) -> Figure:
                 for method in methods
                 if target != corpus
             ]
-            panel(ax, metric, [*curves, *own])
+            panel(ax, metric, [*curves, *own], predicts=inputs.predicts)
             mark_selected(ax, selected, curves, label=False)
             ax.set_title(
                 f"on {target}{', where they were fitted' if target == corpus else ''}\n"
