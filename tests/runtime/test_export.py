@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from jumps_at_random import trained
+from simulated_exits import some_shortcuts
 
 from onejump.base.errors import ModelError, OneJumpError
 from onejump.base.files import read_json, write_json, write_table
@@ -61,6 +64,32 @@ def test_calibrated_gates_are_taken_along(given: dict[str, Any], studied: Path, 
     assert kept.config.expected == {"95%": {0: {"exits": 0.25, "kept": 0.5}, 2: {"exits": 0.75, "kept": 1.0}}}
     assert "| 95% | margin | 0, 2 | 95.3% | 12.5% | 2,000 |" in kept.card
     assert kept.config.level == read_json(studied / "selection.json", SELECTION)["jump"]
+
+
+def test_a_jump_with_gates_is_the_fit_that_they_belong_to(
+    given: dict[str, Any], studied: Path, tmp_path: Path
+) -> None:
+    pair = Path(shutil.copytree(studied, tmp_path / "results/tiny/tiny-llama/random"))
+    for name in ("model.json", "head.safetensors"):
+        shutil.copy(studied.parent / name, pair.parent)
+    known = read_description(given["description"])
+    again = pair / "early-exit/shortcuts/n-njtc"
+    made = some_shortcuts("n-njtc", known.hidden, known.blocks)
+    save_shortcuts(again, made, {}, levels=known.blocks, model_digest=known.model_digest)
+    plain = OneJump.from_study(pair, "ojfa")
+    assert not plain.config.fitted_again
+    assert "fitted again" not in plain.card
+    content = {"gates": {"95%": Margin({0: 0.5}).to_dict()}}
+    write_json(pair / "calibration/ojfa.json", content, CALIBRATION, model_digest=known.model_digest)
+    gated = OneJump.from_study(pair, "ojfa")
+    assert gated.config.fitted_again
+    assert "fitted again, without the documents that the thresholds" in gated.card
+    assert torch.equal(gated.at(0).up, made[gated.config.level].up)
+    assert not torch.equal(gated.at(0).up, plain.at(0).up)
+    export_jump(**given | {"shortcuts": again}, fitted_again=True)
+    assert OneJump.from_pretrained(given["folder"]).config == replace(
+        gated.config, gates={}, study="tiny", corpus="random"
+    )
 
 
 def test_drafting_begins_with_what_the_calibration_of_its_gate_expects(

@@ -41,6 +41,7 @@ STUDY = {
     "evaluation": {"normalised": True},
     "figures": {figure: {} for figure in Figures.sections()},
     "experiments": {experiment: {} for experiment in Experiments.sections() if experiment != "translation"},
+    "export": {"targets": [0.95]},
 }
 # Of wildcards that are not chosen from names.
 VALUES = {"shard": "0", "wheel": "a==1", "file": "b.gguf"}
@@ -154,6 +155,29 @@ def test_the_code_of_a_kind_counts_where_that_kind_is_used_and_nowhere_else(
         of_n_njtc = {(rule, kind) for rule in fitting for kind in ("n-njtc", "joint", "residual")}
         assert changed_by("fitting/kinds/n_njtc") == of_n_njtc | {("level_pairs", "")}
         assert changed_by("fitting/solvers/gradient") == set(), "the study has no such fit"
+
+
+def test_thresholds_are_judged_and_kept_with_the_fit_that_they_were_chosen_on(workflow: Any) -> None:
+    def fits(name: str) -> dict[tuple[str, str], str]:
+        (rule,) = (rule for rule in workflow.rules if rule.name == name)
+        return {
+            (job.wildcards["corpus"], job.wildcards["method"]): str(job.input["shortcuts"])
+            for job in jobs_of(workflow, rule)
+        }
+
+    measured, chosen = fits("confidences"), fits("held_out_confidences")
+    # The experiment leaves arbitrary jumps out: they have no thresholds.
+    thresholded = [job for job in measured if "shortcuts/" in measured[job] and job[1] != "arbitrary"]
+    assert len(thresholded) > 10
+    assert {job: measured[job] for job in thresholded} == {job: chosen[job] for job in thresholded}
+    assert "/early-exit/shortcuts/n-njtc" in measured["stories", "ojfa"]
+    assert "/stories/shortcuts/one-jump" in measured["stories", "one-jump"]
+    (exported,) = (rule for rule in workflow.rules if rule.name == "export")
+    kept = fits("export")
+    assert kept == fits("calibration")
+    assert "/early-exit/shortcuts/n-njtc" in kept["stories", "ojfa"]
+    again = {job.wildcards["method"]: job.params["fitted_again"] for job in jobs_of(workflow, exported)}
+    assert (again["ojfa"], again["joint"], again["one-jump"]) == (True, True, False)
 
 
 def test_every_script_is_that_of_a_rule(workflow: Any) -> None:

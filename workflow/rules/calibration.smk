@@ -26,8 +26,7 @@ rule calibration:
         validation=shards("validation"),
         head=f"{RESULTS}/{{model}}/head.safetensors",
         description=f"{RESULTS}/{{model}}/model.json",
-        unseen_shortcuts=unseen_shortcuts_of,
-        shortcuts=shortcuts_of,
+        shortcuts=unseen_shortcuts_of,
         selection=selection_of,
         documents=documents_of,
     output:

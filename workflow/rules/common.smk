@@ -229,14 +229,32 @@ def shortcuts_of(wildcards):
 
 
 def unseen_shortcuts_of(wildcards):
-    """Shortcuts that were not fitted to the documents for thresholds.
+    """Shortcuts that were not fitted to the documents for thresholds. Gates belong to these, and to no other fit."""
+    kind = STUDY.fitted_as(wildcards.method)
+    return unseen_shortcuts(kind) if FACTS[kind].fitted_by else []
+
+
+def unseen_shortcuts(kind):
+    """A kind's fit without the documents for thresholds.
 
     Distillation never fits to them; the rule `shortcuts` fits to all documents, so that its kinds are fitted again.
     """
-    kind = STUDY.fitted_as(wildcards.method)
-    if FACTS[kind].fitted_by is None:
-        return []
-    return f"{PAIR}/{'early-exit/' if FACTS[kind].fitted_by == 'shortcuts' else ''}shortcuts/{kind}"
+    return f"{PAIR}/{'early-exit/' if is_fitted_again(kind) else ''}shortcuts/{kind}"
+
+
+def is_fitted_again(kind):
+    """Whether a kind has a second fit, without the documents for thresholds."""
+    return FACTS[kind].fitted_by == "shortcuts"
+
+
+def exiting_shortcuts_of(wildcards):
+    """Shortcuts whose exits are measured: where thresholds are chosen, those that they are chosen with."""
+    return unseen_shortcuts_of(wildcards) if wildcards.method in STUDY.thresholded() else shortcuts_of(wildcards)
+
+
+def kept_shortcuts_of(wildcards):
+    """Shortcuts that are kept for use outside of the study: with gates, those that the gates belong to."""
+    return unseen_shortcuts_of(wildcards) if STUDY.export.targets else shortcuts_of(wildcards)
 
 
 def selection_of(wildcards):

@@ -8,7 +8,7 @@ rule export:
     input:
         description=f"{RESULTS}/{{model}}/model.json",
         head=f"{RESULTS}/{{model}}/head.safetensors",
-        shortcuts=shortcuts_of,
+        shortcuts=kept_shortcuts_of,
         selection=selection_of,
         evaluation=f"{PAIR}/evaluation.parquet",
         parameters=f"{PAIR}/parameters.parquet",
@@ -26,6 +26,7 @@ rule export:
     params:
         study=STUDY.study,
         license=STUDY.export.license,
+        fitted_again=lambda w: bool(STUDY.export.targets) and is_fitted_again(STUDY.fitted_as(w.method)),
         code=code_with_kind("runtime.export"),
     message:
         "Keeping the jump {wildcards.method} of {wildcards.model} on {wildcards.corpus}"

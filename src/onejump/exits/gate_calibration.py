@@ -1,9 +1,10 @@
 """The stage "calibration": gates that keep 90, 95 and 99% agreement with the full model.
 
 Of each kind of gate it chooses the levels that are checked and a threshold for each, on held-out samples, and
-judges them on validation samples. Agreement is that of a token's exit, given the model's own tokens before
-it: what verified decoding sees. FLOPs are those of a token that ends at its exit, the checks at all levels
-before it included. What verified decoding spends on catching up is not in them.
+judges them on validation samples, both with the same fit of the shortcuts. Agreement is that of a token's
+exit, given the model's own tokens before it: what verified decoding sees. FLOPs are those of a token that
+ends at its exit, the checks at all levels before it included. What verified decoding spends on catching up is
+not in them.
 
 For the kinds with a confidence p, level l exits where s_l / (1 - g_l) reaches one lambda: s_l are the FLOPs
 that exiting there saves, and g_l is the probability to agree, calibrated from p
@@ -67,7 +68,6 @@ def calibrate_gates(
     validation: Sequence[Path],
     head: Path,
     description: Path,
-    unseen_shortcuts: Path,
     shortcuts: Path,
     selection: Path | None,
     documents: Path,
@@ -96,10 +96,9 @@ def calibrate_gates(
         Training and validation shards.
     head, description : Path
         Of the model stage.
-    unseen_shortcuts : Path
-        Not fitted to the documents for thresholds: thresholds are chosen with these.
     shortcuts : Path
-        What is exported: the gates are judged with these.
+        Not fitted to the documents for thresholds. The gates belong to these shortcuts: of another fit, the
+        same confidence means something else.
     selection : Path, optional
     documents : Path
         Table of the stage "document roles".
@@ -114,15 +113,15 @@ def calibrate_gates(
         Names, for the table.
     device : str
     """
-    model_digest = one_model(held_out[0], validation[0], head, shortcuts, unseen_shortcuts, selection)
+    model_digest = one_model(held_out[0], validation[0], head, shortcuts, selection)
     on, the_head = pick_device(device), Head.load(head)
     known = read_description(description)
     observed: list[Observed] = []
     coordinates: list[NDArray[np.float32] | None] = []
-    for shards, folder, role in ((held_out, unseen_shortcuts, "thresholds"), (validation, shortcuts, None)):
+    loaded = SELECTED[method].evaluated_with or method if method in SELECTED else method
+    for shards, role in ((held_out, "thresholds"), (validation, None)):
         store = ActivationStore(shards)
-        loaded = SELECTED[method].evaluated_with or method if method in SELECTED else method
-        made = methods_of(loaded, folder, selection, levels=store.levels - 1, device=on)
+        made = methods_of(loaded, shortcuts, selection, levels=store.levels - 1, device=on)
         samples = None if role is None else samples_with_role(store, documents, role)
         of_samples = documents_of_samples(store, documents)
         observed.append(

@@ -170,8 +170,9 @@ def measure_confidences(
     head : Path
         Of the model stage.
     shortcuts, selection
-        As in `onejump.scoring.evaluation.evaluate_method`. On training shards, the shortcuts must not have
-        been fitted to the documents for thresholds: there they would be more confident than elsewhere.
+        As in `onejump.scoring.evaluation.evaluate_method`. Where thresholds are chosen, the shortcuts must
+        not have been fitted to the documents for thresholds: there they would be more confident than
+        elsewhere. Thresholds are judged with the same fit, as another one is more or less confident.
     documents : Path, optional
         Table of the stage "document roles"; without it each sentence counts as a document.
     method : str

@@ -163,6 +163,11 @@ def _scores(config: JumpConfig) -> Iterator[str]:
         "negative logarithm, in nats, of the probability that the jump gives to that token (lower is "
         "better). `config.json` has all levels and metrics."
     )
+    if config.fitted_again:
+        yield (
+            "These are the scores of the jump that was fitted to all training documents. The jump kept here "
+            "was fitted again, without the documents that the thresholds of its gates were chosen on."
+        )
     levels = shown_levels(config.blocks)
     rows = [[f"{level}", *(f"{config.scores[m][level]:.3f}" for m in shown)] for level in levels]
     mean = ["mean over all levels", *(f"{fmean(config.scores[metric]):.3f}" for metric in shown)]

@@ -51,6 +51,7 @@ def export_jump(
     model: str,
     corpus: str,
     license: str | None = None,
+    fitted_again: bool = False,
 ) -> None:
     """The stage: write the kept jump of a model and a corpus.
 
@@ -76,6 +77,9 @@ def export_jump(
         Their names.
     license : str, optional
         License of the jump, as the hub names it.
+    fitted_again : bool
+        Whether the shortcuts are a second fit, without the documents for thresholds, to which the gates
+        belong. The scores are those of the fit to all training documents.
 
     Raises
     ------
@@ -93,6 +97,7 @@ def export_jump(
         calibration=calibration,
         names=(study, model, corpus),
         license=license,
+        fitted_again=fitted_again,
     )
     jump = OneJump(config, shortcut, figures={path.name: path.read_bytes() for path in figures})
     with replacing(folder) as fresh:
@@ -124,16 +129,19 @@ def jump_of_study(pair: str | Path, method: str | None = None) -> tuple[JumpConf
             f"{pair}: method {method!r} given, but the study fitted {', '.join(fitted) or 'no kind'}"
         )
     calibration = pair / "calibration" / f"{method}.json"
+    again = pair / "early-exit" / "shortcuts" / kind
+    fitted_again = calibration.is_file() and again.is_dir()
     return gathered(
         method,
         description=pair.parent / "model.json",
         head=pair.parent / "head.safetensors",
-        shortcuts=pair / "shortcuts" / kind,
+        shortcuts=again if fitted_again else pair / "shortcuts" / kind,
         selection=selection,
         evaluation=pair / "evaluation.parquet",
         parameters=pair / "parameters.parquet",
         calibration=calibration if calibration.is_file() else None,
         names=(pair.parent.parent.name, pair.parent.name, pair.name),
+        fitted_again=fitted_again,
     )
 
 
@@ -190,12 +198,15 @@ def gathered(
     calibration: Path | None,
     names: tuple[str, str, str],
     license: str | None = None,
+    fitted_again: bool = False,
 ) -> tuple[JumpConfig, Shortcut]:
     """Gather a jump, and what it says of itself, from the files of a study.
 
     Parameters
     ----------
-    method, description, head, shortcuts, selection, evaluation, parameters, calibration, license
+    method, description, head, shortcuts, selection, evaluation, parameters, calibration
+        See `export_jump`.
+    license, fitted_again
         See `export_jump`.
     names : (str, str, str)
         Of the study, the model and the corpus.
@@ -249,6 +260,7 @@ def gathered(
         documents=int(of_method["documents"].max()),
         compared=_compared(measured, numbers),
         license=license,
+        fitted_again=fitted_again,
         gates={name: dict(gate) for name, gate in gates["gates"].items()},
         measured={
             name: {key: float(value) for key, value in values.items()}

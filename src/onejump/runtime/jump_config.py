@@ -92,6 +92,9 @@ class JumpConfig:
     """What the model is trained to do; None in a jump that was exported before this was written down."""
     license: Name | None = None
     """License of the jump, as the hub names it; None leaves it to whoever publishes the jump."""
+    fitted_again: bool = False
+    """Whether the jump is a second fit, without the documents that the gates' thresholds were chosen on. The
+    scores are those of the fit to all training documents."""
     gates: dict[Name, dict[Name, Any]] = field(default_factory=dict)
     """Calibrated gates, by the agreement that they keep (99%, 95%, 90%), for `onejump.exits.gates`."""
     measured: dict[Name, dict[Name, Finite]] = field(default_factory=dict)

@@ -9,7 +9,10 @@ rule copied_texts:
         description=f"{RESULTS}/{{model}}/model.json",
         weights=ancient(unpacked),
         sentences=text_of,
-        shortcuts=[f"{PAIR}/shortcuts/{kind}" for kind in COPYING_KINDS],
+        shortcuts=[
+            unseen_shortcuts(kind) if COPIED_STATES["targets"] else f"{PAIR}/shortcuts/{kind}"
+            for kind in COPYING_KINDS
+        ],
         selections=sorted(
             {f"{PAIR}/{SELECTED[method].selection}" for method in COPYING if method in SELECTED}
         ),

@@ -5,7 +5,7 @@ rule confidences:
     input:
         shards=shards("validation"),
         head=f"{RESULTS}/{{model}}/head.safetensors",
-        shortcuts=shortcuts_of,
+        shortcuts=exiting_shortcuts_of,
         selection=selection_of,
         documents=documents_of,
         description=ancient(f"{RESULTS}/{{model}}/model.json"),
