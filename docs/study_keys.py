@@ -96,6 +96,8 @@ class _Keys:
             )
         if field["type"] == "array":
             return f"list of {self._type(field['items'])}"
+        if field["type"] == "object":
+            return f"{self._type(field['additionalProperties'])} by name"
         return _TYPES[field["type"]] + _bounds(field)
 
 

@@ -75,7 +75,8 @@ def test_a_jump_with_gates_is_the_fit_that_they_belong_to(
     known = read_description(given["description"])
     again = pair / "early-exit/shortcuts/n-njtc"
     made = some_shortcuts("n-njtc", known.hidden, known.blocks)
-    save_shortcuts(again, made, {}, levels=known.blocks, model_digest=known.model_digest)
+    digest = known.model_digest
+    save_shortcuts(again, made, {}, levels=known.blocks, one=False, model_digest=digest)
     plain = OneJump.from_study(pair, "ojfa")
     assert not plain.config.fitted_again
     assert "fitted again" not in plain.card

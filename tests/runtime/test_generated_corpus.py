@@ -20,6 +20,7 @@ from onejump.base.files import read_json, read_table, write_table
 from onejump.data.corpus import SUMMARY
 from onejump.data.document_roles import assign_documents
 from onejump.data.generated_texts import collect_texts
+from onejump.data.mixture import Part, mix_corpora
 from onejump.data.shard_writer import StoreOptions
 from onejump.data.store import ActivationStore
 from onejump.models.activations import ActivationOptions, extract_shard
@@ -200,6 +201,31 @@ def test_a_sample_is_where_a_generated_token_was_predicted(
     }
     found = zip(store.of_samples("sentence"), store.of_samples("position"), strict=True)
     assert firsts <= {(int(sentence), int(position)) for sentence, position in found}
+
+
+def test_a_mixture_runs_sentences_and_generated_texts_as_they_are(
+    folder: Path, tiny_model_folder: Path, logits_of: Callable[..., Any]
+) -> None:
+    paths = [folder / "prompts.parquet", folder / "corpus.parquet"]
+    table, summary = folder / "mixed.parquet", folder / "mixed.json"
+    parts = [Part("plain", 1, "plain"), Part("told", 2, "plain")]
+    mix_corpora(table, summary, paths, parts=parts, training=24, validation=6)
+    given = {"split": "training", "shard": 0, "shards": 1, "seed": 1, "device": "cpu", "batch_tokens": 99}
+    options = ActivationOptions(positions=5, top_k=3)
+    extract_shard(folder / "m.zarr", table, folder / "model.json", options=options, **given)
+    store, texts = ActivationStore([folder / "m.zarr"]), read_table(table).set_index("sentence_id")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_folder)
+    kept = {name: store.of_samples(name) for name in ("sentence", "position", "token", "top_tokens")}
+    for sentence, position, token, top in zip(*kept.values(), strict=True):
+        text = texts.loc[sentence]
+        tokens = tokenizer(text["sentence"])["input_ids"]
+        if text["part"] == "told":
+            assert position >= text["prompt_tokens"] - 1
+            tokens = text["tokens"].tolist()
+        assert token == tokens[position]
+        assert top[0] == int(logits_of(tokens[: position + 1])[-1].argmax())
+    assert set(texts.loc[np.unique(kept["sentence"]), "part"]) == {"plain", "told"}
+    assert len(np.unique(kept["sentence"])) == 24
 
 
 def test_roles_are_drawn_by_the_documents_of_the_prompts(folder: Path, texts: pd.DataFrame) -> None:

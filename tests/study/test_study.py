@@ -12,6 +12,7 @@ from projects import ROOT
 
 from onejump.base.errors import StudyError
 from onejump.study.reading import load_study, parse_study, study_schema
+from onejump.study.sources import sources_of
 from onejump.study.study import Study
 
 SHAPES = {"blocks": 2, "hidden": 64, "feed_forward": 96, "heads": 4, "vocabulary": 100}
@@ -148,12 +149,12 @@ def test_every_study_of_the_project_is_valid_and_named_once(path: Path) -> None:
         (
             "corpora/g",
             {"generated": {"prompts": "d"}, "training": 1, "validation": 1},
-            ["corpora.g.generated.prompts: 'd' given", "a corpus of the study that is not generated: c"],
+            ["corpora.g.generated.prompts: 'd' given", "of the study that is neither generated nor mixed: c"],
         ),
         (
             "corpora/g",
             {"generated": {"prompts": "g"}, "training": 1, "validation": 1},
-            ["corpora.g.generated.prompts: 'g' given", "not generated: c"],
+            ["corpora.g.generated.prompts: 'g' given", "neither generated nor mixed: c"],
         ),
         (
             "corpora/g",
@@ -178,7 +179,7 @@ def test_every_study_of_the_project_is_valid_and_named_once(path: Path) -> None:
         (
             "corpora/c/generated",
             {"prompts": "c"},
-            ["corpora.c", "exactly one of path, dataset, wheel, standard_library, generated"],
+            ["corpora.c", "exactly one of path, dataset, wheel, standard_library, generated, mixture"],
         ),
         (
             "figures/prediction",
@@ -225,6 +226,65 @@ def test_a_mistake_is_one_line_with_key_value_and_what_is_accepted(
         assert words in str(error.value)
     mistakes = 2 if ": missing" in said[0] else 1
     assert len(str(error.value).splitlines()) == mistakes
+
+
+TEXTS = {"training": 8, "validation": 4}
+PARTS = {
+    "b": {"path": "text", "language": "fr", "training": 10, "validation": 5},
+    "d": {"path": "other", "training": 10, "validation": 5},
+    "pairs": {"path": "pairs.json", "target": "de", "training": 10, "validation": 5},
+    "rated": {"path": "rated.json", "label": "stars", "training": 10, "validation": 5},
+    "told": {"generated": {"prompts": "b"}, "training": 10, "validation": 5},
+}
+
+
+def mixing(parts: dict[str, float], **others: Any) -> dict[str, Any]:
+    corpora = VALID["corpora"] | PARTS | {"m": TEXTS | {"mixture": {"parts": parts}} | others}
+    return VALID | {"corpora": corpora}
+
+
+@pytest.mark.parametrize(
+    ("parts", "others", "said"),
+    [
+        ({"c": 1, "e": 1}, {}, "corpora.m.mixture.parts: 'e' given, which is no corpus of the study"),
+        ({"c": 1, "m": 1}, {}, "corpora.m.mixture.parts: 'm' given, which is a mixture: accepted is c, b, d"),
+        ({"c": 1, "pairs": 1}, {}, "'pairs' given, which is pairs: accepted is c, b, d, told"),
+        ({"c": 1, "rated": 1}, {}, "'rated' given, which is texts with labels: accepted is"),
+        ({"c": 1, "d": 0}, {}, "corpora.m.mixture.parts.d: 0 given"),
+        ({"c": 1}, {}, "corpora.m.mixture.parts"),
+        ({"c": 4, "d": 1}, {"training": 14}, "corpora.m.training: 14 given, of which c has to give 11, but"),
+        (
+            {"c": 1, "d": 1},
+            {"language": "fr"},
+            "corpora.m.language: 'fr' given, but it has no effect on a mix",
+        ),
+        ({"c": 1, "d": 1}, {"label": "x"}, "no effect with label"),
+        ({"c": 1, "d": 1}, {"path": "x"}, "exactly one of path, dataset"),
+    ],
+)
+def test_what_no_mixture_can_be_made_of_is_said(
+    parts: dict[str, float], others: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(StudyError) as refused:
+        parse_study(mixing(parts, **others))
+    assert said in str(refused.value)
+
+
+def test_prompts_are_no_mixture() -> None:
+    study = mixing({"c": 1, "d": 1})
+    study["corpora"]["g"] = {"generated": {"prompts": "m"}, "training": 1, "validation": 1}
+    with pytest.raises(StudyError, match=r"'m' given, accepted is a corpus .* neither generated nor mixed"):
+        parse_study(study)
+
+
+def test_parts_of_one_source_are_known_by_one_name() -> None:
+    study = parse_study(mixing({"c": 1, "b": 1, "told": 2, "d": 1}))
+    sources = sources_of(study.corpora, ["c", "b", "told", "d"])
+    assert sources == {"c": "c", "b": "c", "told": "c", "d": "d"}
+    assert study.activations_of("m") == study.activations
+    with_positions = mixing({"c": 1, "told": 1}, mixture={"parts": {"c": 1, "told": 1}, "positions": 4})
+    study = parse_study(with_positions | {"activations": {"positions": 2, "shard_sentences": 10}})
+    assert (study.activations_of("m").positions, study.activations_of("m").shard_sentences) == (4, 5)
 
 
 def test_a_shard_of_generated_texts_has_as_many_samples_as_any_other() -> None:

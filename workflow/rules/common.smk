@@ -12,9 +12,10 @@ ENVIRONMENT = RULES.join("../../envs/onejump.yaml").get_path_or_uri(secret_free=
 
 RESULTS = f"results/{STUDY.study}"
 PAIR = f"{RESULTS}/{{model}}/{{corpus}}"
-# Corpora of text are there once for all models; a generated one is each model's own.
+# Corpora of text are there once for all models; a generated one, and a mixture, are each model's own.
 GENERATED = [corpus for corpus, source in STUDY.corpora.items() if source.generated]
-TEXT = [corpus for corpus in STUDY.corpora if corpus not in GENERATED]
+MIXED = [corpus for corpus, source in STUDY.corpora.items() if source.mixture]
+TEXT = [corpus for corpus, source in STUDY.corpora.items() if source.is_text]
 PAIRS = [corpus for corpus in TEXT if STUDY.corpora[corpus].target]
 LABELLED = [corpus for corpus in TEXT if STUDY.corpora[corpus].label]
 METHODS = STUDY.shortcuts.names()
@@ -112,15 +113,15 @@ def sampled_corpus(wildcards):
     return wildcards.get("target", wildcards.corpus)
 
 
-def of_corpus(wildcards, corpus, text, generated):
-    """A file of a corpus: this one of a corpus of text, which has no model, that one of a generated corpus."""
-    if corpus in GENERATED:
-        return f"{RESULTS}/{wildcards.model}/{corpus}/{generated}"
-    return f"{RESULTS}/corpora/{text}"
+def of_corpus(wildcards, corpus, text, own):
+    """A file of a corpus: this one of a corpus of text, which has no model, that one of a model's own corpus."""
+    if corpus in TEXT:
+        return f"{RESULTS}/corpora/{text}"
+    return f"{RESULTS}/{wildcards.model}/{corpus}/{own}"
 
 
 def text_of(wildcards, corpus=None):
-    """The table of a corpus, unless named that of the job: its sentences, or what the model generated."""
+    """The table of a corpus, unless named that of the job: its sentences, what the model generated, or both."""
     corpus = corpus or wildcards.corpus
     return of_corpus(wildcards, corpus, f"{corpus}.parquet", "corpus.parquet")
 
@@ -128,6 +129,11 @@ def text_of(wildcards, corpus=None):
 def generated(wildcards):
     """What the study says of a generated corpus."""
     return STUDY.corpora[wildcards.corpus].generated
+
+
+def mixture(wildcards):
+    """What the study says of a mixture."""
+    return STUDY.corpora[wildcards.corpus].mixture
 
 
 def untrained(wildcards):

@@ -67,7 +67,7 @@ rule corpus:
     params:
         source=lambda w: STUDY.corpora[w.corpus].model_dump(include=KEYS_OF_SOURCE),
         options=lambda w: STUDY.corpora[w.corpus].model_dump(
-            exclude=KEYS_OF_SOURCE | KEYS_OF_WHEEL | {"generated", "target", "label"}
+            exclude=KEYS_OF_SOURCE | KEYS_OF_WHEEL | {"generated", "mixture", "target", "label"}
         ),
         content=corpus_content,
         seed=STUDY.seed,

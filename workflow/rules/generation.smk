@@ -1,4 +1,6 @@
-# Generated corpora: each model writes its own, in the folder of the model and the corpus.
+# Generated corpora: each model writes its own, in the folder of the model and the corpus. Mixtures are there too.
+from onejump.study.sources import sources_of
+
 
 
 rule generation:
@@ -59,6 +61,33 @@ rule generated_corpus:
         f"{SCRIPTS}/generated_corpus.py"
 
 
+rule mixture:
+    input:
+        texts=lambda w: [text_of(w, part) for part in mixture(w).parts],
+    output:
+        table=f"{PAIR}/corpus.parquet",
+        summary=f"{PAIR}/corpus.json",
+    log:
+        f"{PAIR}/logs/mixture.log",
+    wildcard_constraints:
+        corpus=any_of(MIXED),
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        parts=lambda w: [
+            {"corpus": part, "share": mixture(w).parts[part], "source": source}
+            for part, source in sources_of(STUDY.corpora, mixture(w).parts).items()
+        ],
+        training=lambda w: STUDY.corpora[w.corpus].training,
+        validation=lambda w: STUDY.corpora[w.corpus].validation,
+        code=fingerprint("data.mixture"),
+    message:
+        "Mixing corpora, {wildcards.corpus} for {wildcards.model}"
+    script:
+        f"{SCRIPTS}/mixture.py"
+
+
 use rule document_roles as generated_document_roles with:
     input:
         sentences=f"{PAIR}/corpus.parquet",
@@ -67,7 +96,7 @@ use rule document_roles as generated_document_roles with:
     log:
         f"{PAIR}/logs/document-roles.log",
     wildcard_constraints:
-        corpus=any_of(GENERATED),
+        corpus=any_of(GENERATED + MIXED),
     localrule: True
     message:
         "What each document of {wildcards.corpus} by {wildcards.model} is for"

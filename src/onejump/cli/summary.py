@@ -81,7 +81,7 @@ def warnings_of(study: Study, results: Path) -> Iterator[str]:
     described = {
         corpus: results / study.study / "corpora" / f"{corpus}.json"
         for corpus, source in study.corpora.items()
-        if source.generated is None
+        if source.is_text
     }
     for model, corpus, pair in _pairs(study, results):
         if corpus not in described:

@@ -254,7 +254,11 @@ def build_corpus(
 
 
 def write_splits(
-    table: Path, summary: Path | None, drawn: pd.DataFrame, described: dict[str, dict[str, float]]
+    table: Path,
+    summary: Path | None,
+    drawn: pd.DataFrame,
+    described: dict[str, dict[str, float]],
+    model_digest: str | None = None,
 ) -> None:
     """Write what was drawn, and how it is described. The log warns of a split with few documents.
 
@@ -266,9 +270,11 @@ def write_splits(
         The sentences or pairs of both splits.
     described : dict
         What `describe_splits` gives.
+    model_digest : str, optional
+        The identity of the model that wrote some of the text.
     """
     for line in warnings_of_splits(described):
         _LOG.warning("%s", line)
-    write_table(table, drawn)
+    write_table(table, drawn, model_digest=model_digest)
     if summary is not None:
         write_json(summary, described, SUMMARY)

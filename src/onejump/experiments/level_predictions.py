@@ -21,6 +21,7 @@ from onejump.base.errors import CorpusError
 from onejump.base.files import read_table, write_table
 from onejump.base.identity import one_model
 from onejump.data.document_roles import VALIDATION
+from onejump.data.generated_rows import prompt_lengths, tokens_of_rows
 from onejump.data.held_out import documents_of_samples
 from onejump.data.store import ActivationStore
 from onejump.experiments.pair_losses import losses_of_pairs
@@ -28,7 +29,6 @@ from onejump.models.description import ModelDescription, read_description
 from onejump.models.head import Head
 from onejump.models.loading import load_described, load_described_tokenizer
 from onejump.models.logit_parts import samples_together
-from onejump.models.prompts import is_generated
 from onejump.scoring.standard_errors import Clusters
 
 if TYPE_CHECKING:
@@ -288,13 +288,13 @@ def _of_sentences(
             prefix=(described.pairs or {}).get("prefix") or "",
         )
         return pd.DataFrame({"document": of_documents, "loss": lost[:, 0], "tokens": lost[:, 1]})
-    if is_generated(table):
-        sequences = [tokens.tolist() for tokens in table["tokens"]]
-        first = (table["prompt_tokens"] - 1).tolist()
-    else:
-        tokenizer = load_described_tokenizer(described, weights)
-        text = table["sentence"].tolist()
-        sequences = tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"]
-        first = [0] * len(sequences)
+
+    def tokenised(plain: pd.DataFrame) -> list[list[int]]:
+        tokenizer, text = load_described_tokenizer(described, weights), plain["sentence"].tolist()
+        found: list[list[int]] = tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"]
+        return found
+
+    sequences = tokens_of_rows(table, tokenised)
+    first = (prompt_lengths(table) - 1).clip(0).tolist()
     lost = losses_of(transformer, sequences, first, batch_tokens)
     return pd.DataFrame({"document": of_documents, "loss": lost[:, 0], "tokens": lost[:, 1]})

@@ -10,6 +10,7 @@ import pandas as pd
 
 from onejump.base.files import read_table, write_table
 from onejump.base.identity import model_digest_in
+from onejump.data.generated_rows import tokens_of_rows
 from onejump.data.parts_of_speech import OTHER, parts_of_speech
 from onejump.models.description import read_description
 from onejump.models.loading import load_described_tokenizer
@@ -42,11 +43,13 @@ def tag_tokens(
     """
     texts, pieces = read_table(sentences), read_table(tokens)
     texts = texts[texts["split"] == "validation"]
-    if "tokens" in texts:
-        cut = [list(of_text) for of_text in texts["tokens"]]
-    else:
+
+    def tokenised(plain: pd.DataFrame) -> list[list[int]]:
         tokenizer = load_described_tokenizer(read_description(description), weights)
-        cut = tokenizer(texts["sentence"].tolist())["input_ids"]
+        found: list[list[int]] = tokenizer(plain["sentence"].tolist())["input_ids"]
+        return found
+
+    cut = tokens_of_rows(texts, tokenised)
     found = [
         pd.DataFrame(
             {"sentence": sentence, "position": np.arange(len(of_text)), "token": of_text}

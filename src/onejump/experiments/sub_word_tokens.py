@@ -9,6 +9,7 @@ import pandas as pd
 
 from onejump.base.files import read_table, write_table
 from onejump.base.identity import model_digest_in
+from onejump.data.generated_rows import prompt_lengths, tokens_of_rows
 from onejump.models.description import read_description
 from onejump.models.loading import load_described_tokenizer
 from onejump.models.pieces import describe_pieces, family_of
@@ -43,13 +44,13 @@ def describe_tokens(table: Path, description: Path, sentences: Path, weights: Pa
 def _tokens_of_text(tokenizer: object, texts: pd.DataFrame) -> np.ndarray:
     """All tokens of the training text, without special ones: (n,), int64."""
     training = texts[texts["split"] == "training"]
-    if "tokens" in training:
-        parts = [
-            tokens[prompt:]
-            for tokens, prompt in zip(training["tokens"], training["prompt_tokens"], strict=True)
-        ]
-    else:
-        # Of a pair, the target is the text whose tokens are predicted.
-        column = "target" if "target" in training else "sentence"
-        parts = tokenizer(training[column].tolist(), add_special_tokens=False)["input_ids"]  # type: ignore[operator]
+    # Of a pair, the target is the text whose tokens are predicted.
+    column = "target" if "target" in training else "sentence"
+
+    def tokenised(plain: pd.DataFrame) -> list[list[int]]:
+        found: list[list[int]] = tokenizer(plain[column].tolist(), add_special_tokens=False)["input_ids"]  # type: ignore[operator]
+        return found
+
+    whole = tokens_of_rows(training, tokenised)
+    parts = [tokens[prompt:] for tokens, prompt in zip(whole, prompt_lengths(training), strict=True)]
     return np.concatenate([np.zeros(0, np.int64), *(np.asarray(part, np.int64) for part in parts)])

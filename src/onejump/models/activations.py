@@ -22,6 +22,7 @@ from onejump.base.errors import ActivationError, CorpusError
 from onejump.base.files import read_table, replacing
 from onejump.base.format import MODEL_DIGEST
 from onejump.base.identity import one_model
+from onejump.data.generated_rows import generated_rows
 from onejump.data.labels import label_numbers
 from onejump.data.shard_layout import LABELLED, Array, Storable
 from onejump.data.shard_writer import DEFAULT_STORE, ShardWriter, StoreOptions
@@ -34,7 +35,7 @@ from onejump.models.prompts import (
     Prompt,
     batches,
     has_targets,
-    is_generated,
+    longest_first,
     make_prompts,
     pad,
     pair_prompts,
@@ -125,11 +126,13 @@ def model_and_prompts(
             label_numbers(sentences, label_names(transformer.model.config)),
             max_tokens=options.max_tokens,
         )
-    if is_generated(sentences):
-        prompts = stored_prompts(sentences, seed=seed, positions=options.positions)
-    else:
-        prompts = make_prompts(
-            sentences,
+    generated = generated_rows(sentences)
+    prompts = []
+    if generated.any():
+        prompts += stored_prompts(sentences[generated], seed=seed, positions=options.positions)
+    if not generated.all() or not prompts:
+        prompts += make_prompts(
+            sentences[~generated],
             load_described_tokenizer(described, weights),
             seed=seed,
             positions=options.positions,
@@ -138,6 +141,7 @@ def model_and_prompts(
             max_tokens=options.max_tokens,
             masked=described.task == "masked",
         )
+    prompts.sort(key=longest_first)
     return load_described(described, weights, device=device, device_map=device_map), prompts
 
 

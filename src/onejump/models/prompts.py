@@ -141,7 +141,7 @@ def make_prompts(
             prompts.append(Prompt(sentence, tokens[: int(kept[-1]) + 1], kept))
     if not prompts:
         raise CorpusError(f"none of the {len(sentences)} sentences of this shard has a token to sample")
-    return sorted(prompts, key=_longest_first)
+    return sorted(prompts, key=longest_first)
 
 
 def has_targets(sentences: pd.DataFrame) -> bool:
@@ -227,7 +227,7 @@ def pair_prompts(
             prompts.append(Prompt(pair, taken, kept, source=source))
     if not prompts:
         raise CorpusError(f"none of the {len(pairs)} targets of this shard has a token to sample")
-    return sorted(prompts, key=_longest_first)
+    return sorted(prompts, key=longest_first)
 
 
 def is_generated(sentences: pd.DataFrame) -> bool:
@@ -275,7 +275,7 @@ def text_prompts(
             prompts.append(Prompt(text, tokens, position, label=None if labels is None else labels[place]))
     if not prompts:
         raise CorpusError(f"none of the {len(texts)} texts of this shard has a token")
-    return sorted(prompts, key=_longest_first)
+    return sorted(prompts, key=longest_first)
 
 
 def encoded_texts(texts: Sequence[str], tokenizer: Any, max_tokens: int) -> list[list[int]]:
@@ -311,10 +311,11 @@ def stored_prompts(texts: pd.DataFrame, *, seed: int, positions: int) -> list[Pr
         generated = len(tokens) - prompt_tokens
         kept = prompt_tokens - 1 + sample_positions(generated, text, seed=seed, positions=positions)
         prompts.append(Prompt(text, tokens[: int(kept[-1]) + 1].tolist(), kept))
-    return sorted(prompts, key=_longest_first)
+    return sorted(prompts, key=longest_first)
 
 
-def _longest_first(prompt: Prompt) -> tuple[int, int]:
+def longest_first(prompt: Prompt) -> tuple[int, int]:
+    """Give what prompts are sorted by, so that those that take most tokens come first."""
     return -prompt.size, prompt.sentence
 
 

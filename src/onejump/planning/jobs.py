@@ -218,11 +218,18 @@ class JobCosts:
 
     @property
     def _batches(self) -> _Batches:
-        generated = self.study.corpora[self.corpus].generated
+        source = self.study.corpora[self.corpus]
+        # Of a mixture, the mean over its texts.
+        shares = source.mixture.parts if source.mixture else {self.corpus: 1.0}
+        tokens = sum(share * self._tokens_of_text(part) for part, share in shares.items())
         return {
             "batch_tokens": self.study.compute.batch_tokens,
-            "tokens_per_sentence": tokens_of_text(generated) if generated else self.tokens_per_sentence,
+            "tokens_per_sentence": tokens / sum(shares.values()),
         }
+
+    def _tokens_of_text(self, corpus: str) -> float:
+        generated = self.study.corpora[corpus].generated
+        return tokens_of_text(generated) if generated else self.tokens_per_sentence
 
     @property
     def _samples_of_shard(self) -> int:

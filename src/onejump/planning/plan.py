@@ -250,7 +250,7 @@ def other_files(study: Study, sizes: Mapping[str, Sizes]) -> dict[str, float]:
         "weights unpacked": sum(unpacked.values()),
         "weights tuned": sum(sizes[name].weights for name, model in study.models.items() if model.tuned),
         "heads": sum(4.0 * size.vocabulary * size.hidden for size in sizes.values()),
-        "text": float(sum(_text_bytes(corpus, len(study.models)) for corpus in study.corpora.values())),
+        "text": float(sum(_text_bytes(study, name, len(study.models)) for name in study.corpora)),
         "figures": float(pairs * len(study.drawn()) * _FIGURE),
         "kept jumps": sum(
             len(study.corpora) * (_CARD + 4.0 * _numbers_kept(study, method, size))
@@ -260,12 +260,20 @@ def other_files(study: Study, sizes: Mapping[str, Sizes]) -> dict[str, float]:
     }
 
 
-def _text_bytes(corpus: Corpus, models: int) -> float:
+def _text_bytes(study: Study, name: str, models: int) -> float:
     """Bytes of a corpus' tables. Each model generates its own text: tables of shards, and one of all."""
+    corpus = study.corpora[name]
     texts = corpus.training + corpus.validation
-    if corpus.generated is None:
-        return texts * _SENTENCE
-    return models * 2 * texts * tokens_of_text(corpus.generated) * _TOKEN
+    if corpus.mixture is not None:
+        shares = corpus.mixture.parts
+        mean = sum(share * _bytes_of_text(study.corpora[part]) for part, share in shares.items())
+        return models * texts * mean / sum(shares.values())
+    return texts * _bytes_of_text(corpus) * (1 if corpus.generated is None else models * 2)
+
+
+def _bytes_of_text(corpus: Corpus) -> float:
+    """Bytes of a sentence, or of a generated text, in a table."""
+    return _SENTENCE if corpus.generated is None else tokens_of_text(corpus.generated) * _TOKEN
 
 
 def _numbers_kept(study: Study, method: str, size: Sizes) -> float:

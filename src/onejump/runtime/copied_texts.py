@@ -20,6 +20,7 @@ from tqdm import tqdm
 from onejump.base.errors import CorpusError, ModelError
 from onejump.base.files import read_table, write_table
 from onejump.base.identity import one_model
+from onejump.data.generated_rows import prompt_lengths, tokens_of_rows
 from onejump.data.held_out import some_of
 from onejump.exits.choosing import LevelThresholds
 from onejump.exits.confidences import Confidences
@@ -27,7 +28,6 @@ from onejump.exits.enough_samples import too_few_for
 from onejump.exits.gates import TopProbability
 from onejump.models.description import read_description
 from onejump.models.loading import load_described, load_described_tokenizer
-from onejump.models.prompts import is_generated
 from onejump.models.transformer import Transformer
 from onejump.runtime.early_exit import EarlyExit
 from onejump.runtime.generated_corpus import GenerationOptions, end_tokens, plan_texts
@@ -197,14 +197,12 @@ def generate_copied_texts(
     if table.empty:
         raise CorpusError(f"{sentences}: no validation sentence, and at least one is needed as a prompt")
     table = table.iloc[some_of(torch.arange(len(table)), prompts).numpy()].reset_index(drop=True)
-    if is_generated(table):
-        begun = [
-            tokens[:count].tolist()
-            for tokens, count in zip(table["tokens"], table["prompt_tokens"], strict=True)
-        ]
-    else:
-        options = GenerationOptions(chat_template, prompt_tokens, new_tokens, greedy=1.0)
-        begun = [text.tokens for text in plan_texts(table, tokenizer, options, seed=0)]
+    options = GenerationOptions(chat_template, prompt_tokens, new_tokens, greedy=1.0)
+    whole = tokens_of_rows(
+        table, lambda plain: (text.tokens for text in plan_texts(plain, tokenizer, options, seed=0))
+    )
+    # Of a generated text, the prompt; of a sentence, all that was planned.
+    begun = [tokens[: length or None] for tokens, length in zip(whole, prompt_lengths(table), strict=True)]
     checked = checked_levels(len(transformer.blocks), checked_from, step)
     plain = conditions(len(transformer.blocks), levels=levels, thresholds=thresholds, checked=checked)
     tables = {path.stem: path for path in held_out}

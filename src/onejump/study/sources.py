@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from onejump.base.fetch import is_pattern
+from onejump.base.shares import divided
 from onejump.study.messages import rule
 from onejump.study.tuned import Tuned
 from onejump.study.untrained import Untrained
@@ -145,8 +146,19 @@ class Generated(Section):
         return self
 
 
+class Mixture(Section):
+    """Texts of other corpora of the study, mixed. A part may be text that the model writes itself."""
+
+    parts: Annotated[dict[Name, PositiveFloat], Field(min_length=2)]
+    """Corpora of the study, each with its share of the texts of both splits. Only the ratios of the shares
+    count: 0.5 and 0.5, or 1 and 1. A part gives its first texts."""
+    positions: PositiveInt | None = None
+    """Number of token positions that are sampled in each text, whichever part it is from: of generated text,
+    generated tokens. null: activations.positions."""
+
+
 class Corpus(Section):
-    """A text. One of path, dataset, wheel, standard_library and generated says where its documents are."""
+    """A text. One of path, dataset, wheel, standard_library, generated and mixture says where it is from."""
 
     path: Annotated[str, Field(min_length=1)] | None = None
     """A .txt, .py, .jsonl, .json or .parquet file, or a folder of such files; relative to the study file.
@@ -172,6 +184,7 @@ class Corpus(Section):
     sha256: Sha256 | None = None
     """SHA-256 of the text file in the wheel."""
     generated: Generated | None = None
+    mixture: Mixture | None = None
     text: str = "text"
     """Key or column that holds the text of a document."""
     target: Annotated[str, Field(min_length=1)] | None = None
@@ -203,21 +216,21 @@ class Corpus(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        exactly_one(self, ("path", "dataset", "wheel", "standard_library", "generated"))
+        exactly_one(self, ("path", "dataset", "wheel", "standard_library", "generated", "mixture"))
         _refuse_idle_wheel_keys(self)
         if self.dataset is None:
             refuse_without_effect(self, ("subset", "split", "revision"), "without dataset")
         if self.label is not None:
             refuse_without_effect(self, ("language", "unit"), "on texts with labels, which are not cut")
-            refuse_without_effect(self, ("target", "standard_library", "generated"), "with label")
+            refuse_without_effect(self, ("target", "standard_library", "generated", "mixture"), "with label")
         if self.target is not None:
             refuse_without_effect(self, ("language", "unit"), "on pairs, which are not cut into sentences")
-            refuse_without_effect(self, ("standard_library", "generated"), "with target")
+            refuse_without_effect(self, ("standard_library", "generated", "mixture"), "with target")
         elif is_pattern(self.file):
             raise rule(f"{self.said('file')}, accepted is the path of one file, without target", "file")
-        if self.generated is not None:
+        if not self.is_text:
             keys = ("text", "language", "unit", "min_characters", "max_characters", "max_documents")
-            refuse_without_effect(self, keys, "on generated text")
+            refuse_without_effect(self, keys, "on generated text" if self.generated else "on a mixture")
         elif self.standard_library or (self.path or self.file or "").lower().endswith((".txt", ".py")):
             refuse_without_effect(self, ("text", "label"), "on plain text, which has no keys or columns")
         if self.unit == "paragraph":
@@ -229,17 +242,28 @@ class Corpus(Section):
             )
         return self
 
+    @property
+    def is_text(self) -> bool:
+        """Whether its documents are read, so that it is there once for all models of the study."""
+        return self.generated is None and self.mixture is None
+
+    @property
+    def place(self) -> tuple[str | None, ...]:
+        """Where its documents are read. Two corpora with one place name their documents alike."""
+        files = (self.path, self.wheel, self.file, "standard_library" if self.standard_library else None)
+        return (*files, self.dataset, self.subset, self.split, self.revision)
+
 
 def check_prompts(corpora: Mapping[str, Corpus]) -> None:
     """Make sure that every generated corpus has prompts: a sentence of another corpus for each text."""
-    with_text = [name for name, corpus in corpora.items() if corpus.generated is None]
+    with_text = [name for name, corpus in corpora.items() if corpus.is_text]
     for name, corpus in corpora.items():
         if corpus.generated is None:
             continue
         prompts = corpus.generated.prompts
         if prompts not in with_text:
             raise rule(
-                f"{prompts!r} given, accepted is a corpus of the study that is not generated: "
+                f"{prompts!r} given, accepted is a corpus of the study that is neither generated nor mixed: "
                 f"{', '.join(with_text) or 'there is none'}",
                 f"corpora/{name}/generated/prompts",
             )
@@ -251,3 +275,49 @@ def check_prompts(corpora: Mapping[str, Corpus]) -> None:
                     "each of them is the prompt of one text",
                     f"corpora/{name}/{split}",
                 )
+
+
+def check_mixtures(corpora: Mapping[str, Corpus]) -> None:
+    """Make sure that the parts of every mixture are corpora of the study that have enough texts."""
+    possible = [
+        name
+        for name, corpus in corpora.items()
+        if corpus.mixture is None and corpus.target is None and corpus.label is None
+    ]
+    for name, corpus in corpora.items():
+        if corpus.mixture is None:
+            continue
+        parts = corpus.mixture.parts
+        for part in parts:
+            path = f"corpora/{name}/mixture/parts"
+            accepted = f"accepted is {', '.join(possible) or 'a corpus of sentences, but there is none'}"
+            if part not in corpora:
+                raise rule(f"{part!r} given, which is no corpus of the study: {accepted}", path)
+            if part not in possible:
+                other = corpora[part]
+                given = "a mixture" if other.mixture else "pairs" if other.target else "texts with labels"
+                raise rule(f"{part!r} given, which is {given}: {accepted}", path)
+        for split in ("training", "validation"):
+            counts = divided(list(parts.values()), getattr(corpus, split))
+            for part, count in zip(parts, counts, strict=True):
+                if count > (most := getattr(corpora[part], split)):
+                    raise rule(
+                        f"{getattr(corpus, split)} given, of which {part} has to give {count}, but it has "
+                        f"{most}: ask for fewer, or give it a smaller share",
+                        f"corpora/{name}/{split}",
+                    )
+
+
+def sources_of(corpora: Mapping[str, Corpus], parts: Iterable[str]) -> dict[str, str]:
+    """Name the source of each part of a mixture: the first corpus of the study with the same documents.
+
+    The documents of generated text are those of its prompts.
+    """
+    found = {}
+    for part in parts:
+        generated = corpora[part].generated
+        place = corpora[part if generated is None else generated.prompts].place
+        found[part] = next(
+            name for name, corpus in corpora.items() if corpus.is_text and corpus.place == place
+        )
+    return found

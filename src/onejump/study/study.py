@@ -23,7 +23,7 @@ from onejump.study.export import EXPORTABLE, Export
 from onejump.study.figures import Figures
 from onejump.study.kinds import FACTS, EitherSolver, Facts, OfRank, Shortcuts, kinds_where
 from onejump.study.messages import rule
-from onejump.study.sources import Corpus, Model, check_prompts
+from onejump.study.sources import Corpus, Model, check_mixtures, check_prompts
 from onejump.study.tuned import check_tuned
 from onejump.study.untrained import check_untrained
 from onejump.study.values import Empty, Name, Section
@@ -110,6 +110,7 @@ class Study(Section):
     @model_validator(mode="after")
     def _possible_sources(self) -> Self:
         check_prompts(self.corpora)
+        check_mixtures(self.corpora)
         check_tuned(self.models, self.corpora)
         check_untrained(self.models, self.corpora)
         return self
@@ -120,15 +121,16 @@ class Study(Section):
         return self.models[model if tuned is None else tuned.model]
 
     def activations_of(self, corpus: str) -> Activations:
-        """Give what is extracted of a corpus: of a generated one, its own number of positions in each text.
+        """Give what is extracted of a corpus: its own number of positions in each text, if it has one.
 
         A shard of such a corpus has as many samples as one of any other corpus, in fewer texts.
         """
-        generated, options = self.corpora[corpus].generated, self.activations
-        if generated is None:
+        source, options = self.corpora[corpus], self.activations
+        positions = (source.generated or source.mixture or options).positions
+        if positions is None:
             return options
-        texts = max(1, options.shard_sentences * options.positions // generated.positions)
-        return options.model_copy(update={"positions": generated.positions, "shard_sentences": texts})
+        texts = max(1, options.shard_sentences * options.positions // positions)
+        return options.model_copy(update={"positions": positions, "shard_sentences": texts})
 
     def shard_count(self, corpus: str, split: str) -> int:
         """Count the shards of a split: each is generated, and extracted, by a job of its own."""

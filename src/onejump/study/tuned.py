@@ -73,7 +73,7 @@ class Tuned(Section):
 def check_tuned(models: Mapping[str, Model], corpora: Mapping[str, Corpus]) -> None:
     """Make sure that every tuned model has a model and a corpus to be tuned from."""
     own = [name for name, model in models.items() if model.tuned is None]
-    text = [name for name, corpus in corpora.items() if corpus.generated is None]
+    text = [name for name, corpus in corpora.items() if corpus.is_text]
     for name, model in models.items():
         if model.tuned is not None:
             what, path = "that is not tuned", f"models/{name}/tuned/model"
