@@ -123,6 +123,7 @@ def test_the_plan_has_the_jobs_of_every_experiment() -> None:
             "transfer": {"methods": ["ojfa"]},
             "criteria": {},
             "rank-sweep": {"ranks": [2, 0.01, 0.5]},
+            "sample-sweep": {"counts": [100, 200, 400]},
             "exit-costs": {},
             "sub-layers": {},
             "copied-states": {},
@@ -142,6 +143,8 @@ def test_the_plan_has_the_jobs_of_every_experiment() -> None:
         "shortcuts n-njtc (ranks)": 2,
         "distillation one-jump (ranks)": 2,
         **{f"evaluate {method} (ranks)": 2 for method in ("n-njtc", "ojfa", "one-jump")},
+        "distillation one-jump (samples)": 3,
+        "evaluate one-jump (samples)": 3,
         "evaluate ojfa (transfer)": 1,
     }
     # Of rank 0.01 the pipeline has them.

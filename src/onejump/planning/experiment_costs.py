@@ -12,9 +12,10 @@ from onejump.planning.cost import FACTORISATION, LIBRARIES, Cost
 from onejump.planning.sizes import BYTES, Sizes
 from onejump.planning.stage_costs import LOGIT_MATRICES, TRANSFORMERS, activations_cost, fit_cost
 from onejump.study.activations import Activations, Store
-from onejump.study.experiments import CopiedStates, ExitCosts, LevelPairs, Shapes, SubLayers, SubModules
+from onejump.study.experiments import CopiedStates, ExitCosts, LevelPairs, SubLayers, SubModules
 from onejump.study.figures import Lens
 from onejump.study.kinds import FACTS, Jtc, Kind, OfRank
+from onejump.study.shapes import Shapes
 
 
 def criteria_cost(sizes: Sizes, rank: float, store: Store, *, samples: int) -> Cost:

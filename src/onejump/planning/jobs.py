@@ -96,7 +96,10 @@ class JobCosts:
         return activations_cost(self.sizes, self._options, sentences, **self._batches)
 
     def fit(self, kind: str, rank: float | None = None) -> Cost:
-        """Fit one kind, at the study's rank or at another one."""
+        """Fit one kind, at the study's rank or at another one.
+
+        How many of the samples it is trained on hardly counts: its steps are as many, and all are read.
+        """
         return fit_cost(
             self.sizes,
             self._kind(kind, rank),

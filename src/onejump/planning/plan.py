@@ -134,6 +134,12 @@ def _stages(study: Study, costs: JobCosts) -> Iterator[_Stage]:
         yield _stage("translation_by_gates", [costs.translation_by_gates(experiments.translation)])
     if experiments.rank_sweep is not None:
         yield from _rank_sweep(study, costs, experiments.rank_sweep.ranks)
+    if experiments.sample_sweep is not None:
+        counts = len(experiments.sample_sweep.counts)
+        for name in study.sampled():
+            yield _fits(study, name, [costs.fit(name)] * counts, note=" (samples)")
+            jobs = [costs.evaluate(name, costs.samples("validation"))] * counts
+            yield _stage(f"evaluate {name} (samples)", jobs)
     if experiments.transfer is not None:
         others = [
             sentences.validation * study.activations_of(corpus).positions

@@ -171,6 +171,8 @@ class ShortcutFolder:
         L; None if there is a single shortcut for all levels whose file does not say how many.
     model_digest : str or None
         The identity of the model whose states they were fitted to, where that is known.
+    samples : int or None
+        How many samples they were fitted to, where the files say so.
 
     Raises
     ------
@@ -182,6 +184,7 @@ class ShortcutFolder:
 
     levels: int | None
     model_digest: str | None
+    samples: int | None
 
     def __init__(self, folder: str | Path, device: torch.device | str = "cpu") -> None:
         self.folder, self._device = Path(folder), device
@@ -192,12 +195,13 @@ class ShortcutFolder:
             self._one, about = _read_shortcut(one, self._remedy)
             self._one.to(device)
             self.levels, self.model_digest = about.get("levels"), self._one.model_digest
+            self.samples = about.get("samples")
             return
         found = {path.name for path in self.folder.glob("level-*.safetensors")}
         if not found:
             raise OneJumpError(f"{folder}: no shortcuts in it (level-*.safetensors or {ALL_LEVELS})")
         first, about = _read_shortcut(self.folder / min(found), self._remedy)
-        self.model_digest = first.model_digest
+        self.model_digest, self.samples = first.model_digest, about.get("samples")
         self.levels = about.get("levels", len(found))  # a file made by hand does not say
         expected = {shortcut_path(self.folder, level).name for level in range(self.levels)}
         for names, reason in ((expected - found, "missing"), (found - expected, "too many")):

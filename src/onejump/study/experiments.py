@@ -11,6 +11,7 @@ from onejump.base.selected import SELECTED
 from onejump.study.drawn import EVALUATION, SELECTION, Drawn
 from onejump.study.kinds import FACTS, kinds_where
 from onejump.study.messages import rule
+from onejump.study.shapes import LLAMA_2_7B, Shapes
 from onejump.study.values import (
     Colormap,
     KindsRank,
@@ -18,13 +19,13 @@ from onejump.study.values import (
     Name,
     Prediction,
     Rank,
-    Section,
     Switches,
     one_of,
     refuse_without_effect,
 )
 
 PAPERS_KINDS = kinds_where(lambda facts: facts.papers)
+DISTILLED = kinds_where(lambda facts: facts.fitted_by == "distillation")
 SWEEPABLE = (
     *kinds_where(lambda facts: facts.sweepable),
     *(name for name, selected in SELECTED.items() if selected.swept),
@@ -276,6 +277,25 @@ class RankSweep(Drawn):
     """Metrics, each in a panel of its own: precision@k, surprisal, r2 or kl."""
 
 
+class SampleSweep(Drawn):
+    """Precision by the number of training samples, for kinds that are trained on the model's predictions.
+
+    Each is fitted to some of the training samples, in as many steps as the study's own.
+    """
+
+    tables = {"sample_sweep": "sample-sweep.parquet"}
+    place = 102
+
+    counts: Annotated[list[PositiveInt], Field(min_length=1)] = [9_000, 27_000, 90_000, 270_000]
+    """Numbers of samples, drawn at random among those that fits see; a larger number has the samples of a
+    smaller one. A number that is larger than there are takes them all. activations.positions gives each
+    sentence many samples."""
+    methods: Annotated[list[Annotated[str, *one_of(DISTILLED)]], Field(min_length=1)] | None = None
+    """Kinds to fit to each number of samples, with the study's options for them. null: all that it has."""
+    metrics: Annotated[list[Metric], Field(min_length=1)] = ["precision@1", "surprisal"]
+    """Metrics, each in a panel of its own: precision@k, surprisal or kl."""
+
+
 class JointOptimisation(Drawn):
     """A model before and after joint optimisation (arXiv 2412.01455), with all models tuned from it.
 
@@ -294,40 +314,6 @@ class JointOptimisation(Drawn):
     the documents for thresholds. The figure draws the first."""
     sentences: PositiveInt = 600
     """Most validation sentences whose tokens' final loss is measured, evenly spread."""
-
-
-class Shapes(Section):
-    """Shapes of a model of the Llama family, measured on random weights."""
-
-    blocks: PositiveInt
-    """Blocks, L. One is measured and counts L times."""
-    hidden: PositiveInt
-    """Hidden size H."""
-    feed_forward: PositiveInt
-    """Width inside the feed-forward network."""
-    heads: PositiveInt
-    """Heads of attention."""
-    key_heads: PositiveInt | None = None
-    """Heads of keys and values. null: as many as heads of attention."""
-    vocabulary: PositiveInt
-    """Tokens of the vocabulary, V."""
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    """Number format of the block. Jumps and heads compute in float32."""
-
-    @model_validator(mode="after")
-    def _heads_share_the_width(self) -> Self:
-        for key, number, whole in (
-            ("heads", self.heads, self.hidden),
-            ("key_heads", self.key_heads or self.heads, self.heads),
-        ):
-            if whole % number:
-                raise rule(f"{number} given, accepted is a divisor of {whole}", key)
-        if self.hidden // self.heads % 2:
-            raise rule(f"{self.heads} given, but H / heads has to be even, for rotary positions", "heads")
-        return self
-
-
-LLAMA_2_7B = Shapes(blocks=32, hidden=4096, feed_forward=11_008, heads=32, vocabulary=32_000)
 
 
 class ExitCosts(Drawn):
@@ -387,6 +373,7 @@ class Experiments(Switches):
     transfer: Transfer | None = None
     criteria: Criteria | None = None
     rank_sweep: Annotated[RankSweep | None, Field(alias="rank-sweep")] = None
+    sample_sweep: Annotated[SampleSweep | None, Field(alias="sample-sweep")] = None
     exit_costs: Annotated[ExitCosts | None, Field(alias="exit-costs")] = None
     joint_optimisation: Annotated[JointOptimisation | None, Field(alias="joint-optimisation")] = None
     translation: Translation | None = None

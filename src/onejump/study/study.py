@@ -18,7 +18,7 @@ from onejump.study.compute import Compute
 from onejump.study.dimensions import check_needs, dimension_mistakes
 from onejump.study.drawn import ANALYSIS, Drawn
 from onejump.study.evaluation import SELECTABLE, Evaluation, Selection
-from onejump.study.experiments import EarlyExit, Experiments, Gates, SubWords
+from onejump.study.experiments import DISTILLED, EarlyExit, Experiments, Gates, SubWords
 from onejump.study.export import EXPORTABLE, Export
 from onejump.study.figures import Figures
 from onejump.study.kinds import FACTS, EitherSolver, Facts, OfRank, Shortcuts, kinds_where
@@ -79,6 +79,8 @@ class Study(Section):
         for path, section in self.drawn().items():
             if section.needs is not None and section.needs not in methods:
                 raise rule(f"it needs {section.needs}: switch shortcuts.{section.needs} on", path)
+            if path == "experiments/sample-sweep" and not self.sampled():
+                raise rule(f"it needs a kind to fit: switch on one of shortcuts {', '.join(DISTILLED)}", path)
             if ANALYSIS.items() <= section.tables.items() and not self.analysed():
                 analysed = ", ".join(kinds_where(lambda facts: facts.analysed))
                 raise rule(
@@ -141,9 +143,11 @@ class Study(Section):
         """Refuse r2 where only distilled kinds are drawn, which have no r2."""
         if "r2" not in getattr(section, "metrics", ()):
             return
-        drawn = {"experiments/transfer": self.transferred(), "experiments/rank-sweep": self.swept()}.get(
-            path, getattr(section, "methods", None) or tuple(FACTS)
-        )
+        drawn = {
+            "experiments/transfer": self.transferred(),
+            "experiments/rank-sweep": self.swept(),
+            "experiments/sample-sweep": self.sampled(),
+        }.get(path, getattr(section, "methods", None) or tuple(FACTS))
         if all(self._is_distilled(method) for method in drawn):
             raise rule(
                 f"{section.said('metrics', 'r2')}, but the methods drawn are {', '.join(drawn)}: "
@@ -295,6 +299,13 @@ class Study(Section):
         if options is None:
             return ()
         return tuple(options.methods or (method for method in self.evaluated() if _facts(method).swept))
+
+    def sampled(self) -> tuple[str, ...]:
+        """Name the kinds that are fitted to several numbers of samples."""
+        options = self.experiments.sample_sweep
+        if options is None:
+            return ()
+        return tuple(options.methods or filter(self._is_distilled, self.shortcuts.names()))
 
     def costed(self) -> tuple[str, ...]:
         """Name the methods whose exits are counted and measured."""
