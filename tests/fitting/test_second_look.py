@@ -14,7 +14,7 @@ from test_distillation import OPTIONS, some_held_out
 from onejump.data.store import ActivationStore
 from onejump.fitting.distiller import Distiller
 from onejump.fitting.kinds import one_residual, shortlist
-from onejump.fitting.second_look import fitted_weights, shortlist_loss
+from onejump.fitting.second_look import fitted_weights, shortlist_loss, weighted
 from onejump.fitting.teacher import Teacher
 from onejump.models.head import Head
 from onejump.shortcuts.kinds.shortlist import Shortlist
@@ -85,7 +85,8 @@ def distiller(
     held_out = some_held_out(store.samples)
 
     def made(**changes: Any) -> Distiller:
-        options = replace(OPTIONS, candidates=8, correction=3, correction_steps=80, **changes)
+        given = {"candidates": 8, "correction": 3, "correction_steps": 80} | changes
+        options = replace(OPTIONS, **given)
         return Distiller(store, head, options, trained=~held_out, stopping=held_out, seed=0)
 
     return made
@@ -114,6 +115,41 @@ def test_a_second_look_is_better_than_none_and_a_correction_better_than_the_stat
     assert losses == sorted(losses)
     for level in range(LEVELS):
         assert loss_of(fit, plain, level) <= loss_of(fit, without, level) + 1e-6
+
+
+def precision_of(distiller: Distiller, jump: Shortlist) -> np.ndarray:
+    """Whether the prediction is the model's own token, (samples for stopping, levels)."""
+    rows = distiller.stopping
+    own = distiller.teacher.tokens[rows, 0]
+    head = ShortlistHead(distiller.head, jump)
+    found = []
+    for level in range(LEVELS):
+        states = torch.from_numpy(distiller.store.level(level))[rows]
+        found.append((head.logits(jump.at(level), states).argmax(1) == own).numpy())
+    return np.stack(found, 1).astype(float)
+
+
+@pytest.mark.parametrize("kind", [shortlist, one_residual])
+def test_k_is_the_smallest_that_is_as_good_as_the_best(
+    distiller: Callable[..., Distiller], kind: Any
+) -> None:
+    possible = [1, 2, 8, 16, 64]
+    fit = distiller(steps=20, candidates=[64, 2, 1, 16, 8, 8])
+    chosen = kind.by_distillation(fit, range(LEVELS), 2)
+    # The same jumps with each k: a correction is trained through the most candidates.
+    jumps = {k: weighted(fit, chosen.first, chosen.second, range(LEVELS), [k]) for k in possible}
+    hits = {k: precision_of(fit, jump).mean(1) for k, jump in jumps.items()}
+    best = max(hits.values(), key=lambda of: of.mean())
+    enough = [
+        k
+        for k in possible
+        # Each sentence of this store has one sample.
+        if (best - hits[k]).mean() <= (best - hits[k]).std() / len(best) ** 0.5
+    ]
+    assert chosen.candidates == enough[0]
+    assert possible[0] < chosen.candidates < possible[-1]
+    torch.testing.assert_close(chosen.weights, jumps[chosen.candidates].weights)
+    assert torch.equal(kind.by_distillation(fit, range(LEVELS), 2).weights, chosen.weights)
 
 
 def test_the_same_seed_gives_the_same_jump(distiller: Callable[..., Distiller]) -> None:

@@ -53,12 +53,18 @@ class DistillationOptions:
     """r, or, below 1, the part of H that r is. A full-rank kind does not use it."""
     statistics: str = "shared"
     """For one-jump: "shared", each level mixes its z, or "level", each level scales its input."""
-    candidates: int = 64
-    """For a shortlist: how many of the most likely tokens are judged again."""
+    candidates: int | Sequence[int] = 64
+    """For a shortlist: how many of the most likely tokens are judged again, or what to choose it from."""
     correction: float = PAPERS_RANK
     """For one-residual: rank of the correction of the state, or, below 1, the part of H that it is."""
     correction_steps: int = 0
     """For one-residual: steps that train the correction."""
+
+    @property
+    def possible_candidates(self) -> list[int]:
+        """What the number of candidates is chosen from, rising."""
+        given = self.candidates
+        return [given] if isinstance(given, int) else sorted(set(given))
 
 
 class Distiller:

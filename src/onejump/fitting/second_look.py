@@ -7,9 +7,11 @@ the V H that training a correction through the whole head would need.
 from __future__ import annotations
 
 import copy
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +21,8 @@ from onejump.shortcuts.exit_head import ExitHead
 from onejump.shortcuts.kinds.one_jump import OneJump
 from onejump.shortcuts.kinds.shortlist import Shortlist, length_of
 from onejump.shortcuts.shortlist_head import Judged, ShortlistHead, candidates_of, scores_of
+
+_LOG = logging.getLogger(__name__)
 
 # Weights before they are fitted: of the first jump's log-probabilities, and of the state's own logits.
 _FIRST_WEIGHTS = (1.0, 0.05)
@@ -33,12 +37,19 @@ _RATE_OF_MATRICES = 0.3
 
 
 def weighted(
-    distiller: Distiller, first: OneJump, second: OneJump | None, levels: Sequence[int], candidates: int
+    distiller: Distiller,
+    first: OneJump,
+    second: OneJump | None,
+    levels: Sequence[int],
+    candidates: Sequence[int],
 ) -> Shortlist:
     """Make a shortlist whose weights, two for each level, are fitted to the samples for stopping.
 
     Of the candidates, the model's own token is the right one. The loss is the cross-entropy over the
     candidates, in the samples whose own token is among them. It is convex in the two weights.
+
+    The number of candidates is chosen on the same samples (`_enough`): more of them find more tokens, and
+    cost more.
 
     Parameters
     ----------
@@ -47,27 +58,61 @@ def weighted(
         The jump that finds the candidates, and the correction of the state that judges them.
     levels : sequence of int
         Levels to fit weights for. Both jumps number them from 0 on.
-    candidates : int
-        k.
+    candidates : sequence of int
+        What k is chosen from, rising.
     """
-    weights = torch.tensor(_FIRST_WEIGHTS).repeat(len(levels), 1)
-    shortlist = copy.deepcopy(Shortlist(first, weights, candidates, second)).to(distiller.device)
+    most = candidates[-1]
+    weights = {k: torch.tensor(_FIRST_WEIGHTS).repeat(len(levels), 1) for k in candidates}
+    shortlist = copy.deepcopy(Shortlist(first, weights[most], most, second)).to(distiller.device)
     head = ShortlistHead(distiller.head, shortlist)
-    own = distiller.teacher.tokens[:, 0]
-    together = max(1, _GATHERED // (candidates * distiller.head.unembedding.shape[1]))
+    own = distiller.teacher.tokens[distiller.stopping, 0]
+    together = max(1, _GATHERED // (most * distiller.head.unembedding.shape[1]))
+    hits: dict[int, list[Tensor]] = {k: [] for k in candidates}
     for number, level in enumerate(levels):
         at = shortlist.at(number)
         looks, right = [], []
         with torch.inference_mode():
             for part, states in distiller.store.parts(level, together, distiller.stopping.numpy()):
                 _, found = head.look(at, torch.from_numpy(states).to(distiller.device))
-                tokens = own[distiller.stopping][part].to(distiller.device)
-                place = found.tokens == tokens[:, None]
-                inside = place.any(1)
-                looks.append(torch.stack([found.first, found.own], -1)[inside])
-                right.append(place.int().argmax(1)[inside])
-        weights[number] = fitted_weights(torch.cat(looks), torch.cat(right)).cpu()
-    return Shortlist(first, weights, candidates, second)
+                place = found.tokens == own[part].to(distiller.device)[:, None]
+                looks.append(torch.stack([found.first, found.own], -1))
+                # Behind all candidates, if it is none of them.
+                right.append(torch.where(place.any(1), place.int().argmax(1), most))
+        seen, places = torch.cat(looks), torch.cat(right)
+        for k in candidates:
+            # The most likely candidates come first: those of a smaller k are the first ones of a larger k.
+            inside = places < k
+            fitted = fitted_weights(seen[inside, :k], places[inside])
+            weights[k][number] = fitted.cpu()
+            hits[k].append((seen[:, :k] @ fitted).argmax(1) == places)
+    sentences = torch.from_numpy(distiller.store.of_samples("sentence"))[distiller.stopping]
+    chosen = _enough({k: torch.stack(of).double().mean(0).cpu() for k, of in hits.items()}, sentences)
+    return Shortlist(first, weights[chosen], chosen, second)
+
+
+def _enough(precision: Mapping[int, Tensor], sentences: Tensor) -> int:
+    """Choose the smallest k whose mean precision is within a standard error of the best one's.
+
+    The error is that of the difference, where samples of one sentence are not independent.
+
+    Parameters
+    ----------
+    precision : mapping of k -> Tensor of shape (n,)
+        Of each sample, mean over levels.
+    sentences : Tensor of shape (n,)
+        The sentence of each sample.
+    """
+    best = max(precision.values(), key=lambda of: float(of.mean()))
+    sentence = torch.from_numpy(np.unique(sentences.numpy(), return_inverse=True)[1])
+    for k in sorted(precision):
+        lost = best - precision[k]
+        of_sentences = torch.zeros(len(lost), dtype=lost.dtype).index_add_(0, sentence, lost - lost.mean())
+        if float(lost.mean()) <= float(of_sentences.norm()) / len(lost):
+            break
+    if len(precision) > 1:
+        found = ", ".join(f"{float(of.mean()):.4f} with {k}" for k, of in sorted(precision.items()))
+        _LOG.info("precision on the documents for stopping: %s candidates; %d are kept", found, k)
+    return k
 
 
 def fitted_weights(looks: Tensor, right: Tensor) -> Tensor:

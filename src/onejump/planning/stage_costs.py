@@ -180,10 +180,10 @@ def _distillation_cost(
     second = 0.0
     if isinstance(kind, Shortlist):
         # The weights look once at all samples for stopping, the correction at the samples of each step.
-        second = stopping * samples * levels * (vocabulary * inner + kind.candidates * width)
+        second = stopping * samples * levels * (vocabulary * inner + kind.most_candidates * width)
     if isinstance(kind, OneResidual):
         seen = kind.correction_steps * kind.batch + (distillation.CHECKS + 1) * held_out
-        second += seen * (vocabulary * inner + 3 * kind.candidates * width)
+        second += seen * (vocabulary * inner + 3 * kind.most_candidates * width)
     return Cost(
         single_flops=2.0 * (fits * (passed + made + looked * inner) + second),
         double_flops=4 * samples * levels * width**2 + 2 * FACTORISATION * fits * width**3,

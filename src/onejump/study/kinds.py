@@ -254,11 +254,17 @@ class Shortlist(OneJump):
         fitted_by="distillation", stored_as="shortlist", one_for_all=True, exit_head=True, exits=True
     )
 
-    candidates: PositiveInt = 64
-    """How many of the jump's most likely tokens are judged again: k."""
+    candidates: PositiveInt | Annotated[list[PositiveInt], Field(min_length=1)] = 64
+    """How many of the jump's most likely tokens are judged again: k. Of a list, the smallest one whose
+    precision on the documents for stopping is within a standard error of the best one's."""
 
     def numbers(self, hidden: int, levels: int) -> int:
         return super().numbers(hidden, levels) + 2 * levels
+
+    @property
+    def most_candidates(self) -> int:
+        """The largest k that may be chosen."""
+        return self.candidates if isinstance(self.candidates, int) else max(self.candidates)
 
 
 class OneResidual(Shortlist):

@@ -23,7 +23,7 @@ def by_distillation(distiller: Distiller, levels: Sequence[int], rank: int) -> S
         first,
         levels,
         rank_for(distiller.store.hidden, options.correction),
-        options.candidates,
+        options.possible_candidates[-1],
         options.correction_steps,
     )
-    return weighted(distiller, first, second, levels, options.candidates)
+    return weighted(distiller, first, second, levels, options.possible_candidates)

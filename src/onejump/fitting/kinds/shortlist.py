@@ -16,4 +16,4 @@ ONE_FOR_ALL_LEVELS = True
 def by_distillation(distiller: Distiller, levels: Sequence[int], rank: int) -> Shortlist:
     """Distil a one-jump, and fit the weights of its second look."""
     first = one_jump.by_distillation(distiller, levels, rank)
-    return weighted(distiller, first, None, levels, distiller.options.candidates)
+    return weighted(distiller, first, None, levels, distiller.options.possible_candidates)
