@@ -73,6 +73,29 @@ def test_confidences_are_those_of_the_head(
             np.testing.assert_array_equal(found["hit"], probabilities.argmax(1) == teacher)
 
 
+def test_coordinates_are_what_a_low_rank_jump_predicts_from(
+    make_head: MakeHead, make_store: MakeStore, levels_of_data: Data
+) -> None:
+    head = make_head(H, V)
+    store = make_store(levels_of_data(LEVELS + 1, SAMPLES, H), sizes=[80, 70], head=head)
+    chosen = torch.arange(SAMPLES) % 3 == 1
+    for kind in ("distilled", "n-njtc", "jtc"):
+        jumps = some_shortcuts(kind, H, LEVELS)
+        methods = {"m": jumps.__getitem__}
+        plain = confidences(store, head, methods, samples=chosen)
+        table = confidences(store, head, methods, samples=chosen, coordinates=True)
+        pd.testing.assert_frame_equal(table[plain.columns], plain)
+        names = [name for name in table.columns if name not in plain.columns]
+        if kind == "jtc":
+            assert not names
+            continue
+        assert names == [f"z{at}" for at in range(len(jumps[0].up))]
+        for level in range(LEVELS):
+            expected = jumps[level].reduce(torch.from_numpy(store.level(level))[chosen])
+            found = table.loc[table["level"] == level, names].to_numpy()
+            np.testing.assert_allclose(found, expected.detach(), rtol=1e-5, atol=1e-6)
+
+
 def test_hits_are_precision_at_1_of_the_evaluation(
     make_head: MakeHead, make_store: MakeStore, levels_of_data: Data
 ) -> None:

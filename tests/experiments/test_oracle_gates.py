@@ -16,13 +16,18 @@ from simulated_exits import table_of
 from onejump.base.errors import OneJumpError
 from onejump.base.files import write_table
 from onejump.exits.gate_confidences import GATE_KINDS, confidences_of_gate, levels_in_a_row
+from onejump.exits.gate_training import fit_weights
 from onejump.exits.gates import Patience
+from onejump.exits.guarantee import learning_part
+from onejump.exits.learned_gate import Learned
 from onejump.experiments.gates import OUTCOMES, GateOptions, compare_gates
 from onejump.figures.drawn.gates import draw
 from onejump.figures.inputs import Inputs
 from onejump.study.experiments import Gates
 
 LEVELS, SAMPLES = 6, 400
+# Tables without coordinates have no learned gate.
+PLAIN = tuple(kind for kind in GATE_KINDS if kind != "learned")
 
 
 def some_table(seed: int, method: str = "identity", samples: int = SAMPLES) -> pd.DataFrame:
@@ -86,7 +91,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFra
     return folder, *(pd.read_parquet(folder / f"{name}.parquet") for name in ("curves", "outcomes"))
 
 
-@pytest.mark.parametrize("kind", GATE_KINDS)
+@pytest.mark.parametrize("kind", PLAIN)
 def test_outcomes_are_those_of_a_simulation(kind: str, compared: Any) -> None:
     _, _, outcomes = compared
     rows = outcomes[(outcomes["gate"] == kind) & (outcomes["rule"] == "fixed")]
@@ -161,11 +166,11 @@ def test_the_figure(compared: Any) -> None:
     folder, curves, outcomes = compared
     paths = {name: folder / f"{name}.parquet" for name in ("curves", "outcomes")}
     axes = draw(Inputs("gates", paths)).axes
-    assert len(axes) == 3 * len(GATE_KINDS)
+    assert len(axes) == 3 * len(PLAIN)
     assert axes[0].get_title() == "top-probability, one threshold"
     first = curves.query("method == 'identity' and gate == 'top-probability' and rule == 'fixed'")
     assert axes[0].lines[0].get_xdata().tolist() == sorted(first["saved"])
-    bars = axes[2 * len(GATE_KINDS)].patches
+    bars = axes[2 * len(PLAIN)].patches
     row = outcomes.query("method == 'identity' and gate == 'top-probability' and target == 0.9").iloc[0]
     assert [bar.get_width() for bar in bars[:6]] == pytest.approx(
         [row[name] for name in ("wrong", "unsettled", "exact", "stayed", "late", "missed")]
@@ -194,6 +199,57 @@ def test_guaranteed_thresholds_stand_beside_the_plain_ones(compared: Any, tmp_pa
     assert (found.loc[reached, "agreement"] > found.loc[reached, "target"] - 0.03).all()
     axes = draw(Inputs("gates", paths)).axes
     assert {"o", "s"} <= {line.get_marker() for line in axes[0].lines}
+
+
+def knowing(seed: int, samples: int) -> pd.DataFrame:
+    """A table whose coordinates tell what its probabilities do not."""
+    generator = np.random.default_rng(seed)
+    z = generator.normal(size=(2, samples, LEVELS))
+    p = generator.beta(2, 1, size=(samples, LEVELS))
+    odds = np.exp(-(z[0] * 2 + np.log(p / (1 - p)) + np.linspace(-1, 1, LEVELS)))
+    hits = generator.random(p.shape) < 1 / (1 + odds)
+    columns = {"probability": p, "margin": p, "entropy": p, "z0": z[0], "z1": z[1]}
+    return table_of(hits, "one-jump", document=np.arange(samples) // 2, **columns)
+
+
+@pytest.mark.parametrize("guarantee", [None, 0.9])
+def test_a_learned_gate_stands_beside_the_others(guarantee: float | None, tmp_path: Path) -> None:
+    seen, unseen = knowing(0, 900), knowing(1, 500)
+    paths = {name: tmp_path / f"{name}.parquet" for name in ("seen", "unseen", "curves", "outcomes")}
+    for name, table in (("seen", seen), ("unseen", unseen)):
+        write_table(paths[name], pd.concat([some_table(len(name), samples=400), table]))
+    options = GateOptions(targets=(0.9,), rules=("fixed",), guarantee=guarantee, from_level=0)
+    tables = [paths["seen"]], [paths["unseen"]]
+    compare_gates(paths["curves"], paths["outcomes"], *tables, options=options, model="m", corpus="c")
+    outcomes = pd.read_parquet(paths["outcomes"])
+    assert set(outcomes.loc[outcomes["gate"] == "learned", "method"]) == {"one-jump"}
+    of = outcomes[outcomes["method"] == "one-jump"].set_index(["gate", "guarantee"])["saved"]
+    for way in (float("nan"), guarantee):
+        if way is not None:
+            assert of["learned", way] > of["top-probability", way] + 0.05
+
+    def matrix(table: pd.DataFrame, column: str) -> np.ndarray:
+        return table[column].to_numpy().reshape(LEVELS, -1).T
+
+    # The exits are those of the gate of the runtime, with weights of the held-out samples: all of them, or
+    # those to learn from.
+    for row in outcomes[outcomes["gate"] == "learned"].itertuples():
+        part = np.ones(900, bool)
+        if not np.isnan(row.guarantee):
+            part = learning_part(matrix(seen, "document")[:, 0])
+        z, hits = np.stack([matrix(seen, name) for name in ("z0", "z1")], -1), matrix(seen, "hit")
+        weights = fit_weights(matrix(seen, "probability")[part], z[part], hits[part])
+        gate = Learned(dict.fromkeys(range(LEVELS), row.threshold), dict(enumerate(weights.tolist())))
+        out, agreed = np.full(500, LEVELS), np.ones(500, bool)
+        for level in reversed(range(LEVELS)):
+            p, *z = (torch.tensor(matrix(unseen, name)[:, level]) for name in ("probability", "z0", "z1"))
+            exits = (gate.agreement(level, p, torch.stack(z, 1)) >= row.threshold).numpy()
+            out[exits], agreed[exits] = level, matrix(unseen, "hit")[exits, level]
+        assert row.saved == pytest.approx(1 - out.mean() / LEVELS, abs=1e-3)
+        assert row.agreement == pytest.approx(agreed.mean(), abs=3e-3)
+    axes = draw(Inputs("gates", {name: paths[name] for name in ("curves", "outcomes")})).axes
+    assert len(axes) == 2 * len(GATE_KINDS)
+    assert [ax.get_title() for ax in axes[: len(GATE_KINDS)]][-1] == "learned, one threshold"
 
 
 def test_documents_that_are_too_few_for_a_guarantee_are_named(tmp_path: Path) -> None:

@@ -215,6 +215,11 @@ def test_every_study_of_the_project_is_valid_and_named_once(path: Path) -> None:
         ("experiments/oracle", {"methods": ["identity"]}, ["oracle.methods: 'identity' given"]),
         ("experiments/oracle", {"last_blocks": 0}, ["oracle.last_blocks: 0 given"]),
         ("experiments/gates", {"gates": ["mood"]}, ["gates.gates", "'mood' given", "patience"]),
+        (
+            "experiments/gates",
+            {"gates": ["learned"], "methods": ["jtc"]},
+            ["gates.gates: ['learned'] given", "none of jtc is a low-rank jump"],
+        ),
     ],
 )
 def test_a_mistake_is_one_line_with_key_value_and_what_is_accepted(

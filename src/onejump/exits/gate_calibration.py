@@ -42,7 +42,7 @@ from onejump.data.held_out import documents_of_samples, samples_with_role
 from onejump.data.store import ActivationStore
 from onejump.exits.enough_samples import too_few_for
 from onejump.exits.gate_search import Chosen, Flops, Maker, exits_of, guaranteed_gate, kept_gate
-from onejump.exits.gate_training import agreement_of, coordinates_of, fit_weights, unseen_agreement
+from onejump.exits.gate_training import coordinates_of, learned_agreement
 from onejump.exits.gates import GATES, ThresholdGate, TopProbability
 from onejump.exits.guarantee import learning_part, too_few_to_guarantee
 from onejump.exits.learned_gate import Learned
@@ -271,21 +271,17 @@ def _with_learned(
     Of a seen sample, it comes from weights that were not fitted to the sample's document. The gate's own
     weights are fitted to all seen documents; for a guarantee, to those to learn from alone (`part`).
     """
-    kind, of_seen, of_unseen = TopProbability.kind, *coordinates
-    fitted = np.ones(len(seen.hits), bool) if part is None else part
-    learned = seen.of(fitted)
-    weights = fit_weights(learned.confidence[kind], of_seen[fitted], learned.hits)
-    agreement = agreement_of(weights, seen.confidence[kind], of_seen)
-    agreement[fitted] = unseen_agreement(
-        learned.confidence[kind], of_seen[fitted], learned.hits, learned.documents
+    kind = TopProbability.kind
+    probabilities = seen.confidence[kind], unseen.confidence[kind]
+    of_seen, of_others, weights = learned_agreement(
+        probabilities, coordinates, seen.hits, seen.documents, part
     )
 
     def make(thresholds: Mapping[int, float]) -> ThresholdGate:
         return Learned(thresholds, {level: weights[level].tolist() for level in thresholds})
 
-    of_others = agreement_of(weights, unseen.confidence[kind], of_unseen)
     return (
-        seen._replace(confidence=seen.confidence | {Learned.kind: agreement}),
+        seen._replace(confidence=seen.confidence | {Learned.kind: of_seen}),
         unseen._replace(confidence=unseen.confidence | {Learned.kind: of_others}),
         make,
     )

@@ -19,10 +19,13 @@ from numpy.typing import NDArray
 from onejump.base.errors import OneJumpError
 from onejump.base.files import read_table
 from onejump.exits.confidences import Confidences, Floats, by_sample
+from onejump.exits.gate_training import learned_agreement
+from onejump.exits.learned_gate import Learned
 
-# Columns of a table of confidences, by the kind of gate. Patience is counted from the tokens.
+# Columns of a table of confidences, by the kind of gate. Patience is counted from the tokens, and the learned
+# gate is fitted.
 _COLUMNS = {"top-probability": "probability", "margin": "margin", "entropy": "entropy"}
-GATE_KINDS = (*_COLUMNS, "patience")
+GATE_KINDS = (*_COLUMNS, "patience", Learned.kind)
 
 
 def confidences_of_gate(table: pd.DataFrame, kind: str, from_level: int = 0) -> Confidences:
@@ -46,9 +49,50 @@ def confidences_of_gate(table: pd.DataFrame, kind: str, from_level: int = 0) -> 
         # Rounding can put an entropy of zero beyond one.
         return found._replace(probabilities=by_sample(table)(_COLUMNS[kind]).astype(np.float64).clip(0, 1))
     if kind != "patience":
-        raise OneJumpError(f"gate: {kind!r} given, accepted is {', '.join(GATE_KINDS)}")
+        raise OneJumpError(f"gate: {kind!r} given, accepted is {', '.join((*_COLUMNS, 'patience'))}")
     counts = levels_in_a_row(by_sample(table)("token"), from_level)
     return found._replace(probabilities=counts / (counts + 1))
+
+
+def confidences_of_learned(
+    seen: pd.DataFrame, unseen: pd.DataFrame, part: NDArray[np.bool_] | None = None
+) -> tuple[Confidences, Confidences] | None:
+    """The confidences of a learned gate that is fitted to held-out samples; None without coordinates.
+
+    Parameters
+    ----------
+    seen, unseen : DataFrame
+        Of `onejump.exits.measuring.confidences`: rows of one method in held-out and in other samples.
+    part : ndarray of shape (n,), bool, optional
+        The held-out samples to fit to, if not all of them (`onejump.exits.gate_training.learned_agreement`).
+    """
+    both = coordinates_in(seen), coordinates_in(unseen)
+    if both[0] is None or both[1] is None:
+        return None
+    held_out, others = Confidences.of(seen), Confidences.of(unseen)
+    found = learned_agreement(
+        (held_out.probabilities, others.probabilities),
+        (both[0], both[1]),
+        held_out.hits,
+        held_out.documents,
+        part,
+    )
+    return held_out._replace(probabilities=found.seen), others._replace(probabilities=found.unseen)
+
+
+def coordinates_in(table: pd.DataFrame) -> NDArray[np.float32] | None:
+    """The coordinates z (n, L, r) in a table of confidences; None if it has none.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Rows of one method.
+    """
+    rank = 0
+    while f"z{rank}" in table.columns and table[f"z{rank}"].notna().all():
+        rank += 1
+    matrix = by_sample(table)
+    return np.stack([matrix(f"z{at}") for at in range(rank)], -1) if rank else None
 
 
 def levels_in_a_row(tokens: NDArray[Any], from_level: int = 0) -> Floats:

@@ -10,6 +10,7 @@ a normal prior of variance 1 around c = 0 and k = 1, and of variance 1/10 around
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -150,3 +151,45 @@ def unseen_agreement(
         weights = fit_weights(probabilities[~here], coordinates[~here], hits[~here])
         found[here] = agreement_of(weights, probabilities[here], coordinates[here])
     return found
+
+
+class Agreement(NamedTuple):
+    """The probability to agree by a learned gate."""
+
+    seen: Floats
+    """Of held-out samples, each by weights that were not fitted to its document: (n, L)."""
+    unseen: Floats
+    """Of other samples: (m, L)."""
+    weights: Floats
+    """The gate's own, (L, 2 + r)."""
+
+
+def learned_agreement(
+    probabilities: tuple[Floats, Floats],
+    coordinates: tuple[NDArray[np.floating], NDArray[np.floating]],
+    hits: NDArray[np.bool_],
+    documents: NDArray[np.integer],
+    part: NDArray[np.bool_] | None = None,
+) -> Agreement:
+    """Fit a learned gate to held-out samples, and give its confidence in these and in others.
+
+    Parameters
+    ----------
+    probabilities : two ndarrays of shape (n, L) and (m, L)
+        Of the predicted tokens, in held-out and in other samples.
+    coordinates : two ndarrays of shape (n, L, r) and (m, L, r)
+        z.
+    hits : ndarray of shape (n, L), bool
+        Whether a predicted token is the full model's, in held-out samples.
+    documents : ndarray of shape (n,)
+        The document of each held-out sample.
+    part : ndarray of shape (n,), bool, optional
+        The held-out samples to fit to, if not all of them: those to learn from, for a guarantee
+        (`onejump.exits.guarantee`).
+    """
+    fitted = np.ones(len(hits), bool) if part is None else part
+    of_part = probabilities[0][fitted], coordinates[0][fitted], hits[fitted]
+    weights = fit_weights(*of_part)
+    seen, unseen = (agreement_of(weights, *found) for found in zip(probabilities, coordinates, strict=True))
+    seen[fitted] = unseen_agreement(*of_part, documents[fitted])
+    return Agreement(seen, unseen, weights)

@@ -15,6 +15,7 @@ sample at each level:
 | `margin` | its probability minus that of the second most likely token |
 | `entropy` | 1 - H / ln V, H the entropy of the prediction: 1 if one token has all the probability |
 | `hit` | whether the predicted token is the full model's own token |
+| `z0`, `z1`, ... | where asked for: the coordinates that a low-rank jump predicts from |
 | `label` | of texts with labels: the text's own |
 | `final` | of texts with labels: the one that the full model predicts |
 """
@@ -37,6 +38,7 @@ from onejump.base.files import write_table
 from onejump.base.identity import one_model
 from onejump.data.held_out import documents_of_samples, samples_with_role
 from onejump.data.store import ActivationStore
+from onejump.exits.learned_gate import coordinates_at
 from onejump.exits.observed import confidences_of
 from onejump.models.head import Head
 from onejump.models.logit_parts import samples_together
@@ -63,6 +65,7 @@ def confidences(
     *,
     samples: Tensor | None = None,
     documents: NDArray[Any] | None = None,
+    coordinates: bool = False,
     device: torch.device | str = "cpu",
 ) -> pd.DataFrame:
     """What each method predicts at all early-exit levels, how sure it is, and whether it is right.
@@ -76,6 +79,8 @@ def confidences(
         Which samples of the store; all unless given.
     documents : ndarray of shape (samples,), optional
         The document of each sample of the store; unless given, each sentence counts as a document.
+    coordinates : bool
+        Whether to give the coordinates of low-rank jumps too.
     device : torch.device
 
     Returns
@@ -93,6 +98,7 @@ def confidences(
         method: {name: torch.empty(levels, len(rows), dtype=kind) for name, kind in _MEASURED.items()}
         for method in methods
     }
+    reduced: dict[str, list[Tensor]] = {method: [] for method in methods}
     together = samples_together(head, device)
     for level in tqdm(range(levels), unit="level", disable=None):
         at_level = {method: predictors.at(method, level) for method in methods}
@@ -101,13 +107,16 @@ def confidences(
             for method, predictor in at_level.items():
                 for name, values in _measured(predictor.logits(states), tokens).items():
                     found[method][name][level, part] = values.cpu()
+                if coordinates:
+                    z = coordinates_at(methods[method](level).to(device), states)
+                    reduced[method] += [] if z is None else [z.float().cpu()]
     about = _about(store, rows.numpy(), documents)
     labels = store.labels()
     if labels is not None:
         about |= {"label": np.tile(labels[rows], levels), "final": np.tile(own.cpu().numpy()[:, 0], levels)}
     return pd.concat(
         [
-            pd.DataFrame({"method": method, **about, **_columns(of_levels)})
+            pd.DataFrame({"method": method, **about, **_columns(of_levels), **_numbered(reduced[method])})
             for method, of_levels in found.items()
         ],
         ignore_index=True,
@@ -147,6 +156,11 @@ def _columns(of_levels: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
     return {name: values.flatten().numpy() for name, values in of_levels.items()}
 
 
+def _numbered(reduced: list[Tensor]) -> dict[str, NDArray[Any]]:
+    """Columns of coordinates, of all samples of level 0 first; none if there are no coordinates."""
+    return {f"z{at}": of.numpy() for at, of in enumerate(torch.cat(reduced).T)} if reduced else {}
+
+
 def measure_confidences(
     table: Path,
     shards: Sequence[Path],
@@ -157,6 +171,7 @@ def measure_confidences(
     *,
     method: str,
     role: str | None = None,
+    coordinates: bool = False,
     device: str = "auto",
 ) -> None:
     """The stage: the confidences of one method.
@@ -179,6 +194,8 @@ def measure_confidences(
         As in `onejump.scoring.evaluation.evaluate_method`.
     role : {"thresholds"}, optional
         Only samples of documents of this role; unless given, all samples.
+    coordinates : bool
+        As in `confidences`.
     device : str
     """
     model_digest = one_model(shards[0], head, shortcuts, selection)
@@ -187,5 +204,13 @@ def measure_confidences(
     methods = methods_of(method, shortcuts, selection, levels=store.levels - 1, device=on)
     samples = None if documents is None or role is None else samples_with_role(store, documents, role)
     of_samples = documents_of_samples(store, documents)
-    found = confidences(store, Head.load(head), methods, samples=samples, documents=of_samples, device=on)
+    found = confidences(
+        store,
+        Head.load(head),
+        methods,
+        samples=samples,
+        documents=of_samples,
+        coordinates=coordinates,
+        device=on,
+    )
     write_table(table, found, model_digest=model_digest)

@@ -33,7 +33,14 @@ from onejump.base.files import write_table
 from onejump.base.identity import one_model
 from onejump.exits.choosing import choose_guaranteed, choose_threshold, log_notes
 from onejump.exits.confidences import Confidences
-from onejump.exits.gate_confidences import GATE_KINDS, confidences_of_gate, tables_of_methods
+from onejump.exits.gate_confidences import (
+    GATE_KINDS,
+    confidences_of_gate,
+    confidences_of_learned,
+    tables_of_methods,
+)
+from onejump.exits.guarantee import learning_part
+from onejump.exits.learned_gate import Learned
 from onejump.exits.oracle import oracle_exits
 from onejump.exits.rules import rule_of
 from onejump.exits.sweep import Sweep
@@ -50,7 +57,7 @@ class GateOptions:
     """Which gates are compared."""
 
     gates: Sequence[str] = GATE_KINDS
-    """Kinds of gate."""
+    """Kinds of gate. A learned one is that of methods whose tables hold coordinates."""
     rules: Sequence[str] = ("fixed", "per-level")
     """Of `onejump.exits.rules`."""
     targets: Sequence[float] = (0.95, 0.9)
@@ -109,9 +116,10 @@ def compare_gates(
     judged: list[dict[str, Any]] = []
     for method, seen_table, unseen_table in tables_of_methods(held_out, validation):
         for gate in options.gates:
-            seen, unseen = (
-                confidences_of_gate(table, gate, options.from_level) for table in (seen_table, unseen_table)
-            )
+            pairs = _pairs(seen_table, unseen_table, gate, options)
+            if pairs is None:
+                continue
+            (seen, unseen), (seen_surely, unseen_surely) = pairs
             documents = Clusters(unseen.documents)
             held_out_size = {
                 "held_out_n": len(seen.hits),
@@ -127,9 +135,9 @@ def compare_gates(
                     ways = [(float("nan"), on_validation, plain)]
                     if options.guarantee is not None:
                         fitted, chosen = choose_guaranteed(
-                            rule, seen, target, options.guarantee, options.from_level
+                            rule, seen_surely, target, options.guarantee, options.from_level
                         )
-                        ways.append((options.guarantee, Sweep(fitted(unseen), unseen.hits), chosen))
+                        ways.append((options.guarantee, Sweep(fitted(unseen_surely), unseen.hits), chosen))
                     for guarantee, sweep, (threshold, note) in ways:
                         way = {"target": target, "guarantee": guarantee, "threshold": threshold}
                         result = _outcomes(sweep, threshold, unseen, options.from_level, documents)
@@ -138,6 +146,24 @@ def compare_gates(
     log_notes(found)
     write_table(curves, pd.concat(swept, ignore_index=True), model_digest=model_digest)
     write_table(outcomes, found, model_digest=model_digest)
+
+
+Pair = tuple[Confidences, Confidences]
+"""Confidences in held-out and in validation samples."""
+
+
+def _pairs(
+    seen: pd.DataFrame, unseen: pd.DataFrame, gate: str, options: GateOptions
+) -> tuple[Pair, Pair] | None:
+    """Confidences for plain thresholds and for guaranteed ones; None if the method has no such gate."""
+    if gate != Learned.kind:
+        pair = tuple(confidences_of_gate(table, gate, options.from_level) for table in (seen, unseen))
+        return (pair[0], pair[1]), (pair[0], pair[1])
+    plain = surely = confidences_of_learned(seen, unseen)
+    if plain is not None and options.guarantee is not None:
+        # What a guaranteed threshold is tested on must not have been fitted to.
+        surely = confidences_of_learned(seen, unseen, learning_part(plain[0].documents))
+    return None if plain is None or surely is None else (plain, surely)
 
 
 def _curve(about: dict[str, str], sweep: Sweep, thresholds: NDArray[np.float64]) -> pd.DataFrame:

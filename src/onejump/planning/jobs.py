@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TypedDict
 
+from onejump.base.rank import rank_for
 from onejump.planning.cost import Cost
 from onejump.planning.experiment_costs import (
     copied_states_cost,
@@ -138,8 +139,11 @@ class JobCosts:
 
     def confidences(self, method: str, samples: int) -> Cost:
         """Measure the confidence of one method: like an evaluation, with a row for each sample and level."""
-        cost = self.evaluate(method, samples)
-        return cost._replace(disk=cost.disk + _CONFIDENCE_BYTES * samples * self.sizes.blocks)
+        cost, of_row = self.evaluate(method, samples), _CONFIDENCE_BYTES
+        kind = self._kind(self.study.fitted_as(method), None)
+        if method in self.study.learning() and isinstance(kind, OfRank):
+            of_row += 4.0 * rank_for(self.sizes.hidden, kind.rank)
+        return cost._replace(disk=cost.disk + of_row * samples * self.sizes.blocks)
 
     def criteria(self) -> Cost:
         """Compare what selection criteria choose, on validation samples."""

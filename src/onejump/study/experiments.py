@@ -198,11 +198,11 @@ class Gates(Drawn):
     methods: Annotated[list[str], Field(min_length=1)] | None = None
     """Methods that exit; the study has to evaluate them. null: as for early-exit."""
     gates: Annotated[
-        list[Literal["top-probability", "margin", "entropy", "patience"]], Field(min_length=1)
-    ] = ["top-probability", "margin", "entropy", "patience"]
+        list[Literal["top-probability", "margin", "entropy", "patience", "learned"]], Field(min_length=1)
+    ] = ["top-probability", "margin", "entropy", "patience", "learned"]
     """Kinds of gate. top-probability: the probability of the predicted token. margin: that minus the second
     largest. entropy: how far the entropy is below the largest possible one. patience: how many levels in a
-    row predict the same token."""
+    row predict the same token. learned: a classifier that reads a low-rank jump's coordinates too."""
     rules: Annotated[list[Literal["fixed", "per-level"]], Field(min_length=1)] = ["fixed", "per-level"]
     """fixed: one threshold for all levels. per-level: each level has its own."""
     targets: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = [0.95, 0.9]

@@ -177,6 +177,15 @@ class Study(Section):
                     )
         check_needs(self)
         self._check_thresholds()
+        gates = self.experiments.gates
+        if gates is not None and set(gates.gates) == {"learned"}:
+            reading = [method for method in self.gated() if FACTS[self.fitted_as(method)].exit_head]
+            if not reading:
+                raise rule(
+                    f"{gates.said('gates')}, but none of {', '.join(self.gated())} is a low-rank jump, whose "
+                    "coordinates a learned gate reads: accepted are the other gates",
+                    "experiments/gates/gates",
+                )
         return self
 
     @model_validator(mode="after")
@@ -248,6 +257,11 @@ class Study(Section):
     def gated(self) -> tuple[str, ...]:
         """Name the methods whose gates are compared with the oracle."""
         return self._exiting_in(self.experiments.gates)
+
+    def learning(self) -> tuple[str, ...]:
+        """Name the methods whose confidences hold coordinates, for learned gates."""
+        options = self.experiments.gates
+        return self.gated() if options is not None and "learned" in options.gates else ()
 
     def cut_in_pieces(self) -> tuple[str, ...]:
         """Name the methods whose exits are told by pieces of words."""

@@ -24,6 +24,7 @@ rule confidences:
         **asked_of_the_site(evaluation_cost_of, "confidences"),
     params:
         role=None,
+        coordinates=lambda w: w.method in STUDY.learning(),
         code=code_with_kind("exits.measuring"),
     message:
         "Confidence of {wildcards.method}, {wildcards.model} on {wildcards.corpus}"
@@ -47,6 +48,7 @@ use rule confidences as held_out_confidences with:
         f"{PAIR}/benchmarks/early-exit/held-out/{{method}}.tsv"
     params:
         role="thresholds",
+        coordinates=lambda w: w.method in STUDY.learning(),
         code=code_with_kind("exits.measuring"),
     message:
         "Confidence of {wildcards.method} on documents for thresholds, {wildcards.model} on {wildcards.corpus}"

@@ -106,6 +106,8 @@ def _curves(
     most = 0.0
     for method in methods:
         rows = curves[curves["method"] == method].sort_values("saved")
+        if rows.empty:  # a method that has no such gate
+            continue
         ax.plot(rows["saved"], rows["agreement"], **_line(method))
         possible = float(outcomes.loc[outcomes["method"] == method, "possible"].iloc[0])
         ax.plot(possible, 1.0, marker="*", markersize=9, color=LOOKS[method].colour, clip_on=False, zorder=4)
@@ -136,11 +138,13 @@ def _bars(ax: Axes, outcomes: pd.DataFrame, methods: Sequence[str], rules: Seque
     thick = 0.8 / len(rules)
     for row, method in enumerate(methods):
         for number, rule in enumerate(rules):
-            (one,) = outcomes[(outcomes["method"] == method) & (outcomes["rule"] == rule)].to_dict("records")
-            y, left = row + thick * (number - (len(rules) - 1) / 2), 0.0
-            for name, (colour, _) in _OUTCOMES.items():
-                ax.barh(y, one[name], thick * 0.92, left=left, color=colour)
-                left += one[name]
+            y = row + thick * (number - (len(rules) - 1) / 2)
+            # A method without coordinates has no learned gate.
+            for _, one in outcomes[(outcomes["method"] == method) & (outcomes["rule"] == rule)].iterrows():
+                left = 0.0
+                for name, (colour, _) in _OUTCOMES.items():
+                    ax.barh(y, one[name], thick * 0.92, left=left, color=colour)
+                    left += one[name]
     ax.set_yticks(range(len(methods)), [method_label(method) for method in methods])
     ax.set(ylim=(len(methods) - 0.5, -0.5), xlim=(0, 1))
     ax.xaxis.set_major_formatter(PercentFormatter(1))
