@@ -29,8 +29,7 @@ RANKS = {
 }
 # Numbers of training samples of the other sweep, as they are in paths.
 SAMPLE_COUNTS = [
-    str(count)
-    for count in (STUDY.experiments.sample_sweep.counts if STUDY.experiments.sample_sweep else ())
+    str(count) for count in (STUDY.experiments.sample_sweep.counts if STUDY.experiments.sample_sweep else ())
 ]
 WHEEL_CHECKSUMS = {
     (source.wheel, source.file): source.sha256
@@ -261,7 +260,9 @@ def is_fitted_again(kind):
 
 def exiting_shortcuts_of(wildcards):
     """Shortcuts whose exits are measured: where thresholds are chosen, those that they are chosen with."""
-    return unseen_shortcuts_of(wildcards) if wildcards.method in STUDY.thresholded() else shortcuts_of(wildcards)
+    return (
+        unseen_shortcuts_of(wildcards) if wildcards.method in STUDY.thresholded() else shortcuts_of(wildcards)
+    )
 
 
 def kept_shortcuts_of(wildcards):

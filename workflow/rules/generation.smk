@@ -2,7 +2,6 @@
 from onejump.study.sources import sources_of
 
 
-
 rule generation:
     input:
         description=f"{RESULTS}/{{model}}/model.json",
