@@ -99,7 +99,7 @@ def _price(
     """Draw blocks saved against the change of the final loss, of the gate and of the all-knowing one."""
     for _, row in shown.iterrows():
         style = styles[row["of"]]
-        for saved, face in (("saved", style["color"]), ("oracle_saved", "none")):
+        for saved, face in (("saved", style["color"]), ("oracle_saved", "white")):
             ax.errorbar(
                 float(row["loss_change"]),
                 float(row[saved]),
@@ -108,7 +108,7 @@ def _price(
                 color=style["color"],
                 marker=style["marker"],
                 markerfacecolor=face,
-                markersize=6,
+                markersize=7,
                 linewidth=0.9,
                 linestyle="none",
             )
@@ -130,7 +130,7 @@ def _gate(ax: Axes, shown: pd.DataFrame, styles: Mapping[str, dict[str, Any]]) -
     for name, strength in kinds:
         bars = ax.barh(places, shown[name], left=left, color=colours, edgecolor="white", alpha=strength)
         for bar, value in zip(bars, shown[name], strict=True):
-            if value > 0.1:
+            if value > 0.09:
                 x = bar.get_x() + bar.get_width() / 2
                 y = bar.get_y() + bar.get_height() / 2
                 ink = "white" if strength == 1 else "black"
@@ -138,5 +138,6 @@ def _gate(ax: Axes, shown: pd.DataFrame, styles: Mapping[str, dict[str, Any]]) -
         left = left + shown[name]
     ax.set_yticks(list(places), list(shown["of"]), fontsize=7)
     ax.invert_yaxis()
+    ax.grid(False)
     ax.set(xlim=(0, 1), xlabel="share of samples")
     ax.set_title("gate: too early | at the oracle's level | too late", fontsize=8)
