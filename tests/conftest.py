@@ -85,7 +85,8 @@ def make_head() -> Callable[..., Head]:
 def make_store(tmp_path: Path) -> Callable[..., ActivationStore]:
     """make_store(states, sizes=None, head=None, top_k=5, attributes=None, **StoreOptions): exact by default.
 
-    `states` is (levels, samples, H); `sizes` says how many samples go into each shard.
+    `states` is (levels, samples, H); `sizes` says how many samples go into each shard. With the attribute
+    "previous", the last level's states of the position before are a row more of `states`.
     """
     numbers = itertools.count()
 
@@ -109,7 +110,8 @@ def make_store(tmp_path: Path) -> Callable[..., ActivationStore]:
             if head is None:
                 logits = torch.zeros(size, 2 * top_k) - torch.arange(2.0 * top_k)
             else:
-                logits = head.logits(torch.from_numpy(part[-1]))
+                last = part[-2] if attributes and attributes.get("previous") else part[-1]
+                logits = head.logits(torch.from_numpy(last))
             top_logits, top_tokens = logits.topk(top_k)
             path = tmp_path / f"store-{number}" / f"{index}.zarr"
             chosen = StoreOptions(**{"keepbits": None, "chunk_samples": 64} | options)

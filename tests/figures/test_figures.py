@@ -35,7 +35,7 @@ FIGURES = (
 )
 PRECISIONS = ["precision@1", "precision@5", "precision@10"]
 PAPERS = ("identity", "jtc", "njtc", "n-njtc", "joint")
-DISTILLED = ("distilled", "one-jump", "shortlist", "one-residual", "affine")
+DISTILLED = ("distilled", "one-jump", "shortlist", "one-residual", "one-forward", "affine")
 EVERY = (*PAPERS, "residual", *DISTILLED)
 
 
@@ -61,6 +61,7 @@ def _value(method: str, metric: str, x: float, jump: float) -> float:
         "one-jump": 0.22 + 0.15 * x,
         "shortlist": 0.23 + 0.3 * x**2,
         "one-residual": 0.24 + 0.33 * x**2,
+        "one-forward": 0.3 + 0.1 * x,
         "affine": 0.33 + 0.47 * x**2,
     }.get(method, max(0.002, 0.152 - 0.14 * away))
     if metric in PRECISIONS:
@@ -145,6 +146,7 @@ def tables(
         "one-jump": (1, 2 * hidden * rank + hidden + levels * (rank + rank**2)),
         "shortlist": (1, 2 * hidden * rank + hidden + levels * (rank + rank**2 + 2)),
         "one-residual": (1, 2 * (2 * hidden * rank + hidden + levels * (rank + rank**2 + 1))),
+        "one-forward": (1, 3 * hidden * rank + hidden + levels * (rank + rank**2)),
         "affine": (levels, levels * (hidden**2 + hidden)),
         "ojfa-normalised": (1, low + 2 * levels * hidden),
         "ojfa-distilled": (1, 2 * hidden * rank + hidden + rank),

@@ -134,6 +134,34 @@ def test_the_store_holds_what_a_plain_pass_gives(
         np.testing.assert_allclose(kept["logsumexp"][i], logits.logsumexp(-1), rtol=1e-4)
 
 
+def test_the_last_levels_states_before_are_those_of_the_positions_before(
+    transformer: Transformer, tiny_model_folder: Path, corpus: pd.DataFrame, tmp_path: Path
+) -> None:
+    tokenizer = load_tokenizer(str(tiny_model_folder))
+    prompts = make_prompts(corpus, tokenizer, seed=5, positions=3)
+    for name, previous in (("without", False), ("with", True)):
+        extract(
+            transformer, prompts, tmp_path / name, batch_tokens=64, top_k=7, store=EXACT, previous=previous
+        )
+    without, kept = (ActivationStore([tmp_path / name]) for name in ("without", "with"))
+    assert (kept.levels, kept.keeps_previous, without.keeps_previous) == (5, True, False)
+    for level in range(5):
+        np.testing.assert_array_equal(kept.level(level), without.level(level))
+    np.testing.assert_array_equal(kept.of_samples("top_logits"), without.of_samples("top_logits"))
+    text = dict(zip(corpus["sentence_id"], corpus["sentence"], strict=True))
+    before, firsts = kept.with_previous().level(2)[:, 32:], 0
+    for i, (sentence, position) in enumerate(
+        zip(kept.of_samples("sentence").tolist(), kept.of_samples("position").tolist(), strict=True)
+    ):
+        if position == 0:
+            firsts += 1
+            assert not before[i].any()
+            continue
+        states, _ = direct(transformer, tokenizer, text[sentence], position - 1)
+        np.testing.assert_allclose(before[i], states[-1], rtol=1e-4, atol=2e-5 * np.abs(states[-1]).max())
+    assert 0 < firsts < kept.samples
+
+
 def test_the_same_samples_in_any_number_of_shards(
     tiny_model_folder: Path, corpus: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -386,6 +414,12 @@ def test_long_masked_sentences_are_cut_before_their_closing_token(
 def test_masked_prompts_need_a_mask(tiny_model_folder: Path, corpus: pd.DataFrame) -> None:
     with pytest.raises(ModelError, match="no mask token"):
         make_prompts(corpus, load_tokenizer(str(tiny_model_folder)), seed=0, masked=True)
+
+
+def test_a_masked_model_has_no_token_before(tiny_masked_folder: MaskedFolder, tmp_path: Path) -> None:
+    transformer = load_model(str(tiny_masked_folder(FAMILIES[0])), device="cpu")
+    with pytest.raises(ModelError, match=r"one-forward: \w+ForMaskedLM given.* predicts token after token"):
+        extract(transformer, [Prompt(0, [5, 6], np.array([1]))], tmp_path / "s.zarr", previous=True)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -279,3 +279,18 @@ def test_the_plan_counts_weights_heads_and_times_in_fitting_units() -> None:
     assert files["text"] == pytest.approx(125_000)
     assert files["kept jumps"] == pytest.approx(2 * 230_000, rel=0.01)
     assert [_time(s) for s in (4.2, 59, 240, 9000, 3.6e6)] == ["4 s", "59 s", "4 min", "2.5 h", "1,000 h"]
+
+
+def test_the_state_of_the_position_before_is_one_level_more_on_disk() -> None:
+    def stages(kind: str) -> dict[str, Any]:
+        asked = study(shortcuts={"n-njtc": {}, kind: {}})
+        rows = plan(asked, {"m": SIZES}, device=DEVICES["cpu"], host=DEVICES["cpu"])
+        return {row.stage: row.cost for row in rows}
+
+    without, kept = stages("one-jump"), stages("one-forward")
+    beside = 1250 * (64 * 6 + 16)
+    assert kept["activations"].disk - beside == pytest.approx((without["activations"].disk - beside) * 6 / 5)
+    fits = without["distillation one-jump"], kept["distillation one-forward"]
+    # Twice as wide inputs: four times the numbers of their second moments, eight times the factorisation.
+    assert 3 < fits[1].double_flops / fits[0].double_flops < 8
+    assert fits[1].memory > fits[0].memory

@@ -456,3 +456,27 @@ def test_the_studies_in_the_readme_are_valid() -> None:
     assert blocks
     for block in blocks:
         parse_study(yaml.safe_load(block))
+
+
+def test_what_reads_the_token_before_is_asked_for_where_that_is_known() -> None:
+    def study(key: str = "shortcuts/identity", value: Any = None) -> Study:
+        asked = changed(key, {} if value is None else value)
+        asked["shortcuts"]["one-forward"] = {}
+        asked["export"] = {"methods": ["one-forward"]}
+        return parse_study(asked)
+
+    assert study().keeps_previous()
+    assert not parse_study(changed("shortcuts/one-jump", {})).keeps_previous()
+    assert "one-forward" in study().evaluated()
+    assert "one-forward" not in study("experiments/early-exit", {}).exiting()
+    assert study("experiments/early-exit", {"methods": ["one-forward"]}).exiting() == ("one-forward",)
+    assert study("experiments/exit-costs", {}).costed() == ("jtc", "n-njtc", "ojfa")
+    assert study("experiments/copied-states", {}).copying() == ()
+    assert study("figures/lens", {"prompts": ["x"]}).looked_through() == ("identity",)
+    for path in ("experiments/exit-costs", "experiments/copied-states", "figures/lens"):
+        options = {"methods": ["one-forward"]} | ({"prompts": ["x"]} if path == "figures/lens" else {})
+        name = path.replace("/", r"\.")
+        with pytest.raises(StudyError, match=rf"{name}\.methods: 'one-forward' given, which also reads"):
+            study(path, options)
+    with pytest.raises(StudyError, match=r"shortcuts\.one-forward: it reads the state of the token before"):
+        study("corpora/c/label", "label")

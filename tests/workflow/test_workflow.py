@@ -230,6 +230,19 @@ def test_distilled_kinds_are_kinds_like_any_other(project: Project) -> None:
     planned = project.planned()
     assert (planned["shortcuts"], planned["distillation"], planned["evaluate"]) == (0, 1, 1)
 
+    study["shortcuts"]["one-forward"] = {"rank": 3} | brief
+    study["export"] = {"methods": ["one-forward"], "targets": [0.5]}
+    project.study = study
+    planned = project.planned()
+    assert planned["activations"] > 0, "they keep a state more"
+    forward = [
+        str(PAIR / name) for name in ("evaluation/one-forward.parquet", "calibration/one-forward.json")
+    ]
+    project.snakemake("--", *forward)
+    measured = pd.read_parquet(project.folder / forward[0])
+    assert measured["value"].notna().all()
+    assert set(measured["level"]) == set(range(levels))
+
 
 def test_figures_that_are_asked_for_bring_what_they_need(project: Project) -> None:
     study = project.study

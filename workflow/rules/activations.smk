@@ -26,7 +26,7 @@ rule activations:
         ],
         split=lambda w: w.split,
         shard=lambda w: int(w.shard),
-        options=extraction_of,
+        options=lambda w: extraction_of(w) | ({"previous": True} if STUDY.keeps_previous() else {}),
         shards=lambda w: STUDY.shard_count(w.corpus, w.split),
         seed=STUDY.seed,
         code=fingerprint("models.activations"),

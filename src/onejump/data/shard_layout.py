@@ -13,6 +13,9 @@ sample:
 | `top_logits` | (samples, k) | their logits |
 | `logsumexp` | (samples,) | the log-sum-exp of all V final logits |
 
+In a shard that states `previous`, `activations` has one row more behind those of the levels: the last level's
+states of the position before each sample, zeros where there is no such position.
+
 Every chunk ends in a CRC-32C checksum. The shard's attributes hold a checksum over the descriptions of its
 arrays (their zarr.json) and over the other attributes.
 """
@@ -50,7 +53,9 @@ SAMPLE_ARRAYS = {
 
 LABELLED = "labelled"
 """Attribute of a shard of texts whose labels are known: `token` holds them."""
-ORIGIN = (MODEL_DIGEST, "part", "split", "shard", "shards", LABELLED)
+PREVIOUS = "previous"
+"""Attribute of a shard that keeps the last level's states of the position before each sample."""
+ORIGIN = (MODEL_DIGEST, "part", "split", "shard", "shards", LABELLED, PREVIOUS)
 """Attributes that say where a shard comes from. A shard has those that are known."""
 REMEDY = "delete this shard and run snakemake again"
 """What a message about a damaged shard tells its reader to do."""

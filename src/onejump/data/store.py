@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onejump.base.errors import CorruptStoreError
+from onejump.base.errors import CorruptStoreError, OneJumpError
 from onejump.base.format import FORMAT, KIND, MODEL_DIGEST
 from onejump.base.levels import check_level
-from onejump.data.shard_layout import LABELLED, REMEDY, Array, open_shard
+from onejump.data.shard_layout import LABELLED, PREVIOUS, REMEDY, Array, open_shard
 
 
 class ActivationStore:
@@ -34,6 +35,10 @@ class ActivationStore:
         The identity of the model whose states these are (`onejump.models.description`), if it is known.
     labelled : bool
         Whether the samples are texts whose labels are known.
+    keeps_previous : bool
+        Whether the last level's states of the position before each sample are kept (`with_previous`).
+    width : int
+        How many numbers a state of an early-exit level has: H, or 2H (`with_previous`).
 
     Raises
     ------
@@ -48,13 +53,18 @@ class ActivationStore:
         self.paths = [Path(path) for path in paths]
         self._shards = [open_shard(path) for path in self.paths]
         shapes = [shard["activations"].shape for shard in self._shards]
-        self.levels, _, self.hidden = shapes[0]
+        rows: int
+        rows, _, hidden = shapes[0]
+        self.hidden: int = hidden
         for path, shape in zip(self.paths, shapes, strict=True):
-            if (shape[0], shape[2]) != (self.levels, self.hidden):
+            if (shape[0], shape[2]) != (rows, self.hidden):
                 raise CorruptStoreError(
-                    f"{path}: {shape[0]} levels of width {shape[2]}, where {self.paths[0]} has {self.levels} "
+                    f"{path}: {shape[0]} levels of width {shape[2]}, where {self.paths[0]} has {rows} "
                     f"of width {self.hidden}: shards of one model were expected"
                 )
+        self.keeps_previous = bool(self._shards[0].attrs.get(PREVIOUS))
+        self.levels: int = rows - (1 if self.keeps_previous else 0)
+        self._beside = False
         self.model_digest: str | None = self._shards[0].attrs.get(MODEL_DIGEST)
         self.labelled = bool(self._shards[0].attrs.get(LABELLED))
         self._check_origins(complete)
@@ -80,6 +90,30 @@ class ActivationStore:
                     f"number {', '.join(map(str, missing))} is missing: run snakemake again"
                 )
 
+    @property
+    def width(self) -> int:
+        """How many numbers a state of an early-exit level has."""
+        return 2 * self.hidden if self._beside else self.hidden
+
+    def with_previous(self) -> ActivationStore:
+        """Give the same store with the last level's state of the position before behind each early state.
+
+        States of the early-exit levels are (n, 2H) then; those of the last level stay (n, H).
+
+        Raises
+        ------
+        OneJumpError
+            If the shards do not keep these states.
+        """
+        if not self.keeps_previous:
+            raise OneJumpError(
+                f"{self.paths[0].parent}: the last level's states of the position before are not kept here: "
+                "a study that fits one-forward keeps them"
+            )
+        beside = copy.copy(self)
+        beside._beside = True
+        return beside
+
     def blocks(self, levels: Sequence[int], kept: Array | None = None) -> Iterator[tuple[Array, ...]]:
         """Go through all samples, a chunk at a time.
 
@@ -92,7 +126,7 @@ class ActivationStore:
         Yields
         ------
         tuple of ndarray of shape (n, H), float32
-            The same samples at each of the levels.
+            The same samples at each of the levels; (n, width) for early-exit levels.
 
         Raises
         ------
@@ -105,7 +139,7 @@ class ActivationStore:
             check_level(level, self.levels, "activations")
         passed = 0
         for shard, (start, stop) in self._chunks():
-            states = tuple(self._states(shard, level, start, stop) for level in levels)
+            states = self._states(shard, levels, start, stop)
             if kept is not None:
                 inside = kept[passed : passed + stop - start]
                 states = tuple(of_level[inside] for of_level in states)
@@ -139,13 +173,15 @@ class ActivationStore:
         return np.concatenate([states for (states,) in self.blocks([level])])
 
     def shard(self, index: int, levels: Sequence[int] | None = None) -> Array:
-        """One shard at these levels, or at all levels: ndarray (levels, samples of the shard, H), float32."""
+        """One shard at these levels, or at all: ndarray (levels, samples of the shard, width), float32."""
         samples, levels = self.shard_samples[index], range(self.levels) if levels is None else levels
         for level in levels:
             check_level(level, self.levels, "activations")
-        states = np.empty((len(levels), samples, self.hidden), np.float32)
+        states = np.empty((len(levels), samples, self.width), np.float32)
         for number, level in enumerate(levels):
-            states[number] = self._states(index, level, 0, samples)
+            states[number, :, : self.hidden] = self._row(index, level, 0, samples)
+        if self._beside:
+            states[:, :, self.hidden :] = self._row(index, self.levels, 0, samples)
         return states
 
     def rows(self, rows: Array, levels: Sequence[int]) -> list[Array]:
@@ -190,7 +226,17 @@ class ActivationStore:
             for start in range(0, samples, step):
                 yield index, (start, min(start + step, samples))
 
-    def _states(self, shard: int, level: int, start: int, stop: int) -> Array:
+    def _states(self, shard: int, levels: Sequence[int], start: int, stop: int) -> tuple[Array, ...]:
+        states = tuple(self._row(shard, level, start, stop) for level in levels)
+        if not self._beside:
+            return states
+        previous = self._row(shard, self.levels, start, stop)
+        return tuple(
+            np.concatenate([of_level, previous], 1) if level < self.levels - 1 else of_level
+            for level, of_level in zip(levels, states, strict=True)
+        )
+
+    def _row(self, shard: int, level: int, start: int, stop: int) -> Array:
         states = self._read(shard, "activations", np.s_[level, start:stop]).astype(np.float32, copy=False)
         # The writer gets finite values only, so that NaN shows a missing chunk. A NaN makes the sum NaN.
         if not np.isfinite(states.sum(dtype=np.float64)):

@@ -21,6 +21,7 @@ from onejump.data.store import ActivationStore
 from onejump.exits.calibration import log_odds_of
 from onejump.exits.confidences import Floats
 from onejump.exits.learned_gate import coordinates_at
+from onejump.scoring.predictors import read_by
 from onejump.shortcuts.methods import ShortcutAt
 
 # Each third of the documents is judged by weights that were fitted to the others.
@@ -46,6 +47,7 @@ def coordinates_of(
     device : torch.device
     """
     chosen = np.ones(store.samples, bool) if samples is None else samples.numpy()
+    store = read_by({"method": method}, store)
     found = []
     for level in range(store.levels - 1):
         shortcut = method(level).to(device)

@@ -43,7 +43,7 @@ from onejump.exits.observed import confidences_of
 from onejump.models.head import Head
 from onejump.models.logit_parts import samples_together
 from onejump.models.most_likely import likeliest
-from onejump.scoring.predictors import Predictors
+from onejump.scoring.predictors import Predictors, read_by
 from onejump.scoring.top_tokens import top_tokens_of
 from onejump.shortcuts.methods import ShortcutAt, methods_of
 
@@ -88,7 +88,7 @@ def confidences(
     DataFrame
         Columns as in the module's docstring.
     """
-    head = head.to(device)
+    head, store = head.to(device), read_by(methods, store)
     predictors = Predictors(head, methods, device)
     chosen = torch.ones(store.samples, dtype=torch.bool) if samples is None else samples
     rows = chosen.nonzero()[:, 0]

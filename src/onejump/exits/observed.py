@@ -18,7 +18,7 @@ from onejump.exits.gates import Entropy, Margin, ThresholdGate, TopProbability
 from onejump.models.head import Head
 from onejump.models.logit_parts import samples_together
 from onejump.models.most_likely import likeliest
-from onejump.scoring.predictors import Predictors
+from onejump.scoring.predictors import Predictors, read_by
 from onejump.scoring.top_tokens import top_tokens_of
 from onejump.shortcuts.methods import ShortcutAt
 
@@ -109,7 +109,7 @@ def observe(
         The document of each sample of the store.
     device : torch.device
     """
-    head = head.to(device)
+    head, store = head.to(device), read_by({"method": method}, store)
     predictors = Predictors(head, {"method": method}, device)
     chosen = torch.ones(store.samples, dtype=torch.bool) if samples is None else samples
     rows = chosen.nonzero()[:, 0]

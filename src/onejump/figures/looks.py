@@ -68,6 +68,12 @@ LOOKS = {
     "one-residual": Look(
         "#B22222", (0, (10, 1)), "1", "the same, judged by the state and one low-rank correction of it"
     ),
+    "one-forward": Look(
+        "#4C9A2A",
+        (0, (2, 1, 6, 1)),
+        "3",
+        "as one-jump, of the state and the last level's state of the token before",
+    ),
     "ojfa": Look("#D55E00", (0, (5, 2)), "P", "one of the {} jumps, used at all levels"),
     "ojfa-normalised": Look(
         "#F2A88C", (0, (5, 1.5, 1, 1.5)), "d", "the selected jump behind each level's own normalisation"

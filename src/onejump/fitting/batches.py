@@ -33,6 +33,9 @@ class Batches:
         Levels to draw states of. Batches number them from 0 on.
     seed : int
     device : torch.device
+    weights : sequence of float, optional
+        How much each of the levels counts: the odds that a sample is drawn at it. Unless given, all count
+        alike.
     """
 
     def __init__(
@@ -46,9 +49,11 @@ class Batches:
         levels: Sequence[int],
         seed: int,
         device: torch.device,
+        weights: Sequence[float] | None = None,
     ) -> None:
         self._store, self._teacher, self._prepare = store, teacher, prepare
         self._levels, self._device = levels, device
+        self._weights = None if weights is None else torch.tensor(weights)
         self._generator = torch.Generator().manual_seed(seed)
         self._begin = [0, *np.cumsum(store.shard_samples).tolist()[:-1]]
         self._trained = [
@@ -85,6 +90,9 @@ class Batches:
     def _draw(self, states: Tensor, part: int, batch: int) -> Batch:
         trained = self._trained[part]
         rows = trained[torch.randint(len(trained), (batch,), generator=self._generator)]
-        level = torch.randint(len(self._levels), (batch,), generator=self._generator)
+        if self._weights is None:
+            level = torch.randint(len(self._levels), (batch,), generator=self._generator)
+        else:
+            level = torch.multinomial(self._weights, batch, replacement=True, generator=self._generator)
         drawn = states[level, rows - self._begin[part]].to(self._device)
         return self._prepare(drawn), level.to(self._device), self._teacher.rows(rows, self._device)

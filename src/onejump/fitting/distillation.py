@@ -45,8 +45,8 @@ def distil(
     documents : Path
         Table of the stage "document roles". Documents for stopping and for thresholds are not trained on.
     method : str
-        The name of a module of `onejump.fitting.kinds` that fits by distillation: distilled, one-jump or
-        affine.
+        The name of a module of `onejump.fitting.kinds` that fits by distillation: distilled, one-jump,
+        one-forward or affine.
     options : DistillationOptions
     seed : int
         Decides the samples that are drawn.
@@ -75,6 +75,7 @@ def distil(
         trained=trained,
         stopping=samples_with_role(store, documents, STOPPING),
         seed=seed,
+        previous=kind.KIND.reads_previous,
     )
 
     def fitted() -> Iterator[Shortcut]:

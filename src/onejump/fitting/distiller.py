@@ -28,6 +28,7 @@ from onejump.fitting.moments import Moments, Standardised, standardise
 from onejump.fitting.regression import Metric
 from onejump.fitting.teacher import Teacher, head_metric
 from onejump.models.head import Head, normalised
+from onejump.shortcuts.kinds.one_forward import halves_normalised
 
 _BETAS = (0.9, 0.99)
 _LOG = logging.getLogger(__name__)
@@ -83,6 +84,8 @@ class Distiller:
         Samples to train on, and samples that decide when to stop.
     seed : int
         Decides the samples that are drawn.
+    previous : bool
+        Whether shortcuts read the last level's state of the position before, too.
     """
 
     def __init__(
@@ -94,11 +97,14 @@ class Distiller:
         trained: Tensor,
         stopping: Tensor,
         seed: int,
+        previous: bool = False,
     ) -> None:
-        self.store, self.head, self.options = store, head, options
+        self.store = store.with_previous() if previous else store
+        self.head, self.options = head, options
         self.trained, self.stopping = trained, stopping
         self.norm = head.config.norm if options.normalise else None
         self.device = head.gain.device
+        self._previous = previous
         self.teacher = Teacher.of(store, options.sharpness)
         self._seed = seed
 
@@ -108,12 +114,14 @@ class Distiller:
         return Metric.of(head_metric(self.head, self.teacher, self.trained.nonzero()[:, 0]))
 
     def prepare(self, states: Tensor) -> Tensor:
-        """Apply the norm that shortcuts begin with to states (..., H)."""
+        """Apply the norm that shortcuts begin with to states (..., H), or to each half of (..., 2H)."""
+        if self._previous:
+            return halves_normalised(states, self.norm, self.head.config.eps)
         return states if self.norm is None else normalised(states, self.norm, self.head.config.eps)
 
     def standardised(self, level: int) -> Standardised:
         """Gather moments of a level's prepared states, with the last level's `Head.essence` as targets."""
-        moments = Moments.empty(self.store.hidden, self.device)
+        moments = Moments.empty(self.store.hidden, self.device, width=self.store.width)
         for block in self.store.blocks([level, self.store.levels - 1], self.trained.numpy()):
             inputs, targets = (torch.from_numpy(states).to(self.device) for states in block)
             moments.add(self.prepare(inputs), self.head.essence(targets))
@@ -128,6 +136,7 @@ class Distiller:
         *,
         prepare: Callable[[Tensor], Tensor] | None = None,
         steps: int | None = None,
+        weights: Sequence[float] | None = None,
     ) -> None:
         """Train the parameters of a model, and leave it in the state of the lowest loss for stopping.
 
@@ -142,6 +151,8 @@ class Distiller:
             What is done to states first, if not what `prepare` does.
         steps : int, optional
             If not those of the options.
+        weights : sequence of float, optional
+            How much each of the levels counts; unless given, all count alike.
 
         Raises
         ------
@@ -161,11 +172,13 @@ class Distiller:
             levels=levels,
             seed=self._seed + levels[0],
             device=self.device,
+            weights=weights,
         )
 
         def stopping_loss() -> float:
             with torch.no_grad():
-                return float(np.mean([float(loss(*of_level)) for of_level in batches.stopping()]))
+                of_levels = [float(loss(*of_level)) for of_level in batches.stopping()]
+                return float(np.average(of_levels, weights=weights))
 
         optimiser = torch.optim.Adam(
             [

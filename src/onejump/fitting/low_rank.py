@@ -23,11 +23,11 @@ class Start(NamedTuple):
     """The closed form: where training starts."""
 
     mean: Tensor
-    """Mean of each level's inputs, (L, H)."""
+    """Mean of each level's inputs, (L, W): W is H, or 2H where inputs are two states."""
     scale: Tensor
-    """Inverse standard deviations of each level's inputs, (L, H)."""
+    """Inverse standard deviations of each level's inputs, (L, W)."""
     down: Tensor
-    """A, for standardised inputs, (H, r)."""
+    """A, for standardised inputs, (W, r)."""
     up: Tensor
     """B, (r, H)."""
     bias: Tensor
@@ -38,7 +38,7 @@ class Trained(NamedTuple):
     """One low-rank jump for L levels: (norm(h) A + c) B + b, with what is each level's own."""
 
     down: Tensor
-    """A, (H, r)."""
+    """A, (W, r)."""
     offset: Tensor
     """c, (L, r)."""
     up: Tensor
@@ -46,30 +46,35 @@ class Trained(NamedTuple):
     bias: Tensor
     """b, (H,)."""
     scale: Tensor | None
-    """Scales of each level's input coordinates, (L, H); None if levels have none."""
+    """Scales of each level's input coordinates, (L, W); None if levels have none."""
     mix: Tensor | None
     """Mixing of each level's z, (L, r, r); None if levels have none."""
 
 
-def closed_form(distiller: Distiller, levels: Sequence[int], rank: int) -> Start:
+def closed_form(
+    distiller: Distiller, levels: Sequence[int], rank: int, weights: Sequence[float] | None = None
+) -> Start:
     """Reduced-rank regression of the last level's `Head.essence`, with errors in the head's metric.
 
     The samples of all levels are fitted together, each level's inputs standardised by its own statistics.
+    Each level counts alike, unless weights are given.
     """
     store = distiller.store
-    gram = torch.zeros(store.hidden, store.hidden, dtype=torch.float64, device=distiller.device)
-    cross, target_mean = torch.zeros_like(gram), torch.zeros_like(gram[0])
+    gram = torch.zeros(store.width, store.width, dtype=torch.float64, device=distiller.device)
+    cross = torch.zeros_like(gram[:, : store.hidden])
+    target_mean = torch.zeros_like(cross[0])
     means, scales = [], []
-    for level in levels:
+    counts = [1.0] * len(levels) if weights is None else weights
+    for level, count in zip(levels, counts, strict=True):
         of_level = distiller.standardised(level)
-        gram += of_level.gram
-        cross += of_level.cross
+        gram += count * of_level.gram
+        cross += count * of_level.cross
         target_mean = of_level.target_mean
         means.append(of_level.mean)
         scales.append(of_level.scale)
     down, up = reduced_rank(gram, cross, rank, distiller.metric)
     # Coordinates z of variance 1, so that a step of the optimiser is as large for each.
-    variance = (down.T @ gram @ down).diagonal() / (len(levels) * int(distiller.trained.sum()))
+    variance = (down.T @ gram @ down).diagonal() / (sum(counts) * int(distiller.trained.sum()))
     spread = variance.clamp_min(1e-12).sqrt()
     return Start(
         torch.stack(means).float(),
@@ -81,7 +86,12 @@ def closed_form(distiller: Distiller, levels: Sequence[int], rank: int) -> Start
 
 
 def train_low_rank(
-    distiller: Distiller, levels: Sequence[int], rank: int, *, statistics: str = "shared"
+    distiller: Distiller,
+    levels: Sequence[int],
+    rank: int,
+    *,
+    statistics: str = "shared",
+    weights: Sequence[float] | None = None,
 ) -> Trained:
     """Distil one low-rank jump for some levels.
 
@@ -94,18 +104,20 @@ def train_low_rank(
     statistics : {"shared", "level"}
         What a level has of its own besides c: "shared" for a mixing of z (r x r), "level" for a scale of each
         input coordinate. A jump for a single level has neither.
+    weights : sequence of float, optional
+        How much each of the levels counts; unless given, all count alike.
     """
     model = _LowRankInTraining(
-        closed_form(distiller, levels, rank), shared_scale=len(levels) == 1 or statistics == "shared"
+        closed_form(distiller, levels, rank, weights), shared_scale=len(levels) == 1 or statistics == "shared"
     )
 
     def loss(inputs: Tensor, level: Tensor, teacher: Teacher) -> Tensor:
         exit_head = ExitHead(distiller.head, model.up, model.bias)
         return exit_loss(exit_head, model.reduce(inputs, level), teacher)
 
-    of_down = _RATE_OF_DOWN / math.sqrt(distiller.store.hidden)
+    of_down = _RATE_OF_DOWN / math.sqrt(distiller.store.width)
     rates = {name: of_down if name == "down" else 1.0 for name, _ in model.named_parameters()}
-    distiller.train(model, rates, loss, levels)
+    distiller.train(model, rates, loss, levels, weights=weights)
     return model.trained()
 
 

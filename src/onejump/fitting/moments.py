@@ -15,15 +15,15 @@ from onejump.shortcuts.shortcut import BATCH_NORM_EPS
 
 @dataclass
 class Moments:
-    """Second moments of inputs X (n, H) and targets Y (n, H), in float64.
+    """Second moments of inputs X (n, W) and targets Y (n, H), in float64. W is H, but for wider inputs.
 
     Attributes
     ----------
     count : int
         n.
-    sum_x, sum_y : Tensor of shape (H,)
+    sum_x, sum_y : Tensor of shape (W,) and (H,)
         Sums over the samples.
-    xx, xy : Tensor of shape (H, H)
+    xx, xy : Tensor of shape (W, W) and (W, H)
         G = X'X and C = X'Y.
     """
 
@@ -34,14 +34,17 @@ class Moments:
     xy: Tensor
 
     @classmethod
-    def empty(cls, hidden: int, device: torch.device | str = "cpu") -> Moments:
-        """Begin without samples."""
-        vector = torch.zeros(hidden, dtype=torch.float64, device=device)
-        matrix = torch.zeros(hidden, hidden, dtype=torch.float64, device=device)
-        return cls(0, vector, vector.clone(), matrix, matrix.clone())
+    def empty(cls, hidden: int, device: torch.device | str = "cpu", *, width: int | None = None) -> Moments:
+        """Begin without samples; the inputs have H numbers unless another width is given."""
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.float64, device=device)
+
+        inputs = hidden if width is None else width
+        return cls(0, zeros(inputs), zeros(hidden), zeros(inputs, inputs), zeros(inputs, hidden))
 
     def add(self, inputs: Tensor, targets: Tensor) -> None:
-        """Add the samples of inputs (n, H) and targets (n, H)."""
+        """Add the samples of inputs (n, W) and targets (n, H)."""
         x, y = inputs.to(self.xx), targets.to(self.xx)
         self.count += len(x)
         self.sum_x += x.sum(0)
@@ -83,15 +86,15 @@ class Standardised(NamedTuple):
     """Moments of inputs Z with mean 0 and variance 1, and of targets Y with mean 0."""
 
     mean: Tensor
-    """Mean of the inputs before, (H,)."""
+    """Mean of the inputs before, (W,)."""
     variance: Tensor
-    """Variance of the inputs before, (H,)."""
+    """Variance of the inputs before, (W,)."""
     scale: Tensor
-    """1 / sqrt(variance + 1e-5), (H,)."""
+    """1 / sqrt(variance + 1e-5), (W,)."""
     gram: Tensor
-    """Z'Z, (H, H)."""
+    """Z'Z, (W, W)."""
     cross: Tensor
-    """Z'Y, (H, H)."""
+    """Z'Y, (W, H)."""
     target_mean: Tensor
     """Mean of the targets before, (H,)."""
 

@@ -130,15 +130,15 @@ def reduced_rank(gram: Tensor, cross: Tensor, rank: int, metric: Metric) -> tupl
 
     Parameters
     ----------
-    gram, cross : Tensor of shape (H, H)
-        G = Z'Z and C = Z'Y.
+    gram, cross : Tensor of shape (W, W) and (W, H)
+        G = Z'Z and C = Z'Y, of inputs Z (n, W) and targets Y (n, H).
     rank : int
         r.
     metric : Metric
 
     Returns
     -------
-    down : Tensor of shape (H, r)
+    down : Tensor of shape (W, r)
         A.
     up : Tensor of shape (r, H)
         B.

@@ -51,9 +51,20 @@ class Reader:
     head : Head
         The model's.
     shortcuts : mapping of name -> function of a level that gives its shortcut
+
+    Raises
+    ------
+    OneJumpError
+        If a shortcut reads more than the state of one token at one level (one-forward).
     """
 
     def __init__(self, states: Tensor, head: Head, shortcuts: Mapping[str, ShortcutAt]) -> None:
+        for name, shortcut_at in shortcuts.items():
+            if shortcut_at(0).reads_previous:
+                raise OneJumpError(
+                    f"{name} reads the last level's state of the token before, too: a lens takes shortcuts "
+                    "of the state of one token at one level"
+                )
         device = head.unembedding.device
         self._states, self._head = states.to(device), head
         self._predictors, self._shortcuts = Predictors(head, shortcuts, device), shortcuts

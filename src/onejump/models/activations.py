@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from onejump.base.errors import ActivationError, CorpusError
+from onejump.base.errors import ActivationError, CorpusError, ModelError
 from onejump.base.files import read_table, replacing
 from onejump.base.format import MODEL_DIGEST
 from onejump.base.identity import one_model
 from onejump.data.generated_rows import generated_rows
 from onejump.data.labels import label_numbers
-from onejump.data.shard_layout import LABELLED, Array, Storable
+from onejump.data.shard_layout import LABELLED, PREVIOUS, Array, Storable
 from onejump.data.shard_writer import DEFAULT_STORE, ShardWriter, StoreOptions
 from onejump.models.classifiers import label_names
 from onejump.models.description import read_description
@@ -67,6 +67,8 @@ class ActivationOptions:
     at most all labels."""
     store: StoreOptions = DEFAULT_STORE
     """How activations are stored on disk."""
+    previous: bool = False
+    """Keep the last level's state of the position before each sample, too: the kind one-forward reads it."""
 
 
 def model_and_prompts(
@@ -163,6 +165,7 @@ def extract(
     top_k: int = 64,
     store: StoreOptions = DEFAULT_STORE,
     attributes: Mapping[str, Any] | None = None,
+    previous: bool = False,
 ) -> None:
     """Run prompts through a model and write one shard.
 
@@ -180,16 +183,25 @@ def extract(
     store : StoreOptions
     attributes : mapping
         Where the shard comes from, as in `onejump.data.shard_writer.ShardWriter`.
+    previous : bool
+        Whether to keep the last level's states of the positions before, too.
 
     Raises
     ------
     ActivationError
         If a value is not finite, or too large for the store's number format.
+    ModelError
+        If the positions before are asked for, and the model does not go from left to right.
     """
+    if previous and transformer.task in ("masked", "classification"):
+        raise ModelError(
+            f"one-forward: {type(transformer.model).__name__} given, {NAMED[transformer.task]}; it reads the "
+            "last level's state of the token before, so accepted is a model that predicts token after token"
+        )
 
     def read(tokens: Inputs, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        states = transformer.states(tokens, rows, positions).float()
-        return states, states[-1]
+        states = transformer.states(tokens, rows, positions, previous=previous).float()
+        return states, states[transformer.levels - 1]
 
     write_shard(
         output,
@@ -197,11 +209,11 @@ def extract(
         prompts,
         read,
         _refuse_beyond,
-        levels=transformer.levels,
+        levels=transformer.levels + (1 if previous else 0),
         batch_tokens=batch_tokens,
         top_k=top_k,
         store=store,
-        attributes=attributes,
+        attributes={**(attributes or {}), **({PREVIOUS: True} if previous else {})},
     )
 
 
@@ -357,6 +369,7 @@ def extract_shard(
         batch_tokens=batch_tokens,
         top_k=top_k,
         store=options.store,
+        previous=options.previous,
         attributes={MODEL_DIGEST: digest, "split": split, "shard": shard, "shards": shards}
         | ({LABELLED: True} if prompts[0].label is not None else {}),
     )

@@ -19,7 +19,7 @@ from transformers.masking_utils import (
 from onejump.base.errors import ModelError
 from onejump.models.module_views import with_modules
 from onejump.models.row_cache import KeysKept, Place
-from onejump.models.seen import given_to
+from onejump.models.seen import given_to, state_of
 
 # Attention whose mask can be told the position of each row's tokens, and the name of such a mask.
 OWN_MASKS = {"sdpa": "onejump_sdpa", "eager": "onejump_eager"}
@@ -149,6 +149,16 @@ class _Entered(_LeftOut):
         return self.run(self.entering(arguments, named), arguments, named)
 
 
+class _Kept(_Entered):
+    """The last block, whose states the pass gives beside the logits."""
+
+    def forward(self, *arguments: Any, **named: Any) -> Any:
+        """Run the block."""
+        returned = super().forward(*arguments, **named)
+        passing.out = state_of(returned, self.__dict__["block"])
+        return returned
+
+
 def view_of(
     module: nn.Module,
     way: list[str],
@@ -159,6 +169,7 @@ def view_of(
     rows_differ: bool,
     keys_only: bool,
     brings_in: bool,
+    keeps: bool = False,
 ) -> nn.Module:
     """Give a view of a model that runs blocks first + 1 to last only.
 
@@ -177,6 +188,8 @@ def view_of(
         Whether blocks only keep keys and values.
     brings_in : bool
         Whether the pass is given the states of level `first`.
+    keeps : bool
+        Whether the states of level L are kept, in a pass that ends there.
     """
     listed = module.get_submodule(".".join(way))
     assert isinstance(listed, nn.ModuleList)
@@ -187,6 +200,8 @@ def view_of(
             blocks.append(_LeftOut(block, inside, brings_in=begins, takes_out=index == last))
         elif keys_only:
             blocks.append(_KeysOnly(block, inside, brings_in=begins))
+        elif keeps and index == len(listed) - 1:
+            blocks.append(_Kept(block, inside, brings_in=begins))
         elif begins or (index == 0 and rows_differ and inside.shared is not None):
             blocks.append(_Entered(block, inside, brings_in=begins))
         else:

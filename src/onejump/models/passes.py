@@ -71,7 +71,7 @@ class PartialPasses:
         self._whole, self._body = (
             Whole(of, transformer.blocks, sourced=self.sourced) for of in (self.model, transformer.body)
         )
-        self._views: dict[tuple[int, int, bool, bool, bool], nn.Module] = {}
+        self._views: dict[tuple[int, int, bool, bool, bool, bool], nn.Module] = {}
         self.probe = self._without_padding().to(transformer.device)
         # Of another length than the probe: what blocks share is told by its shape.
         self.source = self.probe[0, 2:].flip(0).tolist()
@@ -129,6 +129,7 @@ class PartialPasses:
         states: Tensor | None = None,
         keys_only: bool = False,
         logits_at: Tensor | None = None,
+        last_states: list[Tensor] | None = None,
         way: str | None = None,
     ) -> Tensor:
         """Run blocks first + 1 to last, which are those between the levels `first` and `last`.
@@ -149,6 +150,8 @@ class PartialPasses:
             nothing else of them.
         logits_at : Tensor of shape (m,), int64, optional
             Which of the n tokens to make logits of, in all rows; unless given, all.
+        last_states : list, optional
+            Where `last` is L, it gets the states (rows, n, H) of that level.
         way : {"told", "placed"}, optional
             How rows get positions of their own: the model is told them; or, where it counts them from its
             cache's length on, level 0 is made of each token at its own. Default: what was found.
@@ -179,7 +182,10 @@ class PartialPasses:
         if end and logits_at is not None and whole.takes_kept:
             named["logits_to_keep"] = logits_at
         shared = self._shared_at(place, tokens.shape[1], cache)
-        view = self._view(whole, first, last, place, keys_only=keys_only, brings_in=states is not None)
+        keeps = end and last_states is not None
+        view = self._view(
+            whole, first, last, place, keys_only=keys_only, brings_in=states is not None, keeps=keeps
+        )
         cache.begin(place, keys_only=keys_only)
         passing.states, passing.place, passing.shared = states, place, shared
         try:
@@ -187,6 +193,9 @@ class PartialPasses:
             result = out.logits if end else passing.out
             if passing.states is not None or result is None:
                 raise ModelError(f"{self._name}: it does not run in parts: its code ran past its blocks")
+            if keeps and last_states is not None:
+                assert passing.out is not None
+                last_states.append(passing.out)
         finally:
             passing.states = passing.out = passing.made = passing.place = passing.shared = None
         return result if not end or logits_at is None or whole.takes_kept else result[:, logits_at]
@@ -204,10 +213,18 @@ class PartialPasses:
         return states.gather(1, at[..., None].expand(-1, -1, states.shape[-1]))
 
     def _view(
-        self, whole: Whole, first: int, last: int, place: Place, *, keys_only: bool, brings_in: bool
+        self,
+        whole: Whole,
+        first: int,
+        last: int,
+        place: Place,
+        *,
+        keys_only: bool,
+        brings_in: bool,
+        keeps: bool = False,
     ) -> nn.Module:
         rows_differ = place.columns is not None
-        key = (first, last, rows_differ, keys_only, brings_in)
+        key = (first, last, rows_differ, keys_only, brings_in, keeps)
         if key not in self._views:
             self._views[key] = view_of(
                 whole.module,
@@ -218,6 +235,7 @@ class PartialPasses:
                 rows_differ=rows_differ,
                 keys_only=keys_only,
                 brings_in=brings_in,
+                keeps=keeps,
             )
         return self._views[key]
 

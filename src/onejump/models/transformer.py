@@ -122,7 +122,7 @@ class Transformer:
         return torch.device("cpu") if device.type == "meta" else device
 
     @torch.inference_mode()
-    def states(self, tokens: Inputs, rows: Tensor, positions: Tensor) -> Tensor:
+    def states(self, tokens: Inputs, rows: Tensor, positions: Tensor, *, previous: bool = False) -> Tensor:
         """Give the residual stream at some positions, at all levels.
 
         In a causal model, no state depends on the tokens behind it. So sequences that are padded on the
@@ -135,11 +135,14 @@ class Transformer:
             Padded on the right with `padding`.
         rows, positions : Tensor of shape (n,), int64
             Sample i is position `positions[i]` of sequence `rows[i]`, of the target in a pair.
+        previous : bool
+            Whether to give the last level's states of the positions before, too.
 
         Returns
         -------
         Tensor of shape (L + 1, n, H)
-            In the model's dtype, on the device of the first block.
+            In the model's dtype, on the device of the first block. With `previous`, (L + 2, n, H): behind the
+            levels, the last level's state of each position before; zeros before position 0.
 
         Raises
         ------
@@ -147,8 +150,22 @@ class Transformer:
             If several sequences are given together that are padded to more than `context` tokens.
         """
         levels: list[Tensor] = []
-        with self._reading(levels, rows, positions):
-            self.run(tokens)
+        before: list[Tensor] = []
+
+        def keep(block: nn.Module, _: Any, returned: Any) -> None:
+            states = state_of(returned, block)
+            at = (positions - 1).to(states.device)
+            found = states[rows.to(states.device), at.clamp_min(0)]
+            before[:] = [found.masked_fill((at < 0)[:, None], 0)]
+
+        hook = self.blocks[-1].register_forward_hook(keep) if previous else None
+        try:
+            with self._reading(levels, rows, positions):
+                self.run(tokens)
+        finally:
+            if hook is not None:
+                hook.remove()
+        levels += before
         return torch.stack([level.to(levels[0].device) for level in levels])
 
     def run(self, tokens: Inputs) -> None:

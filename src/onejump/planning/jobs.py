@@ -94,7 +94,8 @@ class JobCosts:
     def activations(self, split: str, shard: int) -> Cost:
         """Extract one shard."""
         sentences = self._sentences_of_shard(split, shard)
-        return activations_cost(self.sizes, self._options, sentences, **self._batches)
+        previous = self.study.keeps_previous()
+        return activations_cost(self.sizes, self._options, sentences, **self._batches, previous=previous)
 
     def fit(self, kind: str, rank: float | None = None) -> Cost:
         """Fit one kind, at the study's rank or at another one.

@@ -82,9 +82,15 @@ def generation_cost(sizes: Sizes, generated: Generated, texts: int, *, batch_tok
 
 
 def activations_cost(
-    sizes: Sizes, options: Activations, sentences: int, *, batch_tokens: int, tokens_per_sentence: float
+    sizes: Sizes,
+    options: Activations,
+    sentences: int,
+    *,
+    batch_tokens: int,
+    tokens_per_sentence: float,
+    previous: bool = False,
 ) -> Cost:
-    """Extract one shard."""
+    """Extract one shard, with the last level's states of the positions before (`previous`) or without."""
     samples = sentences * options.positions
     if sizes.task not in ("masked", "classification"):
         # The furthest of p positions drawn evenly from n tokens is the (n + 1) p / (p + 1)-th.
@@ -93,7 +99,7 @@ def activations_cost(
     else:
         # Each position is masked in a sentence of its own; a classifier reads one position of a whole text.
         tokens = samples * min(tokens_per_sentence, options.max_tokens)
-    levels, width, chunk = sizes.blocks + 1, sizes.hidden, options.store.chunk_samples
+    levels, width, chunk = sizes.blocks + 1 + previous, sizes.hidden, options.store.chunk_samples
     head = sizes.vocabulary * width
     # A batch has the samples of an eighth of its tokens, and at most one sample for each token.
     in_a_batch = min(min(batch_tokens / 8, sentences) * options.positions, batch_tokens, samples)
@@ -168,6 +174,8 @@ def _distillation_cost(
     sizes: Sizes, kind: Distillation, samples: int, shard: int, chunk: int, stopping: float, disk: float
 ) -> Cost:
     levels, width, vocabulary = sizes.blocks, sizes.hidden, sizes.vocabulary
+    # Numbers of an input, in units of H.
+    read = 2 if kind.facts.reads_previous else 1
     rank = rank_for(width, kind.rank) if isinstance(kind, OfRank) else None
     inner = width if rank is None else 1 + rank
     fits, of_a_fit = (1, levels) if kind.facts.one_for_all else (levels, 1)
@@ -186,17 +194,18 @@ def _distillation_cost(
         second += seen * (vocabulary * inner + 3 * kind.most_candidates * width)
     return Cost(
         single_flops=2.0 * (fits * (passed + made + looked * inner) + second),
-        double_flops=4 * samples * levels * width**2 + 2 * FACTORISATION * fits * width**3,
+        double_flops=2 * (read**2 + read) * samples * levels * width**2
+        + 2 * FACTORISATION * fits * (read * width) ** 3,
         moved=fits * (8.0 * kind.steps * kind.batch * vocabulary + 4.0 * looked)
-        + samples * levels * width * 24.0,
+        + read * samples * levels * width * 24.0,
         disk=disk,
         memory=LIBRARIES
-        + 12 * 8 * width**2
-        + 6 * 8 * chunk * width
+        + 12 * 8 * (read * width) ** 2
+        + 6 * 8 * chunk * read * width
         + 12 * vocabulary * width
         + LOGIT_MATRICES * distillation.LOGITS_TOGETHER["cpu"]
         + 16 * vocabulary * inner
-        + 4 * width * (states + held_out),
+        + 4 * read * width * (states + held_out),
     )
 
 
@@ -270,6 +279,6 @@ def evaluation_cost(
         + 8 * vocabulary * width
         + LOGIT_MATRICES * LOGITS_TOGETHER["cpu"]
         + 4 * 8 * width**2
-        + 6 * (levels + 1) * chunk * width
+        + 6 * (levels + 1) * chunk * width * (2 if kind.facts.reads_previous else 1)
         + (4 * vocabulary * inner * heads if low_rank else 0),
     )

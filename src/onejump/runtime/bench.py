@@ -22,6 +22,7 @@ from onejump.runtime import transformers_decoding
 from onejump.runtime.cost_model import Fixed, Policy
 from onejump.runtime.early_exit import EarlyExit
 from onejump.runtime.packing import can_be_packed, packed
+from onejump.runtime.predictor import reads_previous
 from onejump.runtime.record import Generated
 
 REFERENCE = "model.generate"
@@ -214,6 +215,9 @@ class Bench:
             if method not in without_jump:
                 mode = method if method in MODES else "verified"
                 exits = {"gate": gate, "mode": mode, "policy": policy()}
+            if method == "copied" and reads_previous(getattr(jump, "shortcut", jump)):
+                self.left_out[method] = "the jump reads a state of the token before that exits do not have"
+                continue
             if method in (RECALL, VERIFIED_RECALL):
                 exits["recall"] = RECALLED_BY
                 exits["policy"] = recalling(exits.get("policy"))

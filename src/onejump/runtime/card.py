@@ -16,6 +16,8 @@ _MEANINGS = {
     "whose most likely tokens the state judges again",
     "one-residual": "one low-rank jump that was trained for all levels, "
     "whose most likely tokens the state, with one low-rank correction, judges again",
+    "one-forward": "one low-rank jump that was trained for all levels on the model's own predictions, "
+    "and reads the last level's state of the token before, too",
     "joint": "one n-njtc jump that was fitted to the states of all levels together",
     "ojfa": "the selected jump (One-Jump-Fits-All): of all {kind} jumps, that of the best score",
     "ojfa-distilled": "of all distilled jumps, that of the best score",

@@ -32,7 +32,7 @@ from onejump.exits.learned_gate import check_flops, leaving
 from onejump.models.most_likely import likeliest
 from onejump.models.passes import PartialPasses
 from onejump.runtime.cost_model import Policy, Round, RoundSeen
-from onejump.runtime.predictor import ExitPredictor, coordinates_by
+from onejump.runtime.predictor import ExitPredictor, approximated_by, coordinates_by, reads_previous
 from onejump.runtime.recall import Recall
 from onejump.runtime.record import Generated
 from onejump.runtime.rows import Passes, Pending, Row
@@ -119,7 +119,14 @@ class Decoding:
     def run(self) -> Generated:
         """Generate, and give the record, without its sequences."""
         began = time.perf_counter()
-        self._run = Passes(self._passes, len(self._rows), self._columns, self.record, self._sources)
+        self._run = Passes(
+            self._passes,
+            len(self._rows),
+            self._columns,
+            self.record,
+            self._sources,
+            keeps_last=self._exits is not None and reads_previous(self._exits.predictor),
+        )
         for row, logits in zip(self._rows, self._run.prompts(self._rows), strict=True):
             row.begin()
             token = int(self._scores(row, row.chain, logits[None])[0].argmax())
@@ -206,6 +213,9 @@ class Decoding:
             self._run.raise_to(rows, level)
             newest = [row.chain[-1] for row in rows]
             states = torch.stack([one.state for one in newest if one.state is not None])
+            if reads_previous(predictor):
+                previous = torch.stack([row.before(row.chain[-1]) for row in rows])
+                states = torch.cat([states, previous.to(states)], -1)
             logits = predictor.logits(level, states)
             self.record.flops += (predictor.flops(level) + check_flops(gate)) * len(rows)
             earlier = torch.stack([torch.stack(one.guesses) for one in newest]) if newest[0].guesses else None
@@ -220,6 +230,8 @@ class Decoding:
             for index, row in enumerate(rows):
                 if leave[index]:
                     self._propose(row, logits[index], width)
+                    if reads_previous(predictor):
+                        row.chain[-1].approximated = approximated_by(predictor, level, states[index])
                     exited.append(row)
                 else:
                     stay.append(row)
@@ -262,6 +274,8 @@ class Decoding:
             levels.append(at.exit_level if kept else self._run.levels)
             if following is not None and following.column != following.position:
                 self._move(row, following)
+            # The next token is predicted beside the state that predicted this one.
+            row.previous = at.state
             at = following
         accepted = sum(level < self._run.levels for level in levels)
         self.record.accepted += accepted

@@ -21,7 +21,7 @@ from onejump.runtime.cost_model import CostModel, Fixed, Policy
 from onejump.runtime.decoding import MODES, Decoding, Exits
 from onejump.runtime.packing import can_be_packed
 from onejump.runtime.packing import packed as packed_view
-from onejump.runtime.predictor import ExitPredictor, predictor_of
+from onejump.runtime.predictor import ExitPredictor, predictor_of, reads_previous
 from onejump.runtime.record import Generated
 from onejump.runtime.settings import check_positions, check_source_positions, settings_for
 from onejump.shortcuts.shortcut import Shortcut
@@ -113,6 +113,11 @@ class EarlyExit:
                 given = predictor_of(given, transformer.head, len(transformer.blocks))
             self.predictor = given
             _check_levels(self.gate, self.predictor)
+            if reads_previous(self.predictor) and mode == "copied":
+                raise OneJumpError(
+                    "mode: 'copied' given, but the jump reads the last level's state of the token before, "
+                    "which a token that exits does not have: accepted are verified and trusted"
+                )
         _check_policy(policy, self.gate)
         if packed not in (True, False, "auto"):
             raise OneJumpError(f"packed: {packed!r} given, accepted is True, False and 'auto'")

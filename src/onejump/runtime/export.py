@@ -72,7 +72,8 @@ def export_jump(
     figures : sequence of Path
         PNG files to show in the model card.
     method : str
-        one-jump, shortlist, one-residual, joint, ojfa, ojfa-distilled or ojfa-distilled-surprisal.
+        one-jump, shortlist, one-residual, one-forward, joint, ojfa, ojfa-distilled or
+        ojfa-distilled-surprisal.
     study, model, corpus : str
         Their names.
     license : str, optional

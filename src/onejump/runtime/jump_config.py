@@ -42,8 +42,8 @@ class JumpConfig:
     """What a kept jump is, which model it belongs to, and how good it was in its study."""
 
     method: Name
-    """The method of the study: one-jump, shortlist, one-residual, joint, or ojfa or ojfa-distilled for a
-    selected jump."""
+    """The method of the study: one-jump, shortlist, one-residual, one-forward, joint, or ojfa or
+    ojfa-distilled for a selected jump."""
     kind: Name
     """Kind of the map: a module of `onejump.shortcuts.kinds`."""
     rank: Width

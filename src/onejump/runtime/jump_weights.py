@@ -15,13 +15,14 @@ from onejump.base.tensors import read_tensors
 from onejump.models.source_files import file_digest
 from onejump.runtime.jump_config import REMEDY, JumpConfig
 from onejump.shortcuts.files import ABOUT, SHORTCUT, kind_named
+from onejump.shortcuts.kinds.one_forward import OneForward
 from onejump.shortcuts.kinds.one_jump import OneJump as OneJumpKind
 from onejump.shortcuts.kinds.shortlist import FIRST, SECOND, Shortlist, ShortlistAt
 from onejump.shortcuts.shortcut import DistilledKind, LowRank, Shortcut
 
 WEIGHTS = "model.safetensors"
 _LARGEST_HEADER = 1_000_000  # bytes; a jump has at most thirteen tensors
-_OF_ALL_LEVELS = (OneJumpKind.kind, Shortlist.kind)
+_OF_ALL_LEVELS = (OneJumpKind.kind, Shortlist.kind, OneForward.kind)
 
 
 def read_weights(path: Path, config: JumpConfig, digest: str) -> Shortcut:
@@ -77,8 +78,8 @@ def check_shapes(shortcut: Shortcut, config: JumpConfig) -> None:
     """
     if not isinstance(shortcut, LowRank | OneJumpKind | Shortlist):
         raise OneJumpError(
-            f"kind {shortcut.kind!r} given, accepted is a low-rank jump (n-njtc, njtc, distilled), one-jump "
-            "or shortlist"
+            f"kind {shortcut.kind!r} given, accepted is a low-rank jump (n-njtc, njtc, distilled), one-jump, "
+            "one-forward or shortlist"
         )
     if shortcut.kind != config.kind:
         raise OneJumpError(f"kind {shortcut.kind!r} given, the configuration says {config.kind!r}")
@@ -89,7 +90,7 @@ def check_shapes(shortcut: Shortcut, config: JumpConfig) -> None:
         _check_constants(shortcut)
     if isinstance(shortcut, Shortlist) and shortcut.candidates > config.vocabulary:
         raise OneJumpError(f"candidates: {shortcut.candidates} given, the vocabulary has {config.vocabulary}")
-    probe = torch.ones(config.hidden)
+    probe = torch.ones(_width(config))
     with torch.inference_mode():
         for level in range(config.blocks if config.kind in _OF_ALL_LEVELS else 1):
             at = shortcut.at(level)
@@ -112,13 +113,22 @@ def _sizes(config: JumpConfig) -> Mapping[str, tuple[int, ...]]:
     """Shapes of all tensors that a jump may have."""
     hidden, levels = config.hidden, config.blocks
     if config.kind != Shortlist.kind:
-        return _sizes_of_jump(hidden, config.rank, levels, of_all_levels=config.kind == OneJumpKind.kind)
+        of_all_levels = config.kind in _OF_ALL_LEVELS
+        of_jump = _sizes_of_jump(hidden, config.rank, levels, of_all_levels=of_all_levels)
+        # The inputs of one-forward are two states.
+        width = _width(config)
+        return of_jump | {"down": (width, config.rank), "scale": (levels, width)}
     sizes: dict[str, tuple[int, ...]] = {"weights": (levels, 2)}
     for part, rank in ((FIRST, config.rank), (SECOND, config.correction)):
         if rank is not None:
             of_jump = _sizes_of_jump(hidden, rank, levels, of_all_levels=True)
             sizes |= {part + name: shape for name, shape in of_jump.items()}
     return sizes
+
+
+def _width(config: JumpConfig) -> int:
+    """How many numbers a jump reads."""
+    return (2 if config.kind == OneForward.kind else 1) * config.hidden
 
 
 def _sizes_of_jump(hidden: int, rank: int, levels: int, *, of_all_levels: bool) -> dict[str, tuple[int, ...]]:

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from onejump.base.errors import OneJumpError
 from onejump.exits.gates import looks_back
 from onejump.exits.learned_gate import leaving
 from onejump.models.most_likely import likeliest
@@ -30,7 +31,7 @@ from onejump.models.rope import forget_lengths
 from onejump.models.seen import given_to, state_of
 from onejump.models.transformer import Transformer
 from onejump.runtime.early_exit import EarlyExit
-from onejump.runtime.predictor import coordinates_by
+from onejump.runtime.predictor import coordinates_by, reads_previous
 
 
 @dataclass
@@ -100,8 +101,18 @@ def exit_logits(
         In float32.
     levels : Tensor of shape (rows, n), int64
         L: by the full model.
+
+    Raises
+    ------
+    OneJumpError
+        If the jump reads the last level's state of the token before.
     """
     transformer = engine.transformer
+    if reads_previous(engine.predictor):
+        raise OneJumpError(
+            "the jump reads the last level's state of the token before, too: likelihoods take a jump that "
+            "reads the state of one token"
+        )
     tokens = tokens.to(transformer.device)
     if transformer.context is not None and len(tokens) > 1 and tokens.shape[1] > transformer.context:
         # The longest text of a batch would change the positions of the others.

@@ -23,7 +23,13 @@ from onejump.shortcuts.shortlist_head import ShortlistHead
 
 @runtime_checkable
 class ExitPredictor(Protocol):
-    """Predicts a token from a state at an early-exit level."""
+    """Predicts a token from a state at an early-exit level.
+
+    One that reads the last level's state of the token before, too, says so in an attribute
+    `reads_previous = True`. It gets states (..., 2H), with that state behind the state of the level, and has
+    a method `approximated`, which gives from the same states an approximation (..., H) of the last level's
+    state of the token itself: the next token of a chain of drafts is predicted from it.
+    """
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -34,6 +40,29 @@ class ExitPredictor(Protocol):
 
     def flops(self, level: int) -> int:
         """Count the floating-point operations of the logits of one state, 2 a multiplication."""
+
+
+def reads_previous(predictor: ExitPredictor | Shortcut | None) -> bool:
+    """Tell whether a predictor, or a shortcut, reads the last level's state of the token before, too."""
+    return bool(getattr(predictor, "reads_previous", False))
+
+
+def approximated_by(predictor: ExitPredictor, level: int, states: Tensor) -> Tensor:
+    """Give what a predictor that reads the state before takes for the last level's state of the token itself.
+
+    Parameters
+    ----------
+    predictor : ExitPredictor
+        One with `reads_previous = True`.
+    level : int
+    states : Tensor of shape (..., 2H)
+
+    Returns
+    -------
+    Tensor of shape (..., H)
+    """
+    approximated: Tensor = predictor.approximated(level, states)  # type: ignore[attr-defined]
+    return approximated
 
 
 def coordinates_by(predictor: ExitPredictor, level: int, states: Tensor) -> Tensor | None:
@@ -96,6 +125,7 @@ class _LowRankExits:
 
     def __init__(self, head: Head, jumps: Mapping[int, LowRank]) -> None:
         self.levels, self._jumps = tuple(jumps), jumps
+        self.reads_previous = any(jump.reads_previous for jump in jumps.values())
         # One B (and b) for all levels has one exit head for all levels.
         of_maps: dict[tuple[int, ...], ExitHead] = {}
         self._heads: dict[int, ExitHead] = {}
@@ -110,6 +140,10 @@ class _LowRankExits:
 
     def coordinates(self, level: int, states: Tensor) -> Tensor | None:
         return coordinates_at(self._jumps[level], states)
+
+    def approximated(self, level: int, states: Tensor) -> Tensor:
+        approximated: Tensor = self._jumps[level](states)
+        return approximated
 
     def flops(self, level: int) -> int:
         return jump_flops(self._jumps[level]) + exit_head_flops(self._heads[level])

@@ -27,7 +27,9 @@ class Pending:
     level: int = 0
     """The level that it has reached."""
     state: Tensor | None = None
-    """Its state at that level, (H,)."""
+    """Its state at that level, (H,); None at level L, unless such states are kept."""
+    approximated: Tensor | None = None
+    """What its exit takes for its state at level L, (H,), where the predictor reads such states."""
     guesses: list[Tensor] = field(default_factory=list)
     """Most likely next token at each level that was checked, where the gate looks back."""
     exit_level: int = 0
@@ -61,6 +63,8 @@ class Row:
         self.candidates: list[Pending] = []
         """Several drafts for the place behind the chain, instead of one."""
         self.ended = False
+        self.previous: Tensor | None = None
+        """State at level L of the token before the last final one, (H,), if such states are kept."""
 
     @property
     def new(self) -> int:
@@ -71,6 +75,17 @@ class Row:
         """Let the last final token be the only one that is pending."""
         place = len(self.tokens) - 1
         self.chain, self.candidates = [Pending(self.tokens[-1], place, place)], []
+
+    def before(self, pending: Pending) -> Tensor:
+        """Give the state at level L of the token before one of the chain.
+
+        Of a token that exited, it is what the predictor takes for it. Of one whose draft was recalled from
+        the text, nothing is known: zeros, as at the first position of a text.
+        """
+        index = self.chain.index(pending)
+        state = self.chain[index - 1].approximated if index else self.previous
+        assert self.previous is not None
+        return torch.zeros_like(self.previous) if state is None else state
 
     def context(self, pending: Pending) -> list[int]:
         """Give all tokens up to a pending one."""
@@ -93,6 +108,8 @@ class Passes:
         Gets what each pass costs.
     sources : sequence of list of int, optional
         Of an encoder-decoder, the text that each row is made from.
+    keeps_last : bool
+        Whether states at level L are kept.
     """
 
     def __init__(
@@ -102,8 +119,10 @@ class Passes:
         columns: int,
         record: Generated,
         sources: Sequence[list[int]] | None = None,
+        *,
+        keeps_last: bool = False,
     ) -> None:
-        self._passes, self._record = passes, record
+        self._passes, self._record, self._keeps_last = passes, record, keeps_last
         self.levels = passes.blocks
         self.device = passes.transformer.device
         self.cache = passes.cache(rows, columns, sources)
@@ -122,7 +141,11 @@ class Passes:
             columns = torch.arange(longest, device=self.device).expand(len(rows), -1)
             place = Place(0, columns=columns, positions=columns, length=longest)
         at = torch.tensor(ends, device=self.device)
-        logits = self._passes.run(0, self.levels, tokens, place, self.cache, logits_at=at)
+        kept: list[Tensor] | None = [] if self._keeps_last else None
+        logits = self._passes.run(0, self.levels, tokens, place, self.cache, logits_at=at, last_states=kept)
+        for index, row in enumerate(rows if kept else ()):
+            # A copy, so that the states of the whole prompt are not kept.
+            row.previous = kept[0][index, row.prompt - 1].clone() if kept else None
         return [logits[index, ends.index(row.prompt - 1)] for index, row in enumerate(rows)]
 
     def raise_to(self, rows: Iterable[Row], target: int) -> list[tuple[Row, Tensor]]:
@@ -181,14 +204,20 @@ class Passes:
                     for _, pending in groups
                 ]
             )
-        out = self._passes.run(first, last, tokens, place, self.cache, states=states, keys_only=keys_only)
+        kept: list[Tensor] | None = [] if self._keeps_last and last == self.levels else None
+        out = self._passes.run(
+            first, last, tokens, place, self.cache, states=states, keys_only=keys_only, last_states=kept
+        )
         logits = []
         for row, (of, pending) in enumerate(groups):
             if keys_only:
                 continue
             for index, one in enumerate(pending):
                 one.level = last
-                one.state = None if last == self.levels else out[row, index]
+                if last < self.levels:
+                    one.state = out[row, index]
+                else:
+                    one.state = kept[0][row, index] if kept else None
             if last == self.levels:
                 logits.append((of, out[row, : len(pending)]))
         self._record.block_passes += (0 if keys_only else last - first) * sum(len(of) for _, of in groups)

@@ -22,7 +22,7 @@ from onejump.data.store import ActivationStore
 from onejump.models.head import Head
 from onejump.models.logit_parts import samples_together
 from onejump.scoring.metrics import LABEL_METRICS, FinalDistribution, label_metrics, token_metrics
-from onejump.scoring.predictors import Predictors
+from onejump.scoring.predictors import Predictors, read_by
 from onejump.scoring.standard_errors import ClusteredR2, Clusters, Variation
 from onejump.scoring.top_tokens import top_tokens_of
 from onejump.shortcuts.methods import ShortcutAt, methods_of
@@ -78,7 +78,7 @@ def evaluate(
     OneJumpError
         If the store keeps fewer than max(precision_at) most likely tokens of each sample.
     """
-    head = head.to(device)
+    head, store = head.to(device), read_by(methods, store)
     # Of a classifier all labels are kept. There precision@k is 1 for every k from their number on.
     top_tokens = top_tokens_of(store, min(max(precision_at), head.vocabulary))
     known = store.labels()

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from onejump.base.errors import OneJumpError
+from onejump.data.store import ActivationStore
 from onejump.models.head import Head
 from onejump.shortcuts.exit_head import ExitHead
 from onejump.shortcuts.kinds.shortlist import ShortlistAt
@@ -59,6 +61,26 @@ class Predictor:
             return logits, None
         predicted = reduced @ shortcut.up
         return logits, predicted if shortcut.bias is None else predicted + shortcut.bias
+
+
+def read_by(methods: Mapping[str, ShortcutAt], store: ActivationStore) -> ActivationStore:
+    """Give a store whose states are those that methods read (`Shortcut.reads_previous`).
+
+    Raises
+    ------
+    OneJumpError
+        If one method reads the last level's state of the position before, and another one does not, or the
+        store does not keep these states.
+    """
+    reading = [name for name, method in methods.items() if method(0).reads_previous]
+    if not reading:
+        return store
+    if others := sorted(set(methods) - set(reading)):
+        raise OneJumpError(
+            f"methods {', '.join(reading)} and {', '.join(others)} given, but {reading[0]} reads the last "
+            f"level's state of the position before, and {others[0]} does not: measure them one by one"
+        )
+    return store.with_previous()
 
 
 class Predictors:

@@ -13,6 +13,7 @@ Each kind is a module of `onejump.shortcuts.kinds`.
 | distilled | (norm(h) A + c) B + b | |
 | one-jump | as distilled, with one A, B and b for all levels | |
 | shortlist | none: a one-jump whose most likely tokens are judged again by h, or by h + a correction | |
+| one-forward | as one-jump, of h and the last level's state of the position before | |
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ class Shortcut(nn.Module, ABC):
     A distilled kind is trained through the head, whose norm sees only the direction of a state: the length of
     its prediction means nothing.
     """
+    reads_previous: ClassVar[bool] = False
+    """Whether it reads the last level's state of the position before, too. Its states are then (..., 2H): the
+    state of the level, and that state behind it; zeros at the first position of a text."""
     tensors: ClassVar[tuple[str, ...]] = ()
     """Names of the tensors that it keeps."""
     optional: ClassVar[tuple[str, ...]] = ()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from onejump.study.kinds import OfRank
+from onejump.study.kinds import FACTS, OfRank
 from onejump.study.messages import rule
 
 if TYPE_CHECKING:
@@ -65,6 +66,30 @@ def of_tokens(study: Study) -> list[str]:
     return [path for path in study.drawn() if path.rpartition("/")[2] in OF_TOKENS]
 
 
+OF_ONE_STATE = ("exit-costs", "copied-states", "translation", "lens")
+"""Experiments and figures whose methods read the state of one token at one level, and nothing else."""
+
+
+def _check_previous(study: Study, labelled: Sequence[str]) -> None:
+    """Refuse kinds that read the state of the position before where it is not known."""
+    for kind in study.shortcuts.names():
+        if not FACTS[kind].reads_previous:
+            continue
+        if labelled:
+            raise rule(
+                f"it reads the state of the token before, but corpora.{labelled[0]} has labels, and a "
+                "classifier predicts one for all of a text: leave it out",
+                f"shortcuts/{kind}",
+            )
+        for path, section in study.drawn().items():
+            if path.rpartition("/")[2] in OF_ONE_STATE and kind in (getattr(section, "methods", None) or ()):
+                raise rule(
+                    f"{section.said('methods', kind)}, which also reads the last level's state of the token "
+                    "before: accepted are methods that read the state of one token at one level",
+                    f"{path}/methods",
+                )
+
+
 def check_needs(study: Study) -> None:
     """Refuse experiments without what they need: pairs, another corpus, oracle exits, English text."""
     labelled = [name for name, corpus in study.corpora.items() if corpus.label is not None]
@@ -74,6 +99,7 @@ def check_needs(study: Study) -> None:
             "predicts one for all of a text: leave it out",
             path,
         )
+    _check_previous(study, labelled)
     targets = study.export.targets
     if labelled and targets:
         raise rule(

@@ -37,6 +37,8 @@ class Facts:
     """A sweep can fit it at every rank."""
     swept: bool = False
     """A sweep fits it at every rank unless the study names the methods that it fits."""
+    reads_previous: bool = False
+    """It reads the last level's state of the position before, which activations keep for it."""
 
 
 class Kind(Section):
@@ -288,6 +290,26 @@ class OneResidual(Shortlist):
         return super().numbers(hidden, levels) + 2 * hidden * rank + hidden + levels * (rank + mixing)
 
 
+class OneForward(OneJump):
+    """A one-jump that also reads the last level's state of the position before.
+
+    That state is known where tokens are drafted: the token before has been through all blocks.
+    """
+
+    facts = Facts(
+        fitted_by="distillation",
+        stored_as="one-forward",
+        one_for_all=True,
+        exit_head=True,
+        reads_previous=True,
+    )
+
+    def numbers(self, hidden: int, levels: int) -> int:
+        rank = rank_for(hidden, self.rank)
+        own = {"shared": 0, "level": levels * hidden if levels > 1 else 0}[self.statistics]
+        return super().numbers(hidden, levels) + hidden * rank + own
+
+
 class Affine(Distillation):
     """norm(h) A + b of full rank, for each level, trained on the model's own predictions.
 
@@ -319,6 +341,7 @@ class Shortcuts(Switches):
     one_jump: Annotated[OneJump | None, Field(alias="one-jump")] = None
     shortlist: Shortlist | None = None
     one_residual: Annotated[OneResidual | None, Field(alias="one-residual")] = None
+    one_forward: Annotated[OneForward | None, Field(alias="one-forward")] = None
     affine: Affine | None = None
 
     def kind(self, name: str) -> Kind:

@@ -134,6 +134,10 @@ class Study(Section):
         texts = max(1, options.shard_sentences * options.positions // positions)
         return options.model_copy(update={"positions": positions, "shard_sentences": texts})
 
+    def keeps_previous(self) -> bool:
+        """Tell whether activations keep the last level's state of the position before: a kind reads it."""
+        return any(FACTS[name].reads_previous for name in self.shortcuts.names())
+
     def shard_count(self, corpus: str, split: str) -> int:
         """Count the shards of a split: each is generated, and extracted, by a job of its own."""
         sentences: int = getattr(self.corpora[corpus], split)
@@ -272,7 +276,7 @@ class Study(Section):
         options = self.experiments.copied_states
         if options is None:
             return ()
-        wanted = options.methods or ("identity", *(self.exported() or ("ojfa",)))
+        wanted = options.methods or ("identity", *filter(self._reads_states, self.exported() or ("ojfa",)))
         return tuple(method for method in self.evaluated() if method in wanted)
 
     def thresholded(self) -> tuple[str, ...]:
@@ -326,14 +330,14 @@ class Study(Section):
         options = self.experiments.exit_costs
         if options is None:
             return ()
-        return tuple(options.methods or (method for method in self.evaluated() if method != "arbitrary"))
+        return tuple(options.methods or self._of_states_alone())
 
     def translated(self) -> tuple[str, ...]:
         """Name the methods whose exits write targets."""
         options = self.experiments.translation
         if options is None:
             return ()
-        return tuple(options.methods or (method for method in self.evaluated() if method != "arbitrary"))
+        return tuple(options.methods or self._of_states_alone())
 
     def is_fitted_at(self, method: str, rank: float) -> bool:
         """Tell whether the pipeline itself fits a method at this rank of the sweep, written the same way."""
@@ -345,7 +349,7 @@ class Study(Section):
         options = self.figures.lens
         if options is None:
             return ()
-        exported = (method for method in self.exported() if method in self.evaluated())
+        exported = (method for method in self.exported() if method in self._of_states_alone())
         return tuple(options.methods or ("identity", *exported))
 
     def distilled_metric(self) -> str:
@@ -362,6 +366,15 @@ class Study(Section):
         if method not in SELECTED:
             return method
         return SELECTED[method].kind or self.selection.method
+
+    def _of_states_alone(self) -> tuple[str, ...]:
+        """Name the methods, but the arbitrary ones, that read the state of one token at one level."""
+        return tuple(
+            method for method in self.evaluated() if method != "arbitrary" and self._reads_states(method)
+        )
+
+    def _reads_states(self, method: str) -> bool:
+        return not FACTS[self.fitted_as(method)].reads_previous
 
     def _is_distilled(self, method: str) -> bool:
         return FACTS[self.fitted_as(method)].fitted_by == "distillation"

@@ -125,7 +125,7 @@ def fit(
             # the same however many levels there are.
             loss = errors.mean(1).sum() / hidden
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
             progress.update()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +32,8 @@ class OneJump(DistilledKind):
     kind = "one-jump"
     tensors = ("down", "offset", "up", "bias")
     optional = ("scale", "mix")
+    of_level: ClassVar[type[Distilled]] = Distilled
+    """What the shortcut of one level is."""
     down: Tensor
     up: Tensor
     bias: Tensor
@@ -69,7 +71,7 @@ class OneJump(DistilledKind):
             down = self.scale[level][:, None] * down
         if self.mix is not None:
             down = down @ self.mix[level]
-        jump = Distilled(down, self.offset[level], self.up, self.bias, self.norm, self.eps)
+        jump = self.of_level(down, self.offset[level], self.up, self.bias, self.norm, self.eps)
         jump.level, jump.model_digest = level, self.model_digest
         return jump
 
