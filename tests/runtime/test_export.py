@@ -84,7 +84,7 @@ def test_a_jump_with_gates_is_the_fit_that_they_belong_to(
     write_json(pair / "calibration/ojfa.json", content, CALIBRATION, model_digest=known.model_digest)
     gated = OneJump.from_study(pair, "ojfa")
     assert gated.config.fitted_again
-    assert "fitted again, without the documents that the thresholds" in gated.card
+    assert "fitted again, without the documents that gates" in gated.card
     assert torch.equal(gated.at(0).up, made[gated.config.level].up)
     assert not torch.equal(gated.at(0).up, plain.at(0).up)
     export_jump(**given | {"shortcuts": again}, fitted_again=True)

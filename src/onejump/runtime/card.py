@@ -168,7 +168,7 @@ def _scores(config: JumpConfig) -> Iterator[str]:
     if config.fitted_again:
         yield (
             "These are the scores of the jump that was fitted to all training documents. The jump kept here "
-            "was fitted again, without the documents that the thresholds of its gates were chosen on."
+            "was fitted again, without the documents that gates are calibrated on."
         )
     levels = shown_levels(config.blocks)
     rows = [[f"{level}", *(f"{config.scores[m][level]:.3f}" for m in shown)] for level in levels]
