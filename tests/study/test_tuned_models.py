@@ -45,9 +45,13 @@ def study_with(tuned: dict[str, Any], **beside: Any) -> Study:
         (
             {"corpus": "g"},
             {},
-            "models.t.tuned.corpus: 'g' given, accepted is a corpus of the study that is not",
+            "models.t.tuned.corpus: 'g' given, accepted is a corpus of the study that is",
         ),
-        ({"corpus": "d"}, {}, "'d' given, accepted is a corpus of the study that is not generated: c"),
+        (
+            {"corpus": "d"},
+            {},
+            "'d' given, accepted is a corpus of the study that is neither generated nor mixed",
+        ),
         ({}, {"dtype": "float16"}, "models.t.dtype: 'float16' given, but it has no effect on a tuned model"),
         (
             {"weights": "final", "early": 0.1},

@@ -78,7 +78,7 @@ def check_tuned(models: Mapping[str, Model], corpora: Mapping[str, Corpus]) -> N
         if model.tuned is not None:
             what, path = "that is not tuned", f"models/{name}/tuned/model"
             _expect(model.tuned.model, own, f"a model of the study {what}", path)
-            what, path = "that is not generated", f"models/{name}/tuned/corpus"
+            what, path = "that is neither generated nor mixed", f"models/{name}/tuned/corpus"
             _expect(model.tuned.corpus, text, f"a corpus of the study {what}", path)
 
 
