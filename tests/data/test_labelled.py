@@ -12,7 +12,8 @@ import pytest
 from onejump.base.errors import CorpusError
 from onejump.base.files import read_json, read_table
 from onejump.data.corpus import SUMMARY
-from onejump.data.labelled import LabelledOptions, LabelledSource, build_labelled, split_texts
+from onejump.data.labelled import LabelledSource, build_labelled, split_texts
+from onejump.data.records_asked import DrawOptions
 from onejump.data.sides import place
 
 
@@ -56,7 +57,7 @@ def test_a_data_set_of_the_hub_library_is_read(tmp_path: Path) -> None:
     rows = {"sentence": ["so bad", "so good"], "label": [0, 1], "idx": [0, 1]}
     datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path / "sst2"))
     found = list(LabelledSource(text="sentence", label="label", dataset=str(tmp_path / "sst2")).texts())
-    assert [tuple(row) for row in found] == [("train#0", "so bad", 0), ("train#1", "so good", 1)]
+    assert [tuple(row) for row in found] == [("train#0", "so bad", 0, None), ("train#1", "so good", 1, None)]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_the_stage_writes_texts_of_both_sides_by_their_hash(tmp_path: Path) -> N
         tmp_path / "t.parquet",
         tmp_path / "t.json",
         source=source(Path("elsewhere")),
-        options=LabelledOptions(training=20, validation=8),
+        options=DrawOptions(training=20, validation=8),
         file=path,
         seed=3,
     )
@@ -104,3 +105,66 @@ def test_the_stage_writes_texts_of_both_sides_by_their_hash(tmp_path: Path) -> N
         split_texts(source(path).texts(), training=50, validation=5, seed=3)
     with pytest.raises(CorpusError, match="two texts have one id"):
         split_texts([*source(path).texts()] * 2, training=1, validation=1)
+
+
+def pairs(count: int) -> list[dict[str, Any]]:
+    """Premises with two hypotheses each."""
+    return [
+        {
+            "premise": f"The  boat number {at // 2} is green.",
+            "hypothesis": f"It is {('', 'not ')[at % 2]}red.",
+            "label": at % 2,
+        }
+        for at in range(count)
+    ]
+
+
+def of_pairs(path: Path) -> LabelledSource:
+    return LabelledSource(text="premise", text_pair="hypothesis", label="label", path=str(path))
+
+
+def test_pairs_of_one_first_text_are_on_one_side(tmp_path: Path) -> None:
+    rows = pairs(80)
+    path = write_lines(tmp_path / "a.jsonl", [*rows, rows[5] | {"label": 0}, rows[0] | {"premise": "No."}])
+    build_labelled(
+        tmp_path / "t.parquet", source=of_pairs(path), options=DrawOptions(training=50, validation=12), seed=1
+    )
+    table = read_table(tmp_path / "t.parquet")
+    assert list(table.columns) == ["sentence_id", "document", "sentence", "text_pair", "label", "split"]
+    assert table["split"].value_counts().to_dict() == {"training": 50, "validation": 12}
+    assert not table.duplicated(["sentence", "text_pair"]).any()
+    assert table.groupby("sentence")["split"].nunique().max() == 1
+    assert table.groupby("sentence").size().max() == 2
+    known = {(" ".join(row["premise"].split()), row["hypothesis"]): row["label"] for row in rows}
+    assert [known[row.sentence, row.text_pair] for row in table.itertuples()] == list(table["label"])
+    # "No. It is red." has fewer than 20 characters.
+    assert "No." not in set(table["sentence"])
+
+
+def test_a_data_set_of_pairs_is_read(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_list(pairs(4)).save_to_disk(str(tmp_path / "rte"))
+    source = LabelledSource(
+        text="premise", text_pair="hypothesis", label="label", dataset=str(tmp_path / "rte")
+    )
+    assert [tuple(row) for row in source.texts()][1] == (
+        "train#1",
+        "The  boat number 0 is green.",
+        1,
+        "It is not red.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"premise": "x", "label": 1}, r"a.jsonl#1: no 'hypothesis'; there is: premise, label"),
+        (
+            {"premise": "x", "hypothesis": None, "label": 1},
+            r"a.jsonl#1: 'hypothesis' holds NoneType, a string was expected",
+        ),
+    ],
+)
+def test_a_record_without_a_second_text_is_named(tmp_path: Path, wrong: Any, said: str) -> None:
+    with pytest.raises(CorpusError, match=said):
+        list(of_pairs(write_lines(tmp_path / "a.jsonl", [wrong])).texts())

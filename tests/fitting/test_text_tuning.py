@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import transformers as hf
+from families import disturb
 from sklearn.metrics import accuracy_score, log_loss
 from test_tuning import OPTIONS
 from tiny_models import documents
@@ -30,6 +32,7 @@ from onejump.models.head import Head
 from onejump.models.live_head import LiveHead
 from onejump.models.loading import load_model
 from onejump.models.model_stage import describe
+from onejump.models.prompts import encoded_texts
 from onejump.models.untrained import UntrainedOptions, make_untrained
 from onejump.scoring.evaluation import evaluate
 from onejump.shortcuts.kinds.identity import Identity
@@ -65,7 +68,8 @@ def by_level(folder: Path, texts: pd.DataFrame) -> list[np.ndarray]:
         hf.AutoModelForSequenceClassification.from_pretrained(folder),
         hf.AutoTokenizer.from_pretrained(folder),
     )
-    given = tokenizer(texts["sentence"].tolist(), padding=True, return_tensors="pt")
+    second = texts["text_pair"].tolist() if "text_pair" in texts else None
+    given = tokenizer(texts["sentence"].tolist(), second, padding=True, return_tensors="pt")
     with torch.inference_mode():
         states = model(**given, output_hidden_states=True).hidden_states
         return [model.classifier(model.bert.pooler(level)).double().softmax(-1).numpy() for level in states]
@@ -86,7 +90,7 @@ def test_an_untrained_classifier_knows_the_labels_of_its_corpus(inputs: dict[str
 
 def batches_of(folder: Path, texts: pd.DataFrame, weights: Weights, each: int = 1) -> TextBatches:
     tokenizer = hf.AutoTokenizer.from_pretrained(folder)
-    encoded = tokenizer(texts["sentence"].tolist())["input_ids"]
+    encoded = encoded_texts(texts, tokenizer, 512)
     options = {"steps": 1, "batch_tokens": 10_000, "each": each, "seed": 0, "padding": 0}
     return TextBatches(encoded, [0] * len(encoded), numbers(texts), weights, **options)
 
@@ -102,6 +106,24 @@ def test_the_loss_is_the_mean_over_levels_of_the_models_own(inputs: dict[str, Pa
     # With many draws for each text, each early level is drawn in nearly the same proportion.
     found, _ = loss.of(batches_of(folder, texts, Weights("uniform", 3, None), each=3 * 20)[0])
     assert float(found) == pytest.approx(np.mean(own), rel=5e-3)
+
+
+def test_the_loss_on_pairs_is_that_of_the_model_that_knows_their_parts(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(inputs["description"].parent / "start", tmp_path / "model")
+    # Weights of real sizes: with those that a training begins with, all texts have nearly one loss.
+    model = hf.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    disturb(model, 2)
+    model.save_pretrained(folder)
+    texts = pd.read_parquet(inputs["sentences"]).head(7)
+    texts["text_pair"] = [" ".join(text.split()[at % 3 :]) for at, text in enumerate(texts["sentence"][::-1])]
+    assert set(hf.AutoTokenizer.from_pretrained(folder)("a", "b")["token_type_ids"]) == {0, 1}
+    transformer = load_model(str(folder), device="cpu")
+    loss = JointLoss(transformer, LiveHead(transformer))
+    found, _ = loss.of(batches_of(folder, texts, Weights("final", 3, None))[0])
+    expected = log_loss(numbers(texts), by_level(folder, texts)[-1], labels=[0, 1])
+    assert float(found) == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,8 @@ FAMILIES: dict[str, tuple[dict[str, Any], str, str | None, str | None]] = {
     "AlbertForSequenceClassification": (ALBERT, "first", "tanh", None),
     "DebertaV2ForSequenceClassification": (SIZES, "first", "gelu", None),
     "ModernBertForSequenceClassification": (SIZES, "first", "gelu", "layer"),
+    # It runs a pooler besides, whose output nothing takes.
+    "BigBirdForSequenceClassification": (SIZES | {"hidden_act": "gelu"}, "first", "gelu", None),
     "GPT2ForSequenceClassification": (GPT2, "last", None, "layer"),
     "LlamaForSequenceClassification": (SIZES, "last", None, "rms"),
     "Qwen3ForSequenceClassification": (
@@ -139,10 +141,11 @@ def test_an_encoder_decoder_that_classifies_is_refused() -> None:
         Transformer(model)
 
 
-def save(folder: Path, name: str = "BertForSequenceClassification") -> Path:
+def save(folder: Path, name: str = "BertForSequenceClassification", **more: Any) -> Path:
     """A random classifier whose labels are good, bad and neither, with a tokenizer of words."""
     names = ("good", "bad", "neither")
-    model = build(name, id2label=dict(enumerate(names)), label2id={of: at for at, of in enumerate(names)})
+    known = {"id2label": dict(enumerate(names)), "label2id": {of: at for at, of in enumerate(names)}}
+    model = build(name, **known | more)
     roles = ("unk_token", "pad_token", "cls_token", "sep_token")
     special = {role: f"[{role.removesuffix('_token').upper()}]" for role in roles}
     word_tokenizer(special, "[CLS] $A [SEP]").save_pretrained(folder)
@@ -200,3 +203,41 @@ def test_the_stages_read_a_sample_of_each_text(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="a classifier of texts, which takes texts"):
         extract_shard(tmp_path / "2.zarr", **inputs, **place, options=options)
     assert not (tmp_path / "2.zarr").exists()
+
+
+@pytest.mark.parametrize("name", ["BertForSequenceClassification", "DistilBertForSequenceClassification"])
+def test_the_two_parts_of_a_pair_are_given_as_the_tokenizer_gives_them(tmp_path: Path, name: str) -> None:
+    folder = save(tmp_path / "model", name, vocab_size=VOCABULARY + 1)  # the tokenizer adds a mask
+    words = hf.AutoTokenizer.from_pretrained(folder).get_vocab()
+    # BERT's tokenizer says which part a token is of, DistilBERT's does not.
+    getattr(hf, name.replace("ForSequenceClassification", "Tokenizer"))(vocab=words).save_pretrained(folder)
+    typed = name.startswith("Bert")
+    describe(tmp_path / "m.json", tmp_path / "h.safetensors", source=str(folder), device="cpu")
+    first = [sentence for document in documents(3) for sentence in document]
+    # Of several lengths, so that some are padded.
+    second = [" ".join(text.split()[at % 3 :]) for at, text in enumerate(reversed(first))]
+    table = pd.DataFrame({"sentence_id": range(15), "document": [f"d#{at}" for at in range(15)]})
+    table = table.assign(sentence=first, text_pair=second, label=1, split="validation")
+    write_table(tmp_path / "texts.parquet", table)
+    inputs = {"sentences": tmp_path / "texts.parquet", "description": tmp_path / "m.json"}
+    place = {"split": "validation", "shard": 0, "shards": 1, "seed": 0, "device": "cpu"}
+    # The longest pairs are cut, the longer text of each first.
+    options = ActivationOptions(max_tokens=29)
+    extract_shard(tmp_path / "0.zarr", **inputs, **place, options=options, batch_tokens=100)
+    store = ActivationStore([tmp_path / "0.zarr"])
+    model, head = load_model(str(folder), device="cpu").model, Head.load(tmp_path / "h.safetensors")
+    tokenizer = hf.AutoTokenizer.from_pretrained(folder)
+    cut = 0
+    for sample, at in enumerate(store.of_samples("sentence")):
+        pair = {"truncation": True, "max_length": 29, "return_tensors": "pt"}
+        encoded = tokenizer(first[at], second[at], **pair)
+        assert ("token_type_ids" in encoded) == typed
+        cut += encoded["input_ids"].shape[1] == 29
+        with torch.inference_mode():
+            own = model(**encoded, output_hidden_states=True)
+        for level in range(BLOCKS):
+            theirs = own.hidden_states[level][0, 0].numpy()
+            np.testing.assert_allclose(store.level(level)[sample], theirs, rtol=5e-3, atol=5e-3)
+        logits = head.logits(torch.from_numpy(store.level(BLOCKS)[sample]))
+        assert float((logits - own.logits[0]).abs().max()) < 0.02 * float(own.logits.std())
+    assert 0 < cut < 15

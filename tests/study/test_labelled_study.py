@@ -47,6 +47,12 @@ def study(model: dict[str, Any], corpus: dict[str, Any] = LABELLED, **more: Any)
         ),
         (
             {"hub": "a/b"},
+            TEXTS | {"text_pair": "hypothesis"},
+            {},
+            "text_pair: 'hypothesis' given, but .* without label",
+        ),
+        (
+            {"hub": "a/b"},
             LABELLED | {"path": "a.txt"},
             {},
             "label: 'topic' given, .* on plain",

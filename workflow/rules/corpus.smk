@@ -67,7 +67,7 @@ rule corpus:
     params:
         source=lambda w: STUDY.corpora[w.corpus].model_dump(include=KEYS_OF_SOURCE),
         options=lambda w: STUDY.corpora[w.corpus].model_dump(
-            exclude=KEYS_OF_SOURCE | KEYS_OF_WHEEL | {"generated", "mixture", "target", "label"}
+            exclude=KEYS_OF_SOURCE | KEYS_OF_WHEEL | {"generated", "mixture", "target", "label", "text_pair"}
         ),
         content=corpus_content,
         seed=STUDY.seed,
@@ -130,7 +130,7 @@ rule labelled:
         runtime=120,
     params:
         source=lambda w: STUDY.corpora[w.corpus].model_dump(
-            include=(KEYS_OF_SOURCE | {"label"}) - {"standard_library"}
+            include=(KEYS_OF_SOURCE | {"label", "text_pair"}) - {"standard_library"}
         ),
         options=lambda w: STUDY.corpora[w.corpus].model_dump(
             include={"training", "validation", "min_characters", "max_characters", "max_documents"}

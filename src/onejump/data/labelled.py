@@ -15,13 +15,19 @@ from tqdm import tqdm
 from onejump.base.errors import CorpusError
 from onejump.data.corpus import describe_splits, numbered, write_splits
 from onejump.data.documents import Document, open_dataset, read_records
-from onejump.data.labels import LABEL, checked_label
+from onejump.data.labels import LABEL, TEXT_PAIR, checked_label
 from onejump.data.pair_files import value_at
+from onejump.data.records_asked import DrawOptions, RecordSource
 from onejump.data.sentences import is_damaged, without_invisible
 from onejump.data.sides import draw
 from onejump.data.text_files import LABEL_SUFFIXES, named, regular_files
 
 _LOG = logging.getLogger(__name__)
+
+
+# What stands between the texts of a pair, and between the pairs of one first text. No text holds them, as
+# control characters are damage.
+_WITHIN, _BETWEEN = "\x1f", "\x1e"
 
 
 class LabelledText(NamedTuple):
@@ -30,26 +36,18 @@ class LabelledText(NamedTuple):
     id: str
     text: str
     label: int | str
+    text_pair: str | None = None
+    """The second text of a pair."""
 
 
-@dataclass(frozen=True)
-class LabelledSource:
-    """Where the texts of a corpus are. One of path and dataset is given."""
+@dataclass(frozen=True, kw_only=True)
+class LabelledSource(RecordSource):
+    """Where the texts of a corpus are: .jsonl, .json or .parquet files, or a data set."""
 
-    text: str
-    """Key or column that holds the text."""
     label: str
-    """Key or column that holds its label."""
-    path: str | None = None
-    """A .jsonl, .json or .parquet file, or a folder of these."""
-    dataset: str | None = None
-    """A Hugging Face data set."""
-    subset: str | None = None
-    """Configuration of the data set."""
-    split: str = "train"
-    """Split of the data set."""
-    revision: str | None = None
-    """Branch, tag or commit of the data set."""
+    """Key or column that holds the label of a text."""
+    text_pair: str | None = None
+    """Key or column that holds the second text of a pair; None if each text is one."""
 
     def texts(self) -> Iterator[LabelledText]:
         """Read the texts, one after another.
@@ -62,11 +60,10 @@ class LabelledSource:
         """
         kinds: dict[type, str] = {}
         for name, where, record in self._records():
-            text = value_at(record, self.text, where)
-            if not isinstance(text, str):
-                raise CorpusError(
-                    f"{where}: {self.text!r} holds {type(text).__name__}, a string was expected"
-                )
+            texts = [value_at(record, key, where) for key in self._text_keys]
+            for key, text in zip(self._text_keys, texts, strict=True):
+                if not isinstance(text, str):
+                    raise CorpusError(f"{where}: {key!r} holds {type(text).__name__}, a string was expected")
             at = f"{where}: {self.label!r}"
             label = checked_label(value_at(record, self.label, where), at)
             kinds.setdefault(type(label), at)
@@ -76,11 +73,15 @@ class LabelledSource:
                     f"{at} holds {label!r}, where {first} holds a label of the other kind: only numbers, or "
                     "only names, were expected"
                 )
-            yield LabelledText(name, text, label)
+            yield LabelledText(name, texts[0], label, *texts[1:])
+
+    @property
+    def _text_keys(self) -> list[str]:
+        return [self.text] if self.text_pair is None else [self.text, self.text_pair]
 
     def _records(self) -> Iterator[tuple[str, str, object]]:
         """Records, each with its name and where it stands."""
-        keys = [self.text, self.label]
+        keys = [*self._text_keys, self.label]
         if self.path is not None:
             for name, file in regular_files(self.path, LABEL_SUFFIXES).items():
                 try:
@@ -96,17 +97,6 @@ class LabelledSource:
             raise CorpusError("source: nothing given, path or dataset was expected")
 
 
-@dataclass(frozen=True)
-class LabelledOptions:
-    """How many texts `split_texts` draws, and which."""
-
-    training: int
-    validation: int
-    min_characters: int = 20
-    max_characters: int = 1000
-    max_documents: int = 100_000
-
-
 def split_texts(
     texts: Iterable[LabelledText],
     *,
@@ -119,9 +109,10 @@ def split_texts(
 ) -> pd.DataFrame:
     """Draw training and validation texts.
 
-    Each text is a document. Texts are drawn as `onejump.data.corpus.split_sentences` draws documents: a hash
-    of a text puts it into training (three out of four) or into validation, and no text is drawn twice. White
-    space is replaced by single spaces.
+    Each text is a document; of pairs, all those of one first text are one. Texts are drawn as
+    `onejump.data.corpus.split_sentences` draws documents and sentences: a hash of its text puts a document
+    into training (three out of four) or into validation, and no text is drawn twice. White space becomes
+    single spaces.
 
     Parameters
     ----------
@@ -132,47 +123,68 @@ def split_texts(
     seed : int, default 0
         Decides sides and order.
     min_characters, max_characters : int
-        Shorter and longer texts are left out.
+        Shorter and longer texts are left out; the two texts of a pair are counted together.
     max_documents : int
         The most texts to read.
 
     Returns
     -------
     DataFrame
-        Columns ``sentence_id`` (0, 1, ...; training first), ``document``, ``sentence`` (the text), ``label``,
-        ``split``.
+        Columns ``sentence_id`` (0, 1, ...; training first), ``document``, ``sentence`` (the text),
+        ``text_pair`` (the second text; only where there are pairs), ``label``, ``split``.
 
     Raises
     ------
     CorpusError
         If there are too few texts, or if two have one id.
     """
-    labels: dict[str, int | str] = {}
+    labels: dict[tuple[str, str], int | str] = {}
+    names: set[str] = set()
 
-    def fitting() -> Iterator[Document]:
-        for name, text, label in tqdm(islice(texts, max_documents), unit="text", disable=None):
-            plain = " ".join(without_invisible(text).split())
-            if name in labels:
+    def fitting() -> Iterator[tuple[str, list[str], int | str]]:
+        """Names of texts, the text or the two texts of a pair, and labels."""
+        for name, text, label, second in tqdm(islice(texts, max_documents), unit="text", disable=None):
+            if name in names:
                 raise CorpusError(f"two texts have one id, {name!r}, so that nothing tells them apart")
-            labels[name] = label
-            if min_characters <= len(plain) <= max_characters and not is_damaged(plain):
-                yield Document(name, plain)
+            names.add(name)
+            parts = [" ".join(without_invisible(part).split()) for part in (text, second) if part is not None]
+            fits = min_characters <= sum(map(len, parts)) <= max_characters
+            if fits and not any(map(is_damaged, parts)):
+                yield name, parts, label
+
+    def documents() -> Iterator[Document]:
+        of_first: dict[str, tuple[str, list[str]]] = {}
+        for name, parts, label in fitting():
+            if len(parts) == 1:
+                labels[name, parts[0]] = label
+                yield Document(name, parts[0])
+                continue
+            document, pairs = of_first.setdefault(parts[0], (name, []))
+            pair = _WITHIN.join(parts)
+            if (document, pair) not in labels:
+                labels[document, pair] = label
+                pairs.append(pair)
+        for document, pairs in of_first.values():
+            yield Document(document, _BETWEEN.join(pairs))
 
     wanted = {"training": training, "validation": validation}
-    drawn = draw(fitting(), wanted, cut=lambda text: [text], seed=seed)
+    drawn = draw(documents(), wanted, cut=lambda text: text.split(_BETWEEN), seed=seed)
     if any(len(drawn[side]) < count for side, count in wanted.items()):
         filled = " and ".join(
             f"{len(drawn[side])} of the {count} asked for {side}" for side, count in wanted.items()
         )
         raise CorpusError(
-            f"too few texts: {filled}, of {len(labels)} that were read. Each different text of "
+            f"too few texts: {filled}, of {len(names)} that were read. Each different text of "
             f"{min_characters} to {max_characters} characters counts once. Its hash puts it into training "
             "(three of four) or into validation: give more texts, or ask for less"
         )
     rows = [
-        (row.document, row.sentence, labels[row.document], side) for side in wanted for row in drawn[side]
+        (row.document, *row.sentence.split(_WITHIN), labels[row.document, row.sentence], side)
+        for side in wanted
+        for row in drawn[side]
     ]
-    return numbered(rows, ["document", "sentence", LABEL, "split"])
+    paired = any(_WITHIN in row.sentence for side in wanted for row in drawn[side])
+    return numbered(rows, ["document", "sentence", *([TEXT_PAIR] if paired else []), LABEL, "split"])
 
 
 def build_labelled(
@@ -180,7 +192,7 @@ def build_labelled(
     summary: Path | None = None,
     *,
     source: LabelledSource,
-    options: LabelledOptions,
+    options: DrawOptions,
     file: Path | None = None,
     seed: int = 0,
 ) -> None:
@@ -193,7 +205,7 @@ def build_labelled(
     summary : Path, optional
         A JSON file to write: what `onejump.data.corpus.describe_splits` gives.
     source : LabelledSource
-    options : LabelledOptions
+    options : DrawOptions
     file : Path, optional
         A file or folder to read instead of the source's path: the workflow took it out of a wheel.
     seed : int

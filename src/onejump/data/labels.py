@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 LABEL = "label"
 """The column of a corpus' table that holds the labels of its texts."""
+TEXT_PAIR = "text_pair"
+"""The column that holds the second part of each text, such as the hypothesis behind a premise."""
 
 
 def has_labels(texts: pd.DataFrame) -> bool:

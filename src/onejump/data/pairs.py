@@ -15,6 +15,7 @@ from onejump.base.errors import CorpusError
 from onejump.data.corpus import describe_splits, numbered, write_splits
 from onejump.data.documents import Document
 from onejump.data.pair_files import PairedDocument, read_dataset_pairs, read_pairs
+from onejump.data.records_asked import DrawOptions, RecordSource
 from onejump.data.sentences import is_damaged, without_invisible
 from onejump.data.sides import draw
 
@@ -23,24 +24,12 @@ _BETWEEN = "\x1e"
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class PairSource:
-    """Where the pairs of a corpus are. One of path and dataset is given."""
+@dataclass(frozen=True, kw_only=True)
+class PairSource(RecordSource):
+    """Where the pairs of a corpus are: files for `read_pairs`, or a data set for `read_dataset_pairs`."""
 
-    text: str
-    """Key or column that holds the source."""
     target: str
-    """Key or column that holds the target."""
-    path: str | None = None
-    """A file or a folder, for `read_pairs`."""
-    dataset: str | None = None
-    """A Hugging Face data set, for `read_dataset_pairs`."""
-    subset: str | None = None
-    """Configuration of the data set."""
-    split: str = "train"
-    """Split of the data set."""
-    revision: str | None = None
-    """Branch, tag or commit of the data set."""
+    """Key or column that holds the target of a pair."""
 
     def documents(self) -> Iterator[PairedDocument]:
         """Read the documents, one after another."""
@@ -51,17 +40,6 @@ class PairSource:
                 self.dataset, self.subset, self.split, self.text, self.target, self.revision
             )
         raise CorpusError("source: nothing given, path or dataset was expected")
-
-
-@dataclass(frozen=True)
-class PairOptions:
-    """How many pairs `split_pairs` draws, and which."""
-
-    training: int
-    validation: int
-    min_characters: int = 20
-    max_characters: int = 1000
-    max_documents: int = 100_000
 
 
 def split_pairs(
@@ -150,7 +128,7 @@ def build_pairs(
     summary: Path | None = None,
     *,
     source: PairSource,
-    options: PairOptions,
+    options: DrawOptions,
     file: Path | None = None,
     seed: int = 0,
 ) -> None:
@@ -165,7 +143,7 @@ def build_pairs(
     summary : Path, optional
         A JSON file to write: what `onejump.data.corpus.describe_splits` gives.
     source : PairSource
-    options : PairOptions
+    options : DrawOptions
     file : Path, optional
         A file or folder to read instead of the source's path: the workflow took it out of a wheel.
     seed : int

@@ -20,7 +20,7 @@ from onejump.fitting.pair_batches import PairBatches
 from onejump.fitting.text_batches import TextBatches
 from onejump.fitting.tuning_batches import Batches
 from onejump.models.live_head import LiveHead, states_of_pairs
-from onejump.models.pairs import Inputs, Pairs
+from onejump.models.pairs import Inputs, Pairs, TwoParts
 from onejump.models.transformer import Transformer
 
 _LOG = logging.getLogger(__name__)
@@ -52,6 +52,8 @@ class JointLoss:
         tokens: Inputs = batch["tokens"]
         if "source" in batch:
             tokens = Pairs(batch["source"], batch["tokens"])
+        elif "parts" in batch:
+            tokens = TwoParts(batch["tokens"], batch["parts"])
         rows, positions = batch["rows"], batch["positions"]
         of, level = batch["of"], batch["level"]
         states = states_of_pairs(self._transformer, tokens, rows, positions, of, level)

@@ -204,8 +204,8 @@ def _batches(
                 f"a corpus without labels given to tune {described.architecture}, {NAMED[described.task]}: "
                 "name the key of its labels with label, or choose the loss distilled"
             )
-        texts = encoded_texts(rows["sentence"].tolist(), tokenizer, options.max_tokens)
-        positions = [int(transformer.read_positions(torch.tensor([text]))) for text in texts]
+        texts = encoded_texts(rows, tokenizer, options.max_tokens)
+        positions = [int(transformer.read_positions(torch.tensor([text.tokens]))) for text in texts]
         return TextBatches(texts, positions, labels, weights, context=transformer.context, **shared)
     return Batches(
         _encoded(tokenizer, rows["sentence"].tolist(), options, seed),

@@ -1,4 +1,4 @@
-"""What an encoder-decoder needs of its own: batches of pairs of texts, its decoder, and how the two run."""
+"""Batches of pairs of texts, and what an encoder-decoder needs: its decoder, and how the two run."""
 
 from __future__ import annotations
 
@@ -23,13 +23,25 @@ class Pairs(NamedTuple):
     """(sequences, length), int64: what the decoder takes, start token included; padded on the right."""
 
 
-Inputs = Tensor | Pairs
+class TwoParts(NamedTuple):
+    """A batch of texts of two parts each, for a classifier that is told the part of each token (BERT)."""
+
+    tokens: Tensor
+    """(sequences, length), int64, padded on the right with the model's `padding`."""
+    parts: Tensor
+    """(sequences, length), int64: the tokenizer's token_type_ids, padded with 0."""
+
+
+Inputs = Tensor | Pairs | TwoParts
 """What a model is run over: texts, or pairs of texts in the case of an encoder-decoder."""
 
 
 def size_of(inputs: Inputs) -> tuple[int, int]:
     """Give the number of sequences of a batch, and the length of the longest one that gives samples."""
-    sequences, length = (inputs.target if isinstance(inputs, Pairs) else inputs).shape
+    if isinstance(inputs, Tensor):
+        sequences, length = inputs.shape
+    else:
+        sequences, length = (inputs.target if isinstance(inputs, Pairs) else inputs.tokens).shape
     return sequences, length
 
 

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from onejump.base.errors import CorpusError
+from onejump.data.labels import TEXT_PAIR
 from onejump.data.shard_layout import Array
 from onejump.models.loading import mask_token
-from onejump.models.pairs import Inputs, Pairs
+from onejump.models.pairs import Inputs, Pairs, TwoParts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +47,8 @@ class Prompt(NamedTuple):
     """Token ids of the source in a pair."""
     label: int | None = None
     """Number of the label of a text that is to be classified, if it is known."""
+    parts: Sequence[int] | None = None
+    """Which part of a text of two parts each token is of (`onejump.models.pairs.TwoParts`)."""
 
     @property
     def kept(self) -> Sequence[int]:
@@ -248,7 +251,7 @@ def text_prompts(
     Parameters
     ----------
     texts : DataFrame
-        With columns sentence_id and sentence.
+        With columns sentence_id and sentence, and text_pair if each has a second part.
     tokenizer : transformers.PreTrainedTokenizerBase
     read_positions : callable
         Gives the position that the head reads (`onejump.models.transformer.Transformer.read_positions`).
@@ -267,22 +270,42 @@ def text_prompts(
     CorpusError
         If no text has a token.
     """
-    encoded = encoded_texts(texts["sentence"].tolist(), tokenizer, max_tokens)
+    encoded = encoded_texts(texts, tokenizer, max_tokens)
     prompts = []
-    for place, (text, tokens) in enumerate(zip(texts["sentence_id"].tolist(), encoded, strict=True)):
+    for place, (text, (tokens, parts)) in enumerate(zip(texts["sentence_id"].tolist(), encoded, strict=True)):
         if tokens:
             position = read_positions(torch.tensor([tokens])).numpy()
-            prompts.append(Prompt(text, tokens, position, label=None if labels is None else labels[place]))
+            label = None if labels is None else labels[place]
+            prompts.append(Prompt(text, tokens, position, label=label, parts=parts))
     if not prompts:
         raise CorpusError(f"none of the {len(texts)} texts of this shard has a token")
     return sorted(prompts, key=longest_first)
 
 
-def encoded_texts(texts: Sequence[str], tokenizer: Any, max_tokens: int) -> list[list[int]]:
-    """Give the token ids of texts, cut to `max_tokens`, with the special tokens that the tokenizer adds."""
-    cut = tokenizer(list(texts), truncation=True, max_length=max_tokens, return_attention_mask=False)
-    found: list[list[int]] = cut["input_ids"]
-    return found
+class Encoded(NamedTuple):
+    """A text for a classifier, with the special tokens that its tokenizer adds."""
+
+    tokens: list[int]
+    parts: list[int] | None
+    """See `Prompt.parts`; None where there is one part, or the tokenizer does not tell parts."""
+
+
+def encoded_texts(texts: pd.DataFrame, tokenizer: Any, max_tokens: int) -> list[Encoded]:
+    """Give the tokens of texts, or of pairs of texts, cut to `max_tokens`.
+
+    Parameters
+    ----------
+    texts : DataFrame
+        With columns sentence, and text_pair if each has a second part. Of a pair that is too long, the longer
+        part is cut first.
+    tokenizer : transformers.PreTrainedTokenizerBase
+    max_tokens : int
+    """
+    second = texts[TEXT_PAIR].tolist() if TEXT_PAIR in texts.columns else None
+    cut = {"truncation": True, "max_length": max_tokens, "return_attention_mask": False}
+    found = tokenizer(texts["sentence"].tolist(), second, **cut)
+    parts = None if second is None else found.get("token_type_ids")
+    return list(map(Encoded, found["input_ids"], [None] * len(texts) if parts is None else parts))
 
 
 def stored_prompts(texts: pd.DataFrame, *, seed: int, positions: int) -> list[Prompt]:
@@ -347,7 +370,7 @@ def pad(batch: Sequence[Prompt], padding: int = 0) -> tuple[Inputs, Tensor, Tens
 
     Returns
     -------
-    tokens : Tensor of shape (len(batch), longest); Pairs if the prompts are pairs
+    tokens : Tensor of shape (len(batch), longest); Pairs or TwoParts if the prompts are pairs
         Padded on the right with `padding`.
     rows, positions : Tensor of shape (n,)
     """
@@ -360,6 +383,9 @@ def pad(batch: Sequence[Prompt], padding: int = 0) -> tuple[Inputs, Tensor, Tens
         torch.arange(len(batch)), torch.tensor([len(prompt.positions) for prompt in batch])
     )
     inputs: Inputs = tokens
+    if batch[0].parts is not None:
+        parts = [torch.as_tensor(prompt.parts) for prompt in batch]
+        inputs = TwoParts(tokens, nn.utils.rnn.pad_sequence(parts, batch_first=True))
     sources = [torch.as_tensor(prompt.source) for prompt in batch if prompt.source is not None]
     if sources:
         inputs = Pairs(nn.utils.rnn.pad_sequence(sources, batch_first=True, padding_value=padding), tokens)

@@ -23,7 +23,7 @@ from onejump.models.anatomy import (
 from onejump.models.classifiers import check_texts, find_position, read_positions, refuse_other_classifiers
 from onejump.models.named import blocks_of, named_modules
 from onejump.models.norms import TOLERANCE, distance
-from onejump.models.pairs import Inputs, Pairs, find_decoder, run_pairs, size_of
+from onejump.models.pairs import Inputs, Pairs, TwoParts, find_decoder, run_pairs, size_of
 from onejump.models.rope import forget_lengths, original_context
 from onejump.models.seen import given_to, state_of
 from onejump.models.tasks import MASKED, NAMED, Task
@@ -131,7 +131,7 @@ class Transformer:
 
         Parameters
         ----------
-        tokens : Tensor of shape (sequences, length), int64; Pairs for an encoder-decoder
+        tokens : Tensor of shape (sequences, length), int64; Pairs for an encoder-decoder; or TwoParts
             Padded on the right with `padding`.
         rows, positions : Tensor of shape (n,), int64
             Sample i is position `positions[i]` of sequence `rows[i]`, of the target in a pair.
@@ -201,10 +201,15 @@ class Transformer:
         if isinstance(tokens, Pairs):
             pairs = Pairs(*(of.to(self.device) for of in tokens))
             return run_pairs(self.model, None if module is self.model else module, pairs, self.padding)
+        options: dict[str, Any] = {}
+        if isinstance(tokens, TwoParts):
+            options["token_type_ids"] = tokens.parts.to(self.device)
+            tokens = tokens.tokens
         tokens = tokens.to(self.device)
         # Classifiers are both: stacks of causal blocks, which could keep keys and values, and others.
         cached = self.causal or "use_cache" in inspect.signature(module.forward).parameters
-        options: dict[str, Any] = {"use_cache": False} if cached else {}
+        if cached:
+            options["use_cache"] = False
         if not self.causal:
             options["attention_mask"] = (tokens != self.padding).long()
         return module(tokens, **options)

@@ -14,7 +14,7 @@ import torch
 
 from onejump.base.errors import CorpusError
 from onejump.base.files import read_table, replacing
-from onejump.data.labels import has_labels, names_of
+from onejump.data.labels import TEXT_PAIR, has_labels, names_of
 from onejump.models.prompts import has_targets
 
 # In this order, they are tokens 0, 1 and 2. Decoders start with the padding token.
@@ -64,7 +64,8 @@ def make_untrained(folder: Path, sentences: Path, *, options: UntrainedOptions, 
     if options.architecture == "bert":
         if not has_labels(table):
             raise CorpusError(f"{sentences}: a corpus without labels given, a classifier predicts labels")
-        tokenizer = _trained_tokenizer(training["sentence"].tolist(), options.vocabulary, begins=True)
+        texts = [*training["sentence"], *training.get(TEXT_PAIR, [])]
+        tokenizer = _trained_tokenizer(texts, options.vocabulary, classifies=True)
         torch.manual_seed(seed)
         _write(folder, _random_classifier(options, len(tokenizer), names_of(table)), tokenizer)
         return
@@ -81,10 +82,11 @@ def _write(folder: Path, model: Any, tokenizer: Any) -> None:
         tokenizer.save_pretrained(fresh)
 
 
-def _trained_tokenizer(texts: list[str], vocabulary: int, *, begins: bool = False) -> Any:
+def _trained_tokenizer(texts: list[str], vocabulary: int, *, classifies: bool = False) -> Any:
     """A tokenizer of byte pairs, one for sources and targets. It begins words as SentencePiece does.
 
-    A text ends in the end token; `begins` says whether it also begins with a token, which a classifier reads.
+    A text ends in the end token. That of a classifier also begins with a token, which is read; and of a pair
+    of texts the tokenizer says which token is of which.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -93,16 +95,20 @@ def _trained_tokenizer(texts: list[str], vocabulary: int, *, begins: bool = Fals
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    given = _SPECIAL | ({"cls_token": _BEGIN} if begins else {})
+    given = _SPECIAL | ({"cls_token": _BEGIN} if classifies else {})
     special = list(given.values())
     trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=special, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
-    around = ([_BEGIN] if begins else []), _SPECIAL["eos_token"]
+    around = ([_BEGIN] if classifies else []), _SPECIAL["eos_token"]
     tokenizer.post_processor = processors.TemplateProcessing(
         single=" ".join([*around[0], "$A", around[1]]),
+        pair=" ".join([*around[0], "$A", around[1], "$B:1", f"{around[1]}:1"]),
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in (*around[0], around[1])],
     )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=_LONGEST, **given)
+    names = ["input_ids", *(["token_type_ids"] if classifies else []), "attention_mask"]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=_LONGEST, model_input_names=names, **given
+    )
 
 
 def _random_classifier(options: UntrainedOptions, vocabulary: int, names: list[str]) -> Any:

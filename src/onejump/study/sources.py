@@ -195,6 +195,9 @@ class Corpus(Section):
     """Key or column that holds the label of a text: the corpus then is texts with labels, for classifiers. A
     label is a number from 0, or a name that the model's configuration has in id2label. Each record is a text,
     which is not cut into sentences."""
+    text_pair: Annotated[str, Field(min_length=1)] | None = None
+    """With `label`: key or column that holds the second text of each pair of texts that has a label, such as
+    the hypothesis behind a premise (GLUE's MNLI, RTE, QQP, ...). The tokenizer joins the two."""
     language: Language = "en"
     """Language of the text (ISO 639 code). It decides how documents are cut into sentences."""
     unit: Literal["sentence", "paragraph"] = "sentence"
@@ -208,7 +211,7 @@ class Corpus(Section):
     from other documents than the training sentences: a hash of its text puts three of four documents on the
     training side."""
     min_characters: PositiveInt = 20
-    """Sentences with fewer characters are left out."""
+    """Sentences with fewer characters are left out. Those of a pair with a label are counted together."""
     max_characters: PositiveInt = 1000
     """Sentences with more characters are left out."""
     max_documents: PositiveInt = 100_000
@@ -223,6 +226,8 @@ class Corpus(Section):
         if self.label is not None:
             refuse_without_effect(self, ("language", "unit"), "on texts with labels, which are not cut")
             refuse_without_effect(self, ("target", "standard_library", "generated", "mixture"), "with label")
+        else:
+            refuse_without_effect(self, ("text_pair",), "without label")
         if self.target is not None:
             refuse_without_effect(self, ("language", "unit"), "on pairs, which are not cut into sentences")
             refuse_without_effect(self, ("standard_library", "generated", "mixture"), "with target")
