@@ -13,6 +13,7 @@ from simulated_exits import some_shortcuts
 
 from onejump.base.amounts.logits import LOGITS_TOGETHER
 from onejump.data.store import ActivationStore
+from onejump.exits.confidences import Confidences
 from onejump.exits.measuring import confidences
 from onejump.models.head import Head
 from onejump.scoring.evaluation import evaluate
@@ -107,3 +108,35 @@ def test_hits_are_precision_at_1_of_the_evaluation(
     measured = measured[measured["metric"] == "precision@1"].set_index(["method", "level"])["value"]
     hits = table.groupby(["method", "level"])["hit"].mean()
     pd.testing.assert_series_equal(hits, measured.sort_index(), check_names=False, check_index_type=False)
+
+
+def test_the_accuracy_of_exits_is_that_of_each_text_at_its_own_level(
+    make_head: MakeHead, make_store: MakeStore, levels_of_data: Data
+) -> None:
+    head = make_head(H, 11)
+    store = make_store(levels_of_data(LEVELS + 1, SAMPLES, H), head=head, attributes={"labelled": True})
+    chosen = torch.from_numpy(np.random.default_rng(0).random(SAMPLES) < 0.4)
+    shortcuts = some_shortcuts("distilled", H, LEVELS)
+    found = Confidences.of(confidences(store, head, {"m": shortcuts.__getitem__}, samples=chosen))
+    rows = chosen.numpy().nonzero()[0]
+    exits = np.random.default_rng(1).integers(0, LEVELS + 1, len(rows))
+    right, of_full = [], []
+    for row, level in zip(rows, exits, strict=True):
+        label = row % 11
+        last = torch.from_numpy(store.level(LEVELS)[row]).double()[None]
+        of_full.append(softmax_by_hand(head, last).argmax() == label)
+        if level == LEVELS:
+            right.append(of_full[-1])
+            continue
+        state = torch.from_numpy(store.level(int(level))[row]).double()[None]
+        with torch.no_grad():
+            predicted = softmax_by_hand(head, shortcuts[int(level)].double()(state)).argmax()
+        shortcuts[int(level)].float()
+        right.append(predicted == label)
+    measured = found.accuracy_of(exits)
+    np.testing.assert_array_equal(measured["accuracy"], np.array(right, float))
+    np.testing.assert_array_equal(
+        measured["accuracy_change"], np.array(right, float) - np.array(of_full, float)
+    )
+    assert 0 < sum(right) < len(rows)
+    assert right != of_full

@@ -204,6 +204,26 @@ def test_the_stage_writes_a_table_and_its_figure(tmp_path: Path, monkeypatch: py
         measure("texts.parquet")
 
 
+def test_a_study_puts_its_prefix_before_each_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build().save_pretrained(tmp_path / "marian")
+    TOKENIZER.save_pretrained(tmp_path / "marian")
+    about = {
+        "source": str(tmp_path / "marian"),
+        "task": "seq2seq",
+        "blocks": 3,
+        "pairs": {"prefix": "river "},
+    }
+    describe_as(tmp_path / "model.json", **about)
+    monkeypatch.setattr("onejump.models.loading.check_model_files", lambda *_: None)
+    pairs = pd.DataFrame({"sentence": SOURCES, "target": SOURCES, "split": "validation"})
+    write_table(tmp_path / "pairs.parquet", pairs)
+    where = {"device": "cpu", "device_map": None}
+    given = stage.load_translated(
+        tmp_path / "pairs.parquet", [], [], tmp_path / "model.json", None, methods={}, pairs=2, **where
+    )
+    assert given.sources == [f"river {source}" for source in SOURCES[:2]]
+
+
 def test_without_sacrebleu_one_line_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "sacrebleu", None)
     with pytest.raises(OneJumpError, match=r"BLEU needs sacrebleu: pip install 'onejump\[pairs\]'"):

@@ -135,3 +135,19 @@ def test_a_study_names_prompts_and_methods() -> None:
     ):
         with pytest.raises(StudyError, match=message):
             looked_through(**options)
+
+
+def test_a_study_puts_its_prefix_before_each_source(tiny_marian: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, _ = tiny_marian
+    about, source, target = tmp_path / "model.json", "The old farmer", "My neighbour"
+    pairs = {"prefix": "river ", "source_language": None, "target_language": None}
+    describe(about, tmp_path / "head.safetensors", source=str(folder), pairs=pairs, device="cpu")
+    names = {"model": "m", "corpus": "c", "device": "cpu"}
+    options = {"methods": {"identity": "identity"}, "prompts": [source], "targets": [target]}
+    look_at_prompts(tmp_path / "lens.parquet", tmp_path / "lens.html", about, [], [], **options, **names)
+    found = read_table(tmp_path / "lens.parquet")
+    model, tokenizer = load_model(str(folder), device="cpu"), load_tokenizer(str(folder))
+    for prefix, same in (("river ", True), ("", False)):
+        expected = Trajectory.from_prompt(model, tokenizer, prefix + source, target=target).to_pandas()
+        near = np.allclose(found["surprisal"], expected["surprisal"], rtol=1e-4, equal_nan=True)
+        assert near == same

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -339,3 +340,11 @@ def test_the_exit_head_of_a_head_without_a_norm_is_exact(make_head: Callable[...
     torch.testing.assert_close(ExitHead(head, basis, bias).logits(reduced), expected)
     expected = (reduced @ basis) @ head.unembedding.T + head.logit_bias
     torch.testing.assert_close(ExitHead(head, basis).logits(reduced), expected)
+
+
+def test_a_model_that_shifts_no_labels_itself_begins_with_its_start_token() -> None:
+    model = SimpleNamespace(config=SimpleNamespace(decoder_start_token_id=7))
+    assert decoder_inputs(model, [4, 5, 2]) == [7, 4, 5]
+    model.config.decoder_start_token_id = None
+    with pytest.raises(ModelError, match="what its targets start with is not known"):
+        decoder_inputs(model, [4, 5, 2])

@@ -92,6 +92,18 @@ def test_each_row_of_a_batch_is_its_own_single_run(name: str, mode: str) -> None
     assert found.accepted > 0
 
 
+def test_each_row_of_a_batch_is_held_to_its_own_source() -> None:
+    asked = {"encoder_repetition_penalty": 3.0}
+    name, sources = "MarianMTModel", [source(6, 1), source(9, 2), source(4, 3)]
+    tokens, mask = padded(sources, "right")
+    arguments = {"attention_mask": mask, "max_new_tokens": NEW}
+    found = exiting(name).generate(tokens, **arguments, **asked)
+    free = exiting(name).generate(tokens, **arguments)
+    for row, of in enumerate(sources):
+        assert found.new_tokens[row] == own(name, of, max_new_tokens=NEW, **asked)[0, 1:].tolist()
+    assert found.new_tokens != free.new_tokens
+
+
 @functools.cache
 def some_leave(name: str) -> TopProbability:
     """A gate that lets about half of a random text's tokens exit at each level; none has to be certain."""

@@ -242,7 +242,7 @@ def _gates(served: Served, jump: str) -> list[tuple[str, str]]:
     if jump not in served.jumps:
         return [("none: nothing exits", NO_GATE)]
     calibrated = [(f"{name}: calibrated for this agreement", name) for name in served.jumps[jump].gates]
-    own = [(f"{kind}: a threshold of your own", kind) for kind in GATES]
+    own = [(f"{kind}: your own threshold", kind) for kind in GATES]
     return [*calibrated, *own, ("none: nothing exits", NO_GATE)]
 
 
