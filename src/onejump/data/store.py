@@ -37,8 +37,6 @@ class ActivationStore:
         Whether the samples are texts whose labels are known.
     keeps_previous : bool
         Whether the last level's states of the position before each sample are kept (`with_previous`).
-    width : int
-        How many numbers a state of an early-exit level has: H, or 2H (`with_previous`).
 
     Raises
     ------
@@ -92,7 +90,7 @@ class ActivationStore:
 
     @property
     def width(self) -> int:
-        """How many numbers a state of an early-exit level has."""
+        """How many numbers a state of an early-exit level has: H, or 2H (`with_previous`)."""
         return 2 * self.hidden if self._beside else self.hidden
 
     def with_previous(self) -> ActivationStore:
