@@ -31,6 +31,7 @@ from onejump.shortcuts.kinds.identity import Identity
 from onejump.shortcuts.kinds.jtc import JTC
 from onejump.shortcuts.kinds.n_njtc import NNJTC
 from onejump.shortcuts.kinds.njtc import NJTC
+from onejump.shortcuts.kinds.one_forward import OneForward
 from onejump.shortcuts.kinds.one_jump import OneJump
 from onejump.shortcuts.kinds.residual import Residual
 from onejump.shortcuts.kinds.shortlist import Shortlist
@@ -61,6 +62,11 @@ def shortcut_of(kind: str, hidden: int = H, rank: int = R, seed: int = 0) -> Sho
             *("layer", 1e-5),
             scale=normal(LEVELS, hidden),
         ),
+        "one-forward": lambda: OneForward(
+            *(normal(2 * hidden, rank), normal(LEVELS, rank), up, normal(hidden)),
+            *("layer", 1e-5),
+            scale=normal(LEVELS, 2 * hidden),
+        ),
         "shortlist": lambda: Shortlist(
             OneJump(down, normal(LEVELS, rank), up, normal(hidden), "layer", 1e-5),
             normal(LEVELS, 2),
@@ -71,6 +77,11 @@ def shortcut_of(kind: str, hidden: int = H, rank: int = R, seed: int = 0) -> Sho
             ),
         ),
     }[kind]()
+
+
+def width_of(shortcut: Shortcut) -> int:
+    """How many numbers a shortcut reads."""
+    return 2 * H if shortcut.reads_previous else H
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -85,9 +96,9 @@ def test_a_file_gives_back_the_same_bits(kind: str, tmp_path: Path) -> None:
     for name, tensor in shortcut.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
     assert loaded.config() == shortcut.config()
-    states = torch.randn(LEVELS, 5, H, generator=torch.Generator().manual_seed(1))
+    states = torch.randn(LEVELS, 5, width_of(shortcut), generator=torch.Generator().manual_seed(1))
     assert torch.equal(loaded(states), shortcut(states))
-    assert loaded(states).shape == states.shape
+    assert loaded(states).shape == (LEVELS, 5, H)
     save_shortcut(path, loaded, {"level": 3})  # a second trip changes nothing either
     for name, tensor in load_file(path).items():
         assert torch.equal(tensor, shortcut.state_dict()[name])
@@ -200,6 +211,7 @@ def test_numbers_kept(hidden: int, rank: int) -> None:
         "residual": 2 * hidden * rank + 4 * hidden,
         "distilled": 2 * hidden * rank + hidden + rank,
         "one-jump": 2 * hidden * rank + hidden + LEVELS * (hidden + rank),
+        "one-forward": 3 * hidden * rank + hidden + LEVELS * (2 * hidden + rank),
         # Two jumps, the second one of rank 2 with mixing, and two weights for each level.
         "shortlist": 2 * hidden * rank
         + hidden
@@ -239,7 +251,11 @@ def test_every_kind_has_the_name_of_its_module() -> None:
 @pytest.mark.parametrize(
     ("about", "tensors", "said"),
     [
-        ({"kind": "n-njct"}, {}, r"kind 'n-njct' given, accepted is one of affine, .*n-njtc, njtc, one-jump"),
+        (
+            {"kind": "n-njct"},
+            {},
+            r"kind 'n-njct' given, accepted is one of affine, .*n-njtc, njtc, one-forward",
+        ),
         ({"kind": "jtc"}, {"down": 0}, "tensors down given, those of a shortcut of kind jtc are matrix"),
         ({"kind": "jtc"}, {}, "tensors none given, those of a shortcut of kind jtc are matrix"),
         (
@@ -308,7 +324,8 @@ def test_one_jump_has_no_level_before_the_first() -> None:
 def test_states_of_any_precision_go_through_in_float32(kind: str, dtype: torch.dtype) -> None:
     jump = shortcut_of(kind)
     # As large as some models' are: their squares are beyond float16.
-    states = (1000 * torch.randn(LEVELS, 7, H, generator=torch.Generator().manual_seed(3))).to(dtype)
+    drawn = torch.randn(LEVELS, 7, width_of(jump), generator=torch.Generator().manual_seed(3))
+    states = (1000 * drawn).to(dtype)
     predicted = jump(states)
     assert predicted.dtype == (dtype if (kind, dtype) == ("identity", torch.float64) else torch.float32)
     predicted = predicted.float()
