@@ -2,7 +2,9 @@
 
 Prompts are those of the greedy validation texts of studies/generated.yaml, so that the text is of the kind
 that the jumps were fitted to. Every token exits: what differs is the jump, the level, and the number of
-candidates for the place. `python benchmarks/drafts.py [folder of a model and a corpus] [texts]`
+candidates for the place, and whether the text gives drafts too.
+
+    python benchmarks/drafts.py [folder of a model and a corpus] [texts]
 """
 
 from __future__ import annotations
@@ -17,15 +19,17 @@ from measure import ROOT
 from onejump.base.files import read_table
 from onejump.exits.gates import TopProbability
 from onejump.models.loading import load_model, load_tokenizer
+from onejump.models.transformer import Transformer
 from onejump.runtime.artefact import OneJump
-from onejump.runtime.bench import PLAIN, Bench
+from onejump.runtime.bench import PLAIN, RECALL, REFERENCE, VERIFIED_RECALL, Bench
 from onejump.runtime.cost_model import Fixed, Policy
 
 NEW_TOKENS = 64
 LEVELS, WIDTHS = (0, 1, 3), (1, 4, 8)
+SURE = 0.1
 
 
-def always(policy: Policy) -> Callable[[], Policy]:
+def always(policy: Policy | None) -> Callable[[], Policy | None]:
     return lambda: policy
 
 
@@ -41,32 +45,53 @@ def main(pair: Path, texts: int) -> None:
         jump = OneJump.from_pretrained(kept)
         for level in LEVELS:
             for width in WIDTHS:
-                policy = Fixed(1, width)
-                bench = Bench(
-                    transformer,
-                    jump,
-                    TopProbability({level: 0.0}),
-                    padding=tokenizer.pad_token_id,
-                    max_new_tokens=NEW_TOKENS,
-                    methods=[PLAIN, "verified"],
-                    policy=always(policy),
-                )
-                runs = list(bench.compare(prompts))
-                plain = {run.batch: run for run in runs if run.method == PLAIN}
-                verified = [run for run in runs if run.method == "verified"]
-                same = sum(run.tokens == plain[run.batch].tokens for run in verified)
-                rate = statistics.median(run.rate / plain[run.batch].rate for run in verified)
-                records = [run.record for run in verified if run.record is not None]
-                decoded, passes, drafted, accepted = (
-                    sum(getattr(record, name) for record in records)
-                    for name in ("decoded", "full_passes", "drafted", "accepted")
-                )
-                print(
-                    f"{kept.name}, level {level}, {width} candidates: {decoded / passes:.2f} tokens a round, "
-                    f"{accepted / drafted:.0%} of drafts kept, {rate:.2f}x plain, "
-                    f"{same} of {len(verified)} texts equal",
-                    flush=True,
-                )
+                ready = bench_of(transformer, jump, {level: 0.0}, Fixed(1, width), tokenizer.pad_token_id)
+                say(f"{kept.name}, level {level}, {width} candidates", ready, prompts)
+        gate, policy = {LEVELS[0]: SURE}, Fixed(1, recalled=2)
+        ready = bench_of(transformer, jump, gate, policy, tokenizer.pad_token_id, VERIFIED_RECALL)
+        at = f"{kept.name}, level {LEVELS[0]} where p is at least {SURE}"
+        say(f"{at}, up to two recalled drafts", ready, prompts)
+        for name, method in (("recalled alone", RECALL), (f"{at}, and recalled", VERIFIED_RECALL)):
+            ready = bench_of(transformer, jump, gate, None, tokenizer.pad_token_id, method)
+            say(f"{name}, the cost model", ready, prompts)
+
+
+def bench_of(
+    transformer: Transformer,
+    jump: OneJump,
+    thresholds: dict[int, float],
+    policy: Policy | None,
+    padding: int,
+    method: str = "verified",
+) -> Bench:
+    return Bench(
+        transformer,
+        jump,
+        TopProbability(thresholds),
+        padding=padding,
+        max_new_tokens=NEW_TOKENS,
+        methods=[PLAIN, method],
+        policy=always(policy),
+    )
+
+
+def say(what: str, bench: Bench, prompts: list[list[int]]) -> None:
+    """Print what one way of drafting gives."""
+    runs = list(bench.compare(prompts))
+    plain = {run.batch: run for run in runs if run.method == PLAIN}
+    drafting = [run for run in runs if run.method not in (PLAIN, REFERENCE)]
+    same = sum(run.tokens == plain[run.batch].tokens for run in drafting)
+    rate = statistics.median(run.rate / plain[run.batch].rate for run in drafting)
+    records = [run.record for run in drafting if run.record is not None]
+    decoded, passes, drafted, accepted = (
+        sum(getattr(record, name) for record in records)
+        for name in ("decoded", "full_passes", "drafted", "accepted")
+    )
+    print(
+        f"{what}: {decoded / max(passes, 1):.2f} tokens a round, {accepted / max(drafted, 1):.0%} of drafts "
+        f"kept, {rate:.2f}x plain, {same} of {len(drafting)} texts equal",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

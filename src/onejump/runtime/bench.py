@@ -92,8 +92,10 @@ class Summary:
 
 
 def recalling(policy: Policy | None) -> Policy | None:
-    """Give the policy that also recalls drafts: a fixed one as many as it lets exits make."""
-    return replace(policy, recalled=policy.drafts) if isinstance(policy, Fixed) else policy
+    """Give the policy that also recalls drafts: a fixed one as many as it lets exits make, unless it says."""
+    if isinstance(policy, Fixed) and not policy.recalled:
+        return replace(policy, recalled=policy.drafts)
+    return policy
 
 
 def complete(runs: Sequence[Run]) -> list[Run]:
