@@ -152,9 +152,8 @@ class Acceptance:
         return self._exits.mean
 
     def recalled(self, optimism: float = 0.0) -> float:
-        """Share of recalled drafts that are kept, if all before them were; below 1."""
-        found = _raised(self._recalled.mean, self._recalled.sure, optimism)
-        return min(float(found[0]), 1 - 1e-6)
+        """Share of recalled drafts that are kept, if all before them were."""
+        return float(_raised(self._recalled.mean, self._recalled.sure, optimism)[0])
 
     def kept(self, optimism: float = 0.0) -> tuple[Floats, Floats]:
         """Share of drafts that are kept, if all before them were.

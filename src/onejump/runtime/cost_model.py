@@ -210,7 +210,7 @@ class CostModel:
         if not self.most_recalled or self._spent > _ALLOWED:
             return 0
         number = np.arange(1, self.most_recalled + 1)
-        tokens = 1 + np.cumsum(self.acceptance.recalled(_OPTIMISM) ** number)
+        tokens = _tokens_of_chains(self.acceptance.recalled(_OPTIMISM), self.most_recalled)[1:]
         plain, together, more, _, _, drafts = self.seconds.costs
         rates = tokens / (plain + together + (more + drafts) * number)
         best = int(rates.argmax())
@@ -254,9 +254,10 @@ class CostModel:
         if (plan.drafts or any(recalled)) and self.seconds.known and timed(seen.seconds):
             # How many tokens one round gave is mostly luck. How many such rounds give is known better.
             rounds = self.seconds.usual(amounts, seen.seconds) / self.seconds.plain
-            kept = self.acceptance.recalled()
-            by_recall = (1 - kept ** (1 + sum(recalled))) / (1 - kept)
-            self._spent += rounds - (by_recall if any(recalled) else self._promised.tokens)
+            promised = self._promised.tokens
+            if any(recalled):
+                promised = float(_tokens_of_chains(self.acceptance.recalled(), sum(recalled))[-1])
+            self._spent += rounds - promised
         self._spent = max(self._spent - _ALLOWED_PART * seen.committed, -_CREDIT)
         self.seconds.learn(amounts, seen.seconds)
         if plan.drafts or any(recalled):
@@ -337,3 +338,9 @@ class CostModel:
             + (costs[2] * drafts * mean_depth[:, None] + costs[3] * checks + costs[4] * drafts)[:, None]
         )
         return tokens, seconds
+
+
+def _tokens_of_chains(kept: float, most: int) -> Floats:
+    """Expected tokens of chains of 0, 1, ... drafts, each kept with one probability: (most + 1,)."""
+    tokens: Floats = np.cumsum(kept ** np.arange(most + 1))
+    return tokens

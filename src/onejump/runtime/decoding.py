@@ -46,8 +46,8 @@ class Exits(NamedTuple):
     """What makes tokens exit."""
 
     predictor: ExitPredictor | None
-    """None: all drafts are recalled ones."""
     gate: Gate | None
+    """Without a predictor or a gate, all drafts are recalled ones."""
     policy: Policy
     mode: str
     wide: bool = False

@@ -222,8 +222,7 @@ class EarlyExit:
         return _joined(records, input_ids, settings.padding)
 
     def _exits(self, rows: int) -> Exits | None:
-        can_exit = self.predictor is not None and self.gate is not None and bool(self.gate.levels)
-        if not can_exit and not self.recall:
+        if not self._checked and not self.recall:
             return None
         # A wide draft needs a mask of its own.
         wide = self.mode == "verified" and self.passes.rows_differ
@@ -233,19 +232,22 @@ class EarlyExit:
                 policy = self._cost_model(rows, (1, 2, 4, 8) if wide else (1,))
             else:
                 policy = Fixed(_LONG_CHAIN)
-        predictor, gate = (self.predictor, self.gate) if can_exit else (None, None)
-        return Exits(predictor, gate, policy, self.mode, wide, self.recall)
+        return Exits(self.predictor, self.gate, policy, self.mode, wide, self.recall)
+
+    @property
+    def _checked(self) -> tuple[int, ...]:
+        """Levels at which tokens may exit; none without a predictor or a gate."""
+        return () if self.predictor is None or self.gate is None else tuple(self.gate.levels)
 
     def _cost_model(self, rows: int, widths: tuple[int, ...]) -> CostModel:
         """The cost model of this thread, for these rows and levels: it goes on learning from text to text."""
         known = getattr(self._learned, "models", None)
         if known is None:
             known = self._learned.models = {}
-        levels = () if self.gate is None or self.predictor is None else self.gate.levels
-        key = rows, levels, self.recall
+        key = rows, self._checked, self.recall
         if key not in known:
             known[key] = CostModel(
-                levels,
+                self._checked,
                 self.passes.blocks,
                 widths=widths,
                 expected=self._expected(),
