@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from onejump.base.files import read_table, write_json, write_table
+from onejump.base.files import read_table
 from onejump.base.identity import one_model
-from onejump.data.corpus import SUMMARY, describe_splits, warnings_of_splits
+from onejump.data.corpus import describe_splits, write_splits
 
 COLUMNS = ("document", "sentence", "split", "prompt", "prompt_id", "greedy", "prompt_tokens", "tokens")
 """Of the table of a shard."""
@@ -56,8 +56,4 @@ def collect_texts(table: Path, summary: Path, texts: Sequence[Path]) -> None:
     lengths = found["tokens"].map(len) - found["prompt_tokens"]
     for split, of_split in lengths.groupby(found["split"]):
         _LOG.info("%s: %d texts of %.1f generated tokens", split, len(of_split), of_split.mean())
-    described = describe_splits(found)
-    for line in warnings_of_splits(described):
-        _LOG.warning("%s", line)
-    write_table(table, found, model_digest=model_digest)
-    write_json(summary, described, SUMMARY)
+    write_splits(table, summary, found, describe_splits(found), model_digest=model_digest)

@@ -241,8 +241,9 @@ class OneJump(Distillation, OfRank):
 
     def numbers(self, hidden: int, levels: int) -> int:
         rank = rank_for(hidden, self.rank)
-        own = {"shared": rank**2, "level": hidden}[self.statistics]
-        return 2 * hidden * rank + hidden + levels * (rank + (own if levels > 1 else 0))
+        width = 2 * hidden if self.facts.reads_previous else hidden
+        own = {"shared": rank**2, "level": width}[self.statistics]
+        return (width + hidden) * rank + hidden + levels * (rank + (own if levels > 1 else 0))
 
 
 class Shortlist(OneJump):
@@ -303,11 +304,6 @@ class OneForward(OneJump):
         exit_head=True,
         reads_previous=True,
     )
-
-    def numbers(self, hidden: int, levels: int) -> int:
-        rank = rank_for(hidden, self.rank)
-        own = {"shared": 0, "level": levels * hidden if levels > 1 else 0}[self.statistics]
-        return super().numbers(hidden, levels) + hidden * rank + own
 
 
 class Affine(Distillation):

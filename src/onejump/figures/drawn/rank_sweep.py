@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
-from onejump.figures.frame import about, framed, metric_label, samples_of
-from onejump.figures.inputs import Inputs, measured
-from onejump.figures.looks import LOOKS, method_label, methods_of
+from onejump.figures.inputs import Inputs
+from onejump.figures.sweep_panels import draw_sweep
 
 
 def draw(inputs: Inputs, *, metrics: Sequence[str]) -> Figure:
@@ -22,40 +23,27 @@ def draw(inputs: Inputs, *, metrics: Sequence[str]) -> Figure:
     metrics : sequence of str
         A panel each.
     """
-    table = inputs.table("rank_sweep")
-    shown = measured(inputs, table, metrics)
-    methods = methods_of(table)
-    subtitle = [
-        about(table),
-        f"mean over {table['level'].nunique()} exit levels",
-        samples_of(table),
-        "number at each point: its rank r",
-    ]
-    figure = framed("What a higher rank gives", subtitle, max(6.6, 4.7 * len(shown)), 4.0)
-    axes = figure.subplots(1, len(shown), squeeze=False)[0]
-    for ax, metric in zip(axes, shown, strict=True):
-        for method in methods:
-            rows = table[(table["method"] == method) & (table["metric"] == metric)]
-            points = rows.groupby("rank").agg({"numbers": "first", "value": "mean"})
-            look = LOOKS[method]
-            ax.plot(points["numbers"], points["value"], label=method_label(method), **look.style())
-            for rank, numbers, value in points.itertuples():
-                ax.annotate(
-                    str(rank),
-                    (numbers, value),
-                    xytext=(0, 5),
-                    textcoords="offset points",
-                    ha="center",
-                    fontsize=7,
-                    color=look.colour,
-                )
-        ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.set(xlabel="numbers kept at inference (log scale)", ylabel=metric_label(metric, inputs.predicts))
-        ax.margins(y=0.1)
-        if metric.startswith("precision"):
-            ax.set_ylim(bottom=0)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(methods))
-    return figure
+    return draw_sweep(
+        inputs,
+        inputs.table("rank_sweep"),
+        metrics,
+        _curve,
+        title="What a higher rank gives",
+        along="numbers kept at inference",
+        notes=["number at each point: its rank r"],
+    )
+
+
+def _curve(ax: Axes, rows: pd.DataFrame, style: dict[str, Any]) -> None:
+    points = rows.groupby("rank").agg({"numbers": "first", "value": "mean"})
+    (line,) = ax.plot(points["numbers"], points["value"], **style)
+    for rank, numbers, value in points.itertuples():
+        ax.annotate(
+            str(rank),
+            (numbers, value),
+            xytext=(0, 5),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7,
+            color=line.get_color(),
+        )
