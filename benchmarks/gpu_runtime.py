@@ -30,12 +30,29 @@ from onejump.runtime.record import Generated
 from onejump.shortcuts.kinds.n_njtc import NNJTC
 from onejump.shortcuts.shortcut import Shortcut
 
-# Largest difference in units of the values' own size, and the smallest share of choices that are the same:
-# two tokens can be almost equally likely.
+# Largest difference of two devices' results in float32, in units of the results' own size (training repeats
+# rounding from step to step), and the smallest share of choices that are the same: two tokens can be almost
+# equally likely.
 SAME, SAME_TRAINED, SAME_CHOICES = 1e-3, 1e-2, 90
 NEW_TOKENS, TUNING_STEPS = 16, 4
 _SMALL = {"hidden": 64, "heads": 4, "blocks": 3, "feed_forward": 128, "vocabulary": 512}
 _SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+
+
+def difference(ours: Tensor, reference: Tensor) -> float:
+    """Largest difference, in units of the reference's own root mean square."""
+    reference = reference.double().cpu()
+    return float((ours.double().cpu() - reference).abs().max() / reference.square().mean().sqrt())
+
+
+def compare_stores(what: str, store: ActivationStore, reference: ActivationStore) -> None:
+    """Hold the states of a store against those of another one, level by level."""
+    off = max(
+        difference(torch.from_numpy(store.level(level)), torch.from_numpy(reference.level(level)))
+        for level in range(reference.levels)
+    )
+    # The store keeps 10 mantissa bits: two numbers at the edge of a bit end up one bit apart.
+    at_most(f"{what}, device against CPU", off, 2**-10 * 30)
 
 
 def compare_runtime(model: Any, device: torch.device, folder: Path) -> None:
@@ -181,8 +198,7 @@ def compare_lens(on_cpu: Transformer, on_device: Transformer) -> None:
     ]
     for name in ("probability", "entropy", "surprisal", "forward_kl"):
         of_cpu, of_device = (torch.from_numpy(of.statistic(name, "jump")[:, :-1]) for of in made)
-        off = (of_device - of_cpu).abs().max() / of_cpu.square().mean().sqrt()
-        at_most(f"lens, {name}, device against CPU", float(off), SAME)
+        at_most(f"lens, {name}, device against CPU", difference(of_device, of_cpu), SAME)
 
 
 def compare_tuning(model: Any, device: torch.device, folder: Path) -> None:
@@ -275,11 +291,7 @@ def compare_tasks(device: torch.device, folder: Path) -> None:
             path = folder / f"{name.split()[-1]}-{place}.zarr"
             extract(Transformer(copy.deepcopy(model).to(on)), prompts, path, top_k=5)
             stores.append(ActivationStore([path]))
-        off = max(
-            float(np.abs(stores[1].level(level) - stores[0].level(level)).max())
-            for level in range(stores[0].levels)
-        )
-        at_most(f"extraction of {name}, device against CPU", off, 2**-10 * 30)
+        compare_stores(f"extraction of {name}", stores[1], stores[0])
 
     transformer = Transformer(encoder_decoder().to(device))
     source, mask = prompts_for(transformer)
