@@ -9,12 +9,10 @@ candidates for the place, and whether the text gives drafts too.
 
 from __future__ import annotations
 
-import statistics
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from measure import ROOT
+from measure import ROOT, always, rates
 
 from onejump.base.files import read_table
 from onejump.exits.gates import TopProbability
@@ -27,10 +25,6 @@ from onejump.runtime.cost_model import Fixed, Policy
 NEW_TOKENS = 64
 LEVELS, WIDTHS = (0, 1, 3), (1, 4, 8)
 SURE = 0.1
-
-
-def always(policy: Policy | None) -> Callable[[], Policy | None]:
-    return lambda: policy
 
 
 def main(pair: Path, texts: int) -> None:
@@ -81,7 +75,7 @@ def say(what: str, bench: Bench, prompts: list[list[int]]) -> None:
     plain = {run.batch: run for run in runs if run.method == PLAIN}
     drafting = [run for run in runs if run.method not in (PLAIN, REFERENCE)]
     same = sum(run.tokens == plain[run.batch].tokens for run in drafting)
-    rate = statistics.median(run.rate / plain[run.batch].rate for run in drafting)
+    rate = rates(runs, drafting[0].method, PLAIN)
     records = [run.record for run in drafting if run.record is not None]
     decoded, passes, drafted, accepted = (
         sum(getattr(record, name) for record in records)

@@ -6,16 +6,14 @@ the prompts. The gates check early levels only: there a draft costs little, and 
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable
 from typing import Any
 
-from measure import PAIR, ROOT, at_least, at_most
+from measure import PAIR, ROOT, always, at_least, at_most, rates
 
 from onejump.exits.gates import Gate, TopProbability
 from onejump.models.loading import load_model, load_tokenizer
 from onejump.runtime.artefact import OneJump
-from onejump.runtime.bench import LOOKUP, PLAIN, PROMPTS, REFERENCE, Bench, Run
+from onejump.runtime.bench import LOOKUP, PLAIN, PROMPTS, REFERENCE, Bench
 from onejump.runtime.cost_model import Fixed, Policy
 
 NEW_TOKENS = 64
@@ -26,18 +24,6 @@ WAYS: dict[str, tuple[Gate, Policy | None]] = {
     "4 candidates at level 3": (TopProbability({3: 0.0}), Fixed(1, 4)),
     "8 candidates at level 1": (TopProbability({1: 0.0}), Fixed(1, 8)),
 }
-
-
-def rates(runs: list[Run], method: str, over: str) -> float:
-    """Median of the rates of one way, by those of another one on the same prompts."""
-    by_prompt = {(run.batch, run.method): run.rate for run in runs}
-    return statistics.median(
-        by_prompt[run.batch, method] / by_prompt[run.batch, over] for run in runs if run.method == over
-    )
-
-
-def always(policy: Policy | None) -> Callable[[], Policy | None]:
-    return lambda: policy
 
 
 def main() -> None:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onejump.runtime.bench import Run
+    from onejump.runtime.cost_model import Policy
 
 ROOT = Path(__file__).parent.parent
 DEFAULT = ROOT / "results" / "default"
@@ -30,6 +35,19 @@ def seconds(work: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, 
 def ratio(over: list[float], under: list[float]) -> float:
     """Median of the rounds' own ratios: what a round's neighbours suffer from the machine cancels."""
     return statistics.median(a / b for a, b in zip(over, under, strict=True))
+
+
+def rates(runs: Sequence[Run], method: str, over: str) -> float:
+    """Median of the rates of one way to decode, by those of another one on the same prompts."""
+    by_prompt = {(run.batch, run.method): run.rate for run in runs}
+    return statistics.median(
+        by_prompt[run.batch, method] / by_prompt[run.batch, over] for run in runs if run.method == over
+    )
+
+
+def always(policy: Policy | None) -> Callable[[], Policy | None]:
+    """Give what makes the same policy each time, as `onejump.runtime.bench.Bench` asks for it."""
+    return lambda: policy
 
 
 def at_most(what: str, measured: float, bar: float, note: str = "", unit: str = "") -> None:

@@ -69,6 +69,15 @@ def build(name: str, **more: Any) -> Any:
     return model
 
 
+def hold_against(own: Any, store: ActivationStore, head: Head, sample: int) -> None:
+    """A sample's states at all levels, and its logits, are the model's own."""
+    for level in range(BLOCKS):
+        theirs = own.hidden_states[level][0, 0].numpy()
+        np.testing.assert_allclose(store.level(level)[sample], theirs, rtol=5e-3, atol=5e-3)
+    logits = head.logits(torch.from_numpy(store.level(BLOCKS)[sample]))
+    assert float((logits - own.logits[0]).abs().max()) < 0.02 * float(own.logits.std())
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_states_and_logits_are_the_models_own(name: str) -> None:
     model = build(name)
@@ -183,11 +192,7 @@ def test_the_stages_read_a_sample_of_each_text(tmp_path: Path) -> None:
         with torch.inference_mode():
             encoded = tokenizer(texts[sentence], return_tensors="pt")
             own = model(**encoded, output_hidden_states=True)
-        for level in range(BLOCKS):
-            theirs = own.hidden_states[level][0, 0].numpy()
-            np.testing.assert_allclose(store.level(level)[sample], theirs, rtol=5e-3, atol=5e-3)
-        logits = head.logits(torch.from_numpy(store.level(BLOCKS)[sample]))
-        assert float((logits - own.logits[0]).abs().max()) < 0.02 * float(own.logits.std())
+        hold_against(own, store, head, sample)
         assert store.of_samples("top_tokens")[sample, 0] == int(own.logits.argmax())
     # Without labels it runs as well, and knows none.
     write_table(tmp_path / "texts.parquet", table.drop(columns="label"))
@@ -235,9 +240,5 @@ def test_the_two_parts_of_a_pair_are_given_as_the_tokenizer_gives_them(tmp_path:
         cut += encoded["input_ids"].shape[1] == 29
         with torch.inference_mode():
             own = model(**encoded, output_hidden_states=True)
-        for level in range(BLOCKS):
-            theirs = own.hidden_states[level][0, 0].numpy()
-            np.testing.assert_allclose(store.level(level)[sample], theirs, rtol=5e-3, atol=5e-3)
-        logits = head.logits(torch.from_numpy(store.level(BLOCKS)[sample]))
-        assert float((logits - own.logits[0]).abs().max()) < 0.02 * float(own.logits.std())
+        hold_against(own, store, head, sample)
     assert 0 < cut < 15
