@@ -15,7 +15,7 @@ import pytest
 import torch
 from fork_server import python_by_fork
 from hypothesis import HealthCheck, settings
-from jumps_at_random import keep_jump
+from jumps_at_random import keep_forward_jump, keep_jump
 from projects import Project, check_out
 from tiny_models import disturb_norms, documents, word_tokenizer
 
@@ -215,6 +215,14 @@ def kept_jump(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path)
         "99%": {"kind": "top-probability", "levels": [2], "thresholds": [1.0]},
     }
     keep_jump(folder, tiny_model_folder, 28, gates)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def kept_forward(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Path:
+    """A forward jump of the tiny model, without a calibrated gate."""
+    folder = tmp_path_factory.mktemp("kept-forward") / "jump"
+    keep_forward_jump(folder, tiny_model_folder, 28)
     return folder
 
 

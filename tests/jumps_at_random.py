@@ -40,21 +40,48 @@ def trained(kind: str, levels: int, hidden: int) -> list[OneJumpKind] | list[Dis
 def keep_jump(folder: Path, model: Path, rank: int, gates: dict[str, Any]) -> None:
     """Keep a jump of a saved model that leaves out all but some random directions of a state."""
     from onejump.models.loading import load_model
-    from onejump.runtime.artefact import OneJump
-    from onejump.runtime.jump_config import JumpConfig
-    from onejump.runtime.weight_hash import weight_hashes
     from onejump.shortcuts.kinds.njtc import NJTC
 
     transformer = load_model(str(model), device="cpu")
-    head = transformer.head
+    directions = _directions(transformer.hidden, rank)
+    _keep(folder, model, transformer, NJTC(directions, directions.T), gates, method="ojfa", level=2)
+
+
+def keep_forward_jump(folder: Path, model: Path, rank: int) -> None:
+    """Keep a forward jump of a saved model: some random directions of the state and of the one before.
+
+    It has no calibrated gate.
+    """
+    from onejump.models.loading import load_model
+    from onejump.shortcuts.kinds.one_forward import OneForward
+
+    transformer = load_model(str(model), device="cpu")
+    hidden, levels = transformer.hidden, len(transformer.blocks)
+    directions = _directions(hidden, rank)
+    down = torch.cat([0.5 * directions, directions])
+    norm = transformer.head.config.norm
+    shortcut = OneForward(down, torch.zeros(levels, rank), directions.T, torch.zeros(hidden), norm, 1e-6)
+    _keep(folder, model, transformer, shortcut, {}, method="one-forward", level=None)
+
+
+def _directions(hidden: int, rank: int) -> torch.Tensor:
     drawn = torch.Generator().manual_seed(3)
-    directions, _ = torch.linalg.qr(torch.randn(head.hidden, rank, generator=drawn))
-    shortcut = NJTC(directions, directions.T)
+    found: torch.Tensor = torch.linalg.qr(torch.randn(hidden, rank, generator=drawn)).Q
+    return found
+
+
+def _keep(
+    folder: Path, model: Path, transformer: Any, shortcut: Any, gates: dict[str, Any], **named: Any
+) -> None:
+    from onejump.runtime.artefact import OneJump
+    from onejump.runtime.jump_config import JumpConfig
+    from onejump.runtime.weight_hash import weight_hashes
+
+    head = transformer.head
     config = JumpConfig(
-        method="ojfa",
+        **named,
         kind=shortcut.kind,
-        rank=rank,
-        level=2,
+        rank=shortcut.down.shape[1],
         base_model=model.name,
         architecture=type(transformer.model).__name__,
         causal=transformer.task == "causal",

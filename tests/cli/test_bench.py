@@ -17,7 +17,8 @@ from onejump.base.errors import OneJumpError
 from onejump.cli.main import main
 from onejump.exits.gates import TopProbability
 from onejump.models.transformer import Transformer
-from onejump.runtime.bench import ASSISTANT, METHODS, REFERENCE, Bench, Run, complete, summaries_of
+from onejump.runtime.bench import ASSISTANT, LOSSLESS, METHODS, REFERENCE, Bench, Run, complete, summaries_of
+from onejump.runtime.cost_model import Fixed
 from onejump.runtime.early_exit import EarlyExit
 from onejump.runtime.record import Generated
 from onejump.shortcuts.kinds.identity import Identity
@@ -177,3 +178,68 @@ def test_ratios_are_medians_over_prompts_and_shares_are_over_all_tokens() -> Non
     assert (found.same, found.texts) == (2, 3)
     assert found.blocks == pytest.approx((10 + 40) / 30)
     assert found.acceptance == found.agreement == pytest.approx(1 / 3)
+
+
+def test_a_fixed_policy_holds_for_every_way(
+    tiny_model_folder: Path, kept_forward: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text(f"{PROMPTS[0]} {PROMPTS[0]}\n", encoding="utf-8")
+    gate = ("--gate", "top-probability:0.0", "--levels", 0)
+    drafts = ("--drafts", 1, "--candidates", 4, "--recall", 1, "--recalled", 3)
+    seen: dict[str, tuple[Fixed | None, int]] = {}
+    timed = Bench._timed
+
+    def noted(self: Bench, method: str, *arguments: Any) -> Run | None:
+        if method in self._engines:
+            engine = self._engines[method]
+            assert engine.policy is None or isinstance(engine.policy, Fixed)
+            seen[method] = engine.policy, engine.recall
+        return timed(self, method, *arguments)
+
+    monkeypatch.setattr(Bench, "_timed", noted)
+    options = (tiny_model_folder, kept_forward, "--prompts", file, "--max-new-tokens", 20, *gate)
+    status, printed, _ = run(*options, *drafts, "--json")
+    assert status == 0
+    both = Fixed(1, 4, recalled=3)
+    assert seen == {
+        "plain": (None, 0),
+        "recall": (Fixed(0, 4, recalled=3), 1),
+        "verified + recall": (both, 1),
+        "verified": (both, 0),
+        "trusted": (both, 0),
+    }
+    found = json.loads(printed)
+    assert (found["policy"], found["recall"]) == ({"drafts": 1, "width": 4, "levels": None, "recalled": 3}, 1)
+    ways = found["methods"]
+    assert [ways[method]["same"] for method in LOSSLESS] == [1] * 4
+    assert ways["plain"]["tokens_per_pass"] == 1 < ways["verified"]["tokens_per_pass"]
+    assert ways[REFERENCE]["tokens_per_pass"] is None
+    assert list(found["left_out"]) == ["copied"]
+    _, printed, _ = run(*options, *drafts, "--methods", "verified")
+    assert (
+        "a round drafts up to 1 by exits, 4 candidates for the last one; recall by the last token, up to 3\n"
+        in printed
+    )
+    seen.clear()
+    status, printed, _ = run(*options, "--methods", "recall,verified + recall")
+    assert status == 0
+    assert "a round drafts as far as it pays, as measured on the way; recall by 2 tokens\n" in printed
+    assert seen == {"recall": (None, 2), "verified + recall": (None, 2)}
+
+
+def test_a_recalling_text_that_is_another_one_is_an_error(
+    tiny_model_folder: Path, kept_jump: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate = EarlyExit.generate
+
+    def wrong(self: EarlyExit, *arguments: Any, **named: Any) -> Generated:
+        found = generate(self, *arguments, **named)
+        found.new_tokens[0][-1] += self.recall
+        return found
+
+    monkeypatch.setattr(EarlyExit, "generate", wrong)
+    for method in ("recall", "verified + recall"):
+        options = ("--prompts", prompts, "--max-new-tokens", 6, "--methods", method)
+        status, _, said = run(tiny_model_folder, kept_jump, *options)
+        assert (status, said) == (1, f"Error: {method}: 3 of 3 texts are not those of model.generate\n")

@@ -26,6 +26,9 @@ TEMPLATE = (
     "{% if add_generation_prompt %}river{% endif %}"
 )
 
+FORWARD = ("--gate", "top-probability:0.0", "--levels", 0, "--drafts", 1)
+"""A draft of each token, before any block."""
+
 
 def run(*arguments: object, text: str | None = None) -> tuple[int, str, str]:
     result = CliRunner().invoke(main, ["generate", *map(str, arguments)], input=text)
@@ -121,14 +124,48 @@ def test_the_prompt_comes_from_the_argument_a_file_or_a_pipe(
         (["{model}", "-p", "a", "--device", "gpu"], "device: 'gpu' given, accepted are auto, cpu"),
         (["{model}", "-p", "a", "--device", "cuda:99"], "device: 'cuda:99' given, accepted are auto, cpu"),
         (["{missing}.gguf", "-p", "a"], "no such GGUF file"),
+        (
+            ["{model}", "{forward}", "a"],
+            "JUMP has no calibrated gate: give one, such as --gate top-probability",
+        ),
+        (["{model}", "{forward}", "a", *FORWARD, "--mode", "copied"], "accepted are verified and trusted"),
+        (["{model}", "{jump}", "a", "--candidates", "2"], "--candidates 2 given without --drafts"),
+        (
+            ["{model}", "{jump}", "a", "--recall", "2", "--recalled", "2"],
+            "--recalled 2 given without --drafts",
+        ),
+        (
+            ["{model}", "{jump}", "a", "--drafts", "1", "--recalled", "2"],
+            "--recalled 2 given without --recall",
+        ),
+        (["{model}", "{jump}", "a", "--drafts", "0", "--candidates", "2"], "given with --drafts 0"),
+        (
+            ["{model}", "{jump}", "a", "--drafts", "1", "--candidates", "2", "--mode", "trusted"],
+            "--candidates 2 given with --mode trusted, accepted with verified",
+        ),
+        (["{model}", "-p", "a", "--drafts", "1"], "--drafts 1 given without JUMP or --recall"),
+        (
+            ["{model}", "-p", "a", "--drafts", "1", "--candidates", "2", "--recall", "1"],
+            "--candidates 2 given without JUMP",
+        ),
+        (
+            ["{model}", "{jump}", "a", "--recall", "1", "--mode", "trusted"],
+            "recall: 1 given with the mode trusted",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr(
-    tiny_model_folder: Path, kept_jump: Path, tmp_path: Path, arguments: list[str], said: str
+    tiny_model_folder: Path,
+    kept_jump: Path,
+    kept_forward: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    said: str,
 ) -> None:
     (tmp_path / "binary").write_bytes(b"a\xff")
     names = {"model": tiny_model_folder, "jump": kept_jump, "binary": tmp_path / "binary"}
-    status, printed, told = run(*(part.format(**names, missing=tmp_path / "no") for part in arguments))
+    names["forward"] = kept_forward
+    status, printed, told = run(*(str(part).format(**names, missing=tmp_path / "no") for part in arguments))
     assert (status, printed) == (1, "")
     assert told.startswith("Error: ")
     assert said in told
@@ -260,11 +297,14 @@ def test_gates_are_read_from_text() -> None:
     assert read("95%", (8,)) == TopProbability({8: 0.4})
     assert read("top-probability:0.25", (8, 3)) == TopProbability({3: 0.25, 8: 0.25})
     assert read("patience:2", (3, 4)) == Patience({3: 2, 4: 2})
+    assert read("top-probability:0.25,0.5", (8, 3)) == TopProbability({3: 0.5, 8: 0.25})
     for wrong, levels in (
         ("margin:x", (1,)),
         ("margin:2", (1,)),
         ("patience:1.5", (1,)),
         ("margin:0.5", (10,)),
+        ("margin:0.5,0.4", (1,)),
+        ("margin:0.5,", (1, 2)),
     ):
         with pytest.raises(GateError):
             read(wrong, levels)
@@ -278,3 +318,45 @@ def test_half_precision_runs(tiny_model_folder: Path, kept_jump: Path) -> None:
     assert status == 0
     assert len(json.loads(printed)["tokens"]) == 5
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_a_forward_jump_drafts_before_any_block(tiny_model_folder: Path, kept_forward: Path) -> None:
+    """The gate at level 0, several candidates, and drafts that the text gives: the text stays as it is."""
+    prompt = f"{PROMPT} {PROMPT}"
+    tokens, text = own(tiny_model_folder, prompt, 24)
+    records = []
+    for asked in ((), ("--candidates", 4), ("--recall", 1, "--recalled", 2)):
+        options = (tiny_model_folder, kept_forward, prompt, "--max-new-tokens", 24, *FORWARD, *asked)
+        status, printed, said = run(*options, "--stats")
+        assert (status, printed) == (0, text + "\n")
+        record = json.loads(run(*options, "--json")[1])
+        assert record["tokens"] == tokens
+        assert set(record["exit_levels"]) == {0, 4}
+        passes = record["full_passes"]
+        assert passes == 23 - record["accepted"]
+        assert (
+            f"passes     {passes} through all blocks for the 23 tokens behind the first: {23 / passes:.2f}"
+            in said
+        )
+        records.append(record)
+    one, wide, recalling = records
+    assert one["gate"] == {"kind": "top-probability", "levels": [0], "thresholds": [0.0]}
+    assert one["policy"] == {"drafts": 1, "width": 1, "levels": None, "recalled": 0}
+    assert wide["policy"]["width"] == 4
+    assert wide["accepted"] / wide["drafted"] > one["accepted"] / one["drafted"]
+    assert (recalling["recall"], recalling["policy"]["recalled"]) == (1, 2)
+    assert recalling["recalled"] > 0 == one["recalled"] == wide["recalled"]
+
+
+def test_the_text_alone_drafts_without_a_jump(tiny_model_folder: Path) -> None:
+    prompt = f"{PROMPT} {PROMPT}"
+    _, text = own(tiny_model_folder, prompt, 20)
+    asked = ("-p", prompt, "--max-new-tokens", 20, "--recall", 1, "--drafts", 0)
+    assert run(tiny_model_folder, *asked, "--recalled", 3) == (0, text + "\n", "")
+    counts = []
+    for recalled in ((), ("--recalled", 3)):
+        record = json.loads(run(tiny_model_folder, *asked, *recalled, "--json")[1])
+        assert record["drafted"] == record["recalled"] > 0
+        counts.append(record["recalled"])
+    # Without --recalled, one draft in each round.
+    assert counts[0] < counts[1]

@@ -12,12 +12,18 @@ from onejump.cli.main import main
 from onejump.exits.gates import TopProbability
 from onejump.runtime.artefact import OneJump
 
+MEASURED = {
+    "agreement": 0.951,
+    "agreement_stderr": 0.004,
+    "blocks": 3.25,
+    "blocks_saved": 0.1875,
+    "n": 1234.0,
+}
+
 
 def test_what_a_jump_is_fits_a_terminal(studied: Path, tmp_path: Path) -> None:
     jump = OneJump.from_study(studied, "ojfa")
-    jump.with_gates({"95%": TopProbability({1: 0.5})}, {"95%": {"agreement": 0.951}}).save_pretrained(
-        tmp_path / "j"
-    )
+    jump.with_gates({"95%": TopProbability({1: 0.5})}, {"95%": MEASURED}).save_pretrained(tmp_path / "j")
     result = CliRunner().invoke(main, ["show", str(tmp_path / "j")])
     assert (result.exit_code, result.stderr) == (0, "")
     config = jump.config
@@ -27,9 +33,20 @@ def test_what_a_jump_is_fits_a_terminal(studied: Path, tmp_path: Path) -> None:
         "  sizes     L = 4 blocks, H = 32, V = 200, final norm rms, LlamaForCausalLM",
         "  study     tiny: tiny-llama on random",
         f"        2{config.scores['precision@1'][2]:>14.3f}{config.scores['surprisal'][2]:>14.3f}",
-        "      95%  top-probability at levels 1: agreement 0.951",
+        "      95%  top-probability at level 1\n"
+        "           agreement 95.1% ± 0.4%, 3.2 of 4 blocks a token, 18.8% of the blocks saved, 1,234 tokens",
     ):
         assert line in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 100
+
+
+def test_a_forward_jump_says_which_gate_it_takes(kept_forward: Path) -> None:
+    result = CliRunner().invoke(main, ["show", str(kept_forward)])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "and reads the last level's state" in " ".join(result.stdout.split())
+    assert result.stdout.endswith(
+        "  gates: none is calibrated; give thresholds, such as --gate top-probability:0.1 --levels 0\n"
+    )
     assert max(map(len, result.stdout.splitlines())) <= 100
 
 

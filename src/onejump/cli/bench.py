@@ -13,7 +13,13 @@ import click
 
 from onejump.base.errors import OneJumpError
 from onejump.cli.generate import contents
-from onejump.cli.use_options import chosen_gate, chosen_policy, exit_options, model_options
+from onejump.cli.use_options import (
+    check_candidates,
+    chosen_gate,
+    chosen_policy,
+    exit_options,
+    model_options,
+)
 
 if TYPE_CHECKING:
     from onejump.exits.gates import Gate
@@ -29,6 +35,8 @@ Examples:
   onejump bench MODEL JUMP
   onejump bench MODEL JUMP --prompts prompts.txt --batch 4
   onejump bench auto JUMP --methods plain,verified --repeats 3 --json
+  onejump bench MODEL JUMP --gate top-probability:0.1 --levels 0 \\
+    --drafts 1 --recalled 2 --methods "plain,recall,verified + recall"
 """,
 )
 @click.argument("model")
@@ -40,7 +48,7 @@ Examples:
     help="File with a prompt on each line. Default: six built-in ones.",
 )
 @click.option("--raw", is_flag=True, help="Continue the prompts as they are, without the chat template.")
-@exit_options
+@exit_options(recall=2)
 @click.option(
     "--max-new-tokens", type=click.IntRange(min=2), default=64, show_default=True, help="Tokens of each text."
 )
@@ -75,6 +83,9 @@ def bench(
     gate: str | None,
     levels: tuple[int, ...] | None,
     drafts: int | None,
+    candidates: int | None,
+    recall: int,
+    recalled: int | None,
     max_new_tokens: int,
     batch: int,
     repeats: int,
@@ -87,12 +98,14 @@ def bench(
 
     Decodes each prompt greedily in every way: with model.generate of transformers,
     its prompt lookup and its assistant_early_exit, and with onejump without exits
-    (plain), with drafts that are recalled from the text (recall), and in each mode.
-    Rates are compared prompt by prompt, so that a machine
-    that is busy for a while slows all ways down. Ends with status 1 if a text of
-    plain or verified decoding is not the one of model.generate.
+    (plain), with drafts that are recalled from the text alone (recall) or besides
+    exits (verified + recall), and in each mode. Rates are compared prompt by prompt,
+    so that a machine that is busy for a while slows all ways down. Ends with status
+    1 if a text is not the one of model.generate in a way that has to give it: all
+    but trusted and copied.
     """
     lines = _prompts_of(file)
+    policy = chosen_policy(drafts, recall, candidates=candidates, recalled=recalled)
     from tqdm import tqdm
 
     from onejump.runtime.bench import METHODS, PROMPTS, Bench, complete, summaries_of
@@ -110,9 +123,11 @@ def bench(
         padding=padding if padding is not None else loaded.tokenizer.eos_token_id or 0,
         max_new_tokens=max_new_tokens,
         methods=METHODS if methods is None else [name.strip() for name in methods.split(",")],
-        policy=lambda: chosen_policy(drafts),
+        policy=lambda: policy,
+        recall=recall,
         assistant_level=assistant_blocks,
     )
+    check_candidates(candidates, ready.wide)
     runs: list[Run] = []
     stopped = False
     total = ready.runs(len(prompts), batch=batch, repeats=repeats)
@@ -126,6 +141,7 @@ def bench(
     runs = complete(runs)
     summaries = summaries_of(runs)
     about = _about(loaded, chosen, prompts=len(prompts), batch=batch, repeats=repeats, tokens=max_new_tokens)
+    about["recall"], about["policy"] = recall, None if policy is None else asdict(policy)
     about["assistant_blocks"], about["stopped"] = ready.assistant_level, stopped
     if as_json:
         click.echo(json.dumps({**about, **_as_values(runs, summaries, ready.left_out)}, indent=2))
@@ -202,12 +218,14 @@ def _table(about: dict[str, Any], summaries: list[Summary], left_out: dict[str, 
         f"{about['prompts']} prompts, {about['batch']} at a time, up to {about['max_new_tokens']} new tokens"
         + (f", {about['repeats']} times" if about["repeats"] > 1 else "")
     )
+    yield _rounds(about["policy"], about["recall"])
     yield ""
     header = (
         "method",
         "tokens/s",
         "speed-up",
         "blocks/token",
+        "tokens/pass",
         "agreement",
         "accepted",
         "FLOPs saved",
@@ -219,6 +237,7 @@ def _table(about: dict[str, Any], summaries: list[Summary], left_out: dict[str, 
             f"{summary.tokens_per_second:.1f}",
             f"{summary.ratio:.2f}x",
             "-" if summary.blocks is None else f"{summary.blocks:.1f}",
+            "-" if summary.tokens_per_pass is None else f"{summary.tokens_per_pass:.2f}",
             *(
                 "-" if part is None else f"{part:.0%}".replace("-0%", "0%")
                 for part in (summary.agreement, summary.acceptance, summary.flops_saved)
@@ -236,10 +255,21 @@ def _table(about: dict[str, Any], summaries: list[Summary], left_out: dict[str, 
         yield "  ".join(cells)
     yield ""
     yield "tokens/s: median. speed-up: median over the prompts of the rate by that of model.generate."
+    yield "tokens/pass: new tokens for each pass through all blocks. accepted: of all drafts."
     if any(summary.method == "assistant_early_exit" for summary in summaries):
         yield f"assistant_early_exit drafts with {about['assistant_blocks']} blocks."
     for method, reason in left_out.items():
         yield f"{method} was left out: {reason}."
+
+
+def _rounds(policy: dict[str, Any] | None, recall: int) -> str:
+    """Say in words how far a round drafts."""
+    recalls = f"; recall by {'the last token' if recall == 1 else f'{recall} tokens'}"
+    if policy is None:
+        return f"a round drafts as far as it pays, as measured on the way{recalls}"
+    drafts, width, recalled = policy["drafts"], policy["width"], policy["recalled"]
+    candidates = f", {width} candidates for the last one" if width > 1 else ""
+    return f"a round drafts up to {drafts} by exits{candidates}{recalls}, up to {recalled}"
 
 
 def _check(summaries: list[Summary], dtype: str) -> None:
@@ -248,8 +278,10 @@ def _check(summaries: list[Summary], dtype: str) -> None:
     In half precision two tokens often have the same logit, and which one comes first depends on how many
     tokens went through a product together. Other texts are no mistake there.
     """
+    from onejump.runtime.bench import LOSSLESS
+
     for summary in summaries:
-        if summary.method in ("plain", "verified") and summary.same < summary.texts:
+        if summary.method in LOSSLESS and summary.same < summary.texts:
             message = (
                 f"{summary.method}: {summary.texts - summary.same} of {summary.texts} texts are not those of "
                 "model.generate"

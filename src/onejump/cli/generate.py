@@ -8,6 +8,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
@@ -17,6 +18,7 @@ import click
 from onejump.base.errors import OneJumpError
 from onejump.cli.use_options import (
     MODES,
+    check_candidates,
     chosen_gate,
     chosen_policy,
     exit_options,
@@ -42,6 +44,8 @@ _INTERRUPTED = 130
 Examples:
   onejump generate MODEL JUMP "What is a transformer?" --stats
   onejump generate MODEL JUMP --file question.txt --mode trusted --gate 90%
+  onejump generate MODEL JUMP "Once upon a" --gate top-probability:0.1 \\
+    --levels 0 --drafts 1 --recall 2 --recalled 2
   onejump generate MODEL --prompt "What is a transformer?"
   onejump generate MODEL JUMP "Once upon a" --raw --temperature 0.8 --seed 1
   cat question.txt | onejump generate auto JUMP --json
@@ -69,15 +73,7 @@ Examples:
     help="verified: the text of the full model. trusted: exits are kept. copied: exits are kept, and the "
     "other blocks never run for them.",
 )
-@exit_options
-@click.option(
-    "--recall",
-    metavar="N",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Also draft what followed the last N tokens where they stood before. 0: do not.",
-)
+@exit_options(recall=0)
 @click.option(
     "--max-new-tokens",
     type=click.IntRange(min=1),
@@ -119,7 +115,9 @@ def generate(
     gate: str | None,
     levels: tuple[int, ...] | None,
     drafts: int | None,
+    candidates: int | None,
     recall: int,
+    recalled: int | None,
     max_new_tokens: int,
     temperature: float | None,
     top_p: float | None,
@@ -147,11 +145,20 @@ def generate(
     from onejump.runtime.loading import load_for_use
     from onejump.runtime.streamer import ExitStreamer
 
+    policy = chosen_policy(drafts, recall, candidates=candidates, recalled=recalled)
+    wide = candidates is not None and candidates > 1
+    if wide and mode != "verified":
+        raise OneJumpError(f"--candidates {candidates} given with --mode {mode}, accepted with verified")
+    if jump is None and (wide or (drafts is not None and not recall)):
+        given = f"--candidates {candidates}" if wide else f"--drafts {drafts}"
+        needs = "JUMP: only an exit has candidates" if wide else "JUMP or --recall: nothing drafts"
+        raise OneJumpError(f"{given} given without {needs}")
     loaded = load_for_use(model, jump, **loading)
     chosen = chosen_gate(loaded, gate, levels)
     tokens = prompt_tokens(loaded.tokenizer, question, raw=raw, system=system)
-    policy = chosen_policy(drafts, recall)
     engine = EarlyExit(loaded.transformer, loaded.jump, gate=chosen, mode=mode, policy=policy, recall=recall)
+    if wide:
+        check_candidates(candidates, engine.passes.rows_differ)
     streamer = None
     if not as_json:
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
@@ -178,7 +185,8 @@ def generate(
             generator=generator,
         )
     if as_json:
-        record = _record(result, mode=mode, gate=chosen)
+        drafting = None if policy is None else asdict(policy)
+        record = _record(result, mode=mode, gate=chosen, recall=recall, policy=drafting)
         text = loaded.tokenizer.decode(result.new_tokens[0], skip_special_tokens=True)
         whole = {"prompt": question, "text": text, "interrupted": interrupt.asked, **record}
         click.echo(json.dumps(whole, indent=2, ensure_ascii=False))
@@ -285,15 +293,22 @@ def told(result: Generated) -> Iterator[str]:
         yield f"recalled   {result.recalled_kept} of {result.recalled} accepted ({kept})"
     if result.agreement is not None:
         yield f"agreement  {result.agreement:.1%} of the exits that the full model was asked about"
+    if result.full_passes:
+        each = result.decoded / result.full_passes
+        yield (
+            f"passes     {result.full_passes} through all blocks for the {result.decoded} tokens behind the "
+            f"first: {each:.2f} tokens each"
+        )
     yield f"blocks     {result.blocks:.1f} for each token behind the first, {result.levels} without exits"
     difference = f"{abs(result.flops_saved):.0%} {'saved' if result.flops_saved >= 0 else 'more'}"
     yield f"FLOPs      {short(result.flops)} spent, {short(result.plain_flops)} without exits ({difference})"
 
 
-def _record(result: Generated, *, mode: str, gate: Gate | None) -> dict[str, Any]:
+def _record(result: Generated, *, mode: str, gate: Gate | None, **asked: Any) -> dict[str, Any]:
     return {
         "mode": mode,
         "gate": None if gate is None else gate.to_dict(),
+        **asked,
         "tokens": result.new_tokens[0],
         "exit_levels": result.exit_levels[0],
         "levels": result.levels,

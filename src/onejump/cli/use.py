@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
     from onejump.runtime.artefact import OneJump
+
+_WIDTH = 100
+"""Characters of a line that is printed."""
 
 
 @click.command(
@@ -36,13 +40,16 @@ def show(folder: str, revision: str | None) -> None:
 
 def described(jump: OneJump) -> Iterator[str]:
     """Give the lines that `onejump show` prints."""
+    from onejump.cli.use_options import example_gate
     from onejump.runtime.card import meaning_of, shown_levels
 
     config = jump.config
     fitted = "all levels" if config.level is None else f"level {config.level}"
+    corrected = "" if config.correction is None else f", its correction of rank {config.correction}"
     source = f"at {config.revision}" if config.is_on_hub else f"from the folder {config.base_model}"
     rows = {
-        "map": f"{config.kind}, rank {config.rank}, fitted to {fitted}, {jump.shortcut.numbers():,} numbers",
+        "map": f"{config.kind}, rank {config.rank}{corrected}, fitted to {fitted}, "
+        f"{jump.shortcut.numbers():,} numbers",
         "model": f"{config.model_name} {source}",
         "digest": config.model_digest or "not known",
         "sizes": f"L = {config.blocks} blocks, H = {config.hidden}, V = {config.vocabulary:,}, "
@@ -50,7 +57,7 @@ def described(jump: OneJump) -> Iterator[str]:
         "study": f"{config.study}: {config.model} on {config.corpus}",
         "made with": ", ".join(f"{name} {version}" for name, version in config.versions.items()),
     }
-    yield f"{config.method}: {meaning_of(config)}"
+    yield from textwrap.wrap(f"{config.method}: {meaning_of(config)}", _WIDTH, subsequent_indent="  ")
     for name, text in rows.items():
         yield f"  {name:<10}{text}"
     shown = [metric for metric in ("precision@1", "surprisal", "kl", "r2") if metric in config.scores]
@@ -62,15 +69,33 @@ def described(jump: OneJump) -> Iterator[str]:
             yield f"    {at:>5}" + "".join(f"{config.scores[metric][at]:>14.3f}" for metric in shown)
     yield ""
     if not jump.gates:
-        yield "  gates: none is calibrated"
+        yield f"  gates: none is calibrated; give thresholds, such as {example_gate(jump)}"
         return
     yield "  calibrated gates:"
     for name, gate in jump.gates.items():
         levels = ", ".join(map(str, gate.levels)) or "none"
-        found = ", ".join(f"{key} {value:.3g}" for key, value in config.measured.get(name, {}).items())
-        yield f"    {name:>5}  {config.gates[name]['kind']} at levels {levels}" + (
-            f": {found}" if found else ""
-        )
+        yield f"    {name:>5}  {config.gates[name]['kind']} at level {levels}"
+        if found := ", ".join(_measured(config.measured.get(name, {}), config.blocks)):
+            yield f"{'':11}{found}"
+
+
+def _measured(found: Mapping[str, float], blocks: int) -> Iterator[str]:
+    """Say what was measured of a gate."""
+    if "agreement" in found:
+        yield f"agreement {_percent(found, 'agreement')}"
+    if "blocks" in found:
+        yield f"{found['blocks']:.1f} of {blocks} blocks a token"
+    for key, name in (("blocks_saved", "blocks"), ("flops_saved", "FLOPs")):
+        if key in found:
+            yield f"{_percent(found, key)} of the {name} saved"
+    if "n" in found:
+        yield f"{found['n']:,.0f} tokens"
+
+
+def _percent(found: Mapping[str, float], key: str) -> str:
+    """Write a share with its standard error, where it has one."""
+    error = found.get(f"{key}_stderr")
+    return f"{found[key]:.1%}" + ("" if error is None else f" ± {error:.1%}")
 
 
 COMMANDS = (show,)

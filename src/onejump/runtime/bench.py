@@ -33,8 +33,10 @@ RECALL, VERIFIED_RECALL = "recall", "verified + recall"
 MODES = ("verified", "trusted", "copied")
 METHODS = (REFERENCE, LOOKUP, ASSISTANT, PLAIN, RECALL, VERIFIED_RECALL, *MODES)
 """The ways to decode: transformers' own, its prompt lookup and self-speculation; then onejump's."""
+LOSSLESS = (PLAIN, RECALL, VERIFIED_RECALL, "verified")
+"""Onejump's ways whose texts are the full model's own."""
 RECALLED_BY = 2
-"""Tokens in a row that recall a draft (`onejump.runtime.recall`)."""
+"""Tokens in a row that recall a draft (`onejump.runtime.recall`), unless another number is given."""
 LOOKED_UP = 3
 """Tokens that prompt lookup drafts (transformers' `prompt_lookup_num_tokens`)."""
 
@@ -81,6 +83,9 @@ class Summary:
     same: int
     """Texts that are those of `model.generate`, token by token."""
     texts: int
+    tokens_per_pass: float | None = None
+    """New tokens of all rows for each pass through all blocks, without the passes over prompts; None where
+    transformers does not say it."""
     blocks: float | None = None
     """Blocks that were run for each token, mean; None where transformers does not say it."""
     agreement: float | None = None
@@ -91,11 +96,16 @@ class Summary:
     """Share of floating-point operations that exits saved."""
 
 
-def recalling(policy: Policy | None) -> Policy | None:
-    """Give the policy that also recalls drafts: a fixed one as many as it lets exits make, unless it says."""
-    if isinstance(policy, Fixed) and not policy.recalled:
-        return replace(policy, recalled=policy.drafts)
-    return policy
+def recalling(policy: Policy | None, *, exits: bool = True) -> Policy | None:
+    """Give the policy that also recalls drafts.
+
+    A fixed one recalls as many as it lets exits make, and at least one, unless it says a number itself.
+    Without exits it recalls these alone.
+    """
+    if not isinstance(policy, Fixed):
+        return policy if exits else None
+    recalled = policy.recalled or max(policy.drafts, 1)
+    return replace(policy, drafts=policy.drafts if exits else 0, recalled=recalled)
 
 
 def complete(runs: Sequence[Run]) -> list[Run]:
@@ -144,6 +154,9 @@ def _add_records(summary: Summary, records: Sequence[Generated]) -> None:
     decoded = sum(record.decoded for record in records)
     compared, drafted = (sum(getattr(record, name) for record in records) for name in ("compared", "drafted"))
     plain = sum(record.plain_flops for record in records)
+    passes = sum(record.full_passes for record in records)
+    if passes:
+        summary.tokens_per_pass = decoded / passes
     if decoded:
         summary.blocks = sum(record.block_passes for record in records) / decoded
     if compared:
@@ -169,7 +182,9 @@ class Bench:
     methods : sequence of str
         Of `METHODS`; `model.generate` always runs. recall: without exits, drafts from the text alone.
     policy : callable, optional
-        Makes the policy of a mode; None: its default.
+        Makes the policy of a mode, and of recall if it is `Fixed`; None: its default.
+    recall : int
+        Tokens in a row that recall a draft.
     assistant_level : int, optional
         Blocks of transformers' self-speculation. Default: the first level above 0 that the gate checks.
 
@@ -177,6 +192,8 @@ class Bench:
     ----------
     left_out : dict of method -> str
         Ways that do not run with this model, and why.
+    wide : bool
+        Whether an exit may have several candidates with this model.
 
     Raises
     ------
@@ -194,6 +211,7 @@ class Bench:
         max_new_tokens: int,
         methods: Sequence[str] = METHODS,
         policy: Callable[[], Policy | None] = lambda: None,
+        recall: int = RECALLED_BY,
         assistant_level: int | None = None,
     ) -> None:
         if unknown := [method for method in methods if method not in METHODS]:
@@ -221,10 +239,11 @@ class Bench:
                 self.left_out[method] = "the jump reads a state of the token before that exits do not have"
                 continue
             if method in (RECALL, VERIFIED_RECALL):
-                exits["recall"] = RECALLED_BY
-                exits["policy"] = recalling(exits.get("policy"))
+                exits["recall"] = recall
+                exits["policy"] = recalling(policy(), exits=method == VERIFIED_RECALL)
             used = None if method in without_jump else jump
             self._engines[method] = EarlyExit(view, used, packed=False, **exits)
+        self.wide = all(engine.passes.rows_differ for engine in self._engines.values())
 
     def compare(
         self, prompts: Sequence[Sequence[int]], *, batch: int = 1, repeats: int = 1, warm_up: int = 8

@@ -155,7 +155,7 @@ def gate_from_text(
     ----------
     text : str
         The name of a calibrated gate ("95%"), a kind with one threshold for all levels
-        ("top-probability:0.9"), or "none".
+        ("top-probability:0.9") or with one for each ("top-probability:0.9,0.7"), or "none".
     calibrated : mapping of name -> Gate
         The calibrated gates of the jump.
     levels : sequence of int, optional
@@ -172,7 +172,7 @@ def gate_from_text(
         return None
     if text in calibrated:
         return calibrated[text] if levels is None else _narrowed(calibrated[text], text, levels)
-    kind, colon, threshold = text.partition(":")
+    kind, colon, thresholds = text.partition(":")
     if not colon or kind not in GATES:
         names = ", ".join(calibrated) or "none"
         raise GateError(
@@ -181,14 +181,23 @@ def gate_from_text(
         )
     if not levels:
         raise GateError(f"gate {text!r} given without levels: say which levels it checks, such as 3,8")
+    numbers = [_threshold(kind, part, text) for part in thresholds.split(",")]
+    if len(numbers) == 1:
+        numbers *= len(levels)
+    if len(numbers) != len(levels):
+        raise GateError(
+            f"gate {text!r} given for {len(levels)} levels, {', '.join(map(str, levels))}: one threshold for "
+            "all, or one for each, is accepted"
+        )
+    return gate_from_dict({"kind": kind, "levels": list(levels), "thresholds": numbers}, blocks)
+
+
+def _threshold(kind: str, text: str, gate: str) -> float:
     try:
-        number: float = float(threshold)
+        number = float(text)
     except ValueError:
-        raise GateError(f"gate {text!r} given, its threshold {threshold!r} is no number") from None
-    number = int(number) if kind == "patience" and number.is_integer() else number
-    return gate_from_dict(
-        {"kind": kind, "levels": list(levels), "thresholds": [number] * len(levels)}, blocks
-    )
+        raise GateError(f"gate {gate!r} given, its threshold {text!r} is no number") from None
+    return int(number) if kind == "patience" and number.is_integer() else number
 
 
 def _narrowed(gate: Gate, name: str, levels: Sequence[int]) -> Gate:
