@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from onejump.shortcuts.kinds.distilled import Distilled
+from onejump.shortcuts.kinds.one_forward import OneForward
 from onejump.shortcuts.kinds.one_jump import OneJump as OneJumpKind
 from onejump.shortcuts.kinds.shortlist import Shortlist
 
@@ -15,19 +16,21 @@ RANK = 3
 
 
 def trained(kind: str, levels: int, hidden: int) -> list[OneJumpKind] | list[Distilled] | list[Shortlist]:
-    """Give the one jump of one-jump, shortlist or one-residual, or a distilled jump for each level."""
+    """Give the one jump of a kind for all levels (one-jump and kin), or a distilled jump for each level."""
     generator = torch.Generator().manual_seed(7)
 
     def normal(*shape: int) -> torch.Tensor:
         drawn: torch.Tensor = torch.randn(*shape, generator=generator) / hidden**0.5
         return drawn
 
-    def one_jump(rank: int) -> OneJumpKind:
-        shared = (normal(hidden, rank), normal(levels, rank), normal(rank, hidden), normal(hidden))
-        return OneJumpKind(*shared, "rms", 1e-6, mix=normal(levels, rank, rank))
+    def one_jump(rank: int, of: type[OneJumpKind] = OneJumpKind, states: int = 1) -> OneJumpKind:
+        shared = (normal(states * hidden, rank), normal(levels, rank), normal(rank, hidden), normal(hidden))
+        return of(*shared, "rms", 1e-6, mix=normal(levels, rank, rank))
 
     if kind == "one-jump":
         return [one_jump(RANK)]
+    if kind == "one-forward":
+        return [one_jump(RANK, OneForward, states=2)]
     if kind in ("shortlist", "one-residual"):
         weights = torch.linspace(0.2, 2, 2 * levels).view(levels, 2)
         return [Shortlist(one_jump(RANK), weights, 8, one_jump(2) if kind == "one-residual" else None)]
@@ -53,7 +56,6 @@ def keep_forward_jump(folder: Path, model: Path, rank: int) -> None:
     It has no calibrated gate.
     """
     from onejump.models.loading import load_model
-    from onejump.shortcuts.kinds.one_forward import OneForward
 
     transformer = load_model(str(model), device="cpu")
     hidden, levels = transformer.hidden, len(transformer.blocks)

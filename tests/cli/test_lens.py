@@ -77,13 +77,14 @@ def test_without_a_file_it_prints_a_table(tiny_model_folder: Path, kept_jump: Pa
         ),
         ([PROMPT, "--model", "MODEL", "--jump", "JUMP", "--gate", "42%"], "gate '42%' given"),
         ([PROMPT, "--jump", "JUMP"], "its model came from a folder"),
+        ([PROMPT, "--model", "MODEL", "--jump", "FORWARD"], "one state at one level says: leave it out"),
         ([PROMPT, "--results", "nowhere"], "results/<study>/<model>/<corpus> was expected"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(
-    tiny_model_folder: Path, kept_jump: Path, arguments: list[str], message: str
+    tiny_model_folder: Path, kept_jump: Path, kept_forward: Path, arguments: list[str], message: str
 ) -> None:
-    places = {"MODEL": str(tiny_model_folder), "JUMP": str(kept_jump)}
+    places = {"MODEL": str(tiny_model_folder), "JUMP": str(kept_jump), "FORWARD": str(kept_forward)}
     done = lens(*(places.get(argument, argument) for argument in arguments))
     assert done.exit_code in (1, 2)
     assert message in done.output

@@ -66,7 +66,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> P
     about = pair.parent / "model.json"
     describe(about, pair.parent / "head.safetensors", source=str(tiny_model_folder), device="cpu")
     digest = read_description(about).model_digest
-    for kind in ("jtc", "affine", "n-njtc", "one-jump", "shortlist"):
+    for kind in ("jtc", "affine", "n-njtc", "one-jump", "shortlist", "one-forward"):
         made = random_shortcuts(kind)
         one = len(made) == 1
         save_shortcuts(pair / "shortcuts" / kind, made, {}, levels=BLOCKS, one=one, model_digest=digest)

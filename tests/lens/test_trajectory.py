@@ -339,8 +339,11 @@ def test_shortcuts_of_a_results_folder_are_those_that_load_shortcuts_gives(
     made = Trajectory.from_prompt(tiny, tokenizer, SENTENCE, {"mine": jtc, "identity": "identity"}, k=K)
     assert made.shortcuts == ["mine", "identity"]
     np.testing.assert_array_equal(made.top_ids("mine"), trajectory.top_ids("jtc"))
+    # The folder also holds one-forward, which reads the state of the token before.
     every = Trajectory.from_results(pair, "river")
     assert every.shortcuts == ["identity", "affine", "jtc", "n-njtc", "one-jump", "shortlist"]
+    with pytest.raises(OneJumpError, match="Leave one-forward out; generation takes it"):
+        Trajectory.from_results(pair, "river", ["one-forward"])
 
 
 def test_a_chat_is_put_into_the_template(tiny: Transformer, tiny_model_folder: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pytest
 import torch
@@ -80,6 +81,18 @@ def test_its_code_runs(
     if not gated:
         states = model.states(tokens, names["rows"], names["positions"])
         assert torch.equal(names["logits"], model.head.logits(jump.at(2)(states[2])))
+
+
+def test_the_code_of_a_forward_jump_drafts(
+    kept_forward: Path, tiny: Callable[..., Transformer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", OneJump.from_pretrained(kept_forward).card, re.S)
+    model, tokens = tiny(), torch.tensor([[5, 6, 7]])
+    monkeypatch.setattr(onejump, "load_model", lambda name: model)
+    names: dict[str, Any] = {"input_ids": tokens}
+    exec(code.replace("THIS REPOSITORY OR FOLDER", str(kept_forward)), names)
+    assert names["early"].gate == TopProbability({0: 0.1})
+    assert names["early"].recall == 2
 
 
 @pytest.mark.parametrize("blocks", [1, 4, 16, 17, 30, 126])

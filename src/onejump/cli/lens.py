@@ -144,6 +144,13 @@ def lens(
     from onejump.runtime.artefact import OneJump
 
     kept = [OneJump.from_pretrained(jump) for jump in jumps]
+    for folder, one in zip(jumps, kept, strict=True):
+        if one.shortcut.reads_previous:
+            raise OneJumpError(
+                f"--jump {folder}: {one.config.method} reads the last level's state of the token before, "
+                "too, and a lens shows what one state at one level says: leave it out. "
+                "onejump generate takes it"
+            )
     transformer, tokenizer, shortcuts, name, prefix = _loaded(model, jumps, results, methods, loading)
     sources: dict[str, Any] = {"identity": "identity", **shortcuts}
     named = _named(kept, sources)
@@ -179,9 +186,9 @@ def _loaded(
     loading: Mapping[str, Any],
 ) -> tuple[Any, Any, Mapping[str, Any], str | None, str]:
     """Load model, tokenizer and the shortcuts of a results folder; its name, and a source's prefix."""
-    from onejump.lens.results import load_of_export, load_results
+    from onejump.lens.results import load_of_export, load_results, methods_for_lens
     from onejump.runtime.loading import load_for_use
-    from onejump.shortcuts.results import load_shortcuts, methods_in
+    from onejump.shortcuts.results import load_shortcuts
 
     own = model == "auto"
     if own and results is not None:
@@ -189,7 +196,7 @@ def _loaded(
         return load_results(results, methods or None, device=loading["device"])
     shortcuts: dict[str, Any] = {}
     if results is not None:
-        shortcuts = {one: load_shortcuts(results, one) for one in methods or methods_in(results)}
+        shortcuts = {one: load_shortcuts(results, one) for one in methods or methods_for_lens(results)}
     if own:
         # The model of a local study is known by the study's files around the jump.
         found = load_of_export(jumps[0], device=loading["device"]) if Path(jumps[0]).is_dir() else None

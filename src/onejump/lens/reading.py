@@ -63,7 +63,7 @@ class Reader:
             if shortcut_at(0).reads_previous:
                 raise OneJumpError(
                     f"{name} reads the last level's state of the token before, too: a lens takes shortcuts "
-                    "of the state of one token at one level"
+                    f"of the state of one token at one level. Leave {name} out; generation takes it"
                 )
         device = head.unembedding.device
         self._states, self._head = states.to(device), head

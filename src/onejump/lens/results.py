@@ -10,6 +10,7 @@ from onejump.base.errors import OneJumpError
 from onejump.models.description import ModelDescription, read_description
 from onejump.models.loading import load_described, load_described_tokenizer
 from onejump.models.transformer import Transformer
+from onejump.shortcuts.files import kind_named
 from onejump.shortcuts.results import Shortcuts, load_shortcuts, methods_in
 
 
@@ -35,7 +36,7 @@ def load_results(
     pair : path
         The folder of a model and a corpus: `results/<study>/<model>/<corpus>`.
     methods : sequence of str, optional
-        As in `onejump.load_shortcuts`. Default: all that the folder holds.
+        As in `onejump.load_shortcuts`. Default: all in the folder that a lens takes (`methods_for_lens`).
     device : str
 
     Raises
@@ -49,7 +50,8 @@ def load_results(
         raise OneJumpError(f"{pair}: results/<study>/<model>/<corpus> was expected, but there is no {about}")
     described = read_description(about)
     shortcuts = {
-        method: load_shortcuts(pair, method) for method in (methods_in(pair) if methods is None else methods)
+        method: load_shortcuts(pair, method)
+        for method in (methods_for_lens(pair) if methods is None else methods)
     }
     weights = weights_of(described, about)
     transformer = load_described(described, weights, device=device)
@@ -57,6 +59,24 @@ def load_results(
     tokenizer = load_described_tokenizer(described, weights)
     prefix = (described.pairs or {}).get("prefix") or ""
     return LoadedResults(transformer, tokenizer, shortcuts, pair.parent.name, prefix)
+
+
+def methods_for_lens(pair: Path) -> list[str]:
+    """Name the methods of a results folder that read one state at one level: those a lens takes.
+
+    Parameters
+    ----------
+    pair : Path
+        The folder of a model and a corpus.
+    """
+    return [method for method in methods_in(pair) if not _reads_previous(method)]
+
+
+def _reads_previous(method: str) -> bool:
+    try:
+        return kind_named(method).reads_previous
+    except OneJumpError:  # a method of another name than its kind
+        return False
 
 
 def load_of_export(folder: str | Path, *, device: str = "auto") -> LoadedResults | None:

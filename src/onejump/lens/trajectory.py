@@ -179,7 +179,7 @@ class Trajectory(Predictions):
             where the study had it.
         prompt : str
         methods : sequence of str, optional
-            As in `load_shortcuts`. Default: all that the folder holds.
+            As in `load_shortcuts`. Default: all in the folder that read one state at one level.
         **options
             As in `from_prompt`.
 

@@ -119,11 +119,14 @@ def _use(config: JumpConfig) -> Iterator[str]:
     if config.is_on_hub:
         model = f'"{config.base_model}", revision="{config.revision}"'
     paired = config.task == "seq2seq"
-    exits = bool(config.gates) and (config.causal or paired)
+    # What reads the state of the token before, too, predicts nothing from one state.
+    forward = config.kind == "one-forward"
+    exits = (bool(config.gates) or forward) and (config.causal or paired)
     given = "Pairs(source_ids, decoder_input_ids)" if paired else "input_ids"
     load = [
         "import onejump",
         *(["from onejump.models.pairs import Pairs"] if paired and not exits else []),
+        *(["from onejump.exits.gates import TopProbability"] if exits and not config.gates else []),
         *(["from onejump.runtime.early_exit import EarlyExit"] if exits else []),
         "",
         f"model = onejump.load_model({model})",
@@ -131,9 +134,15 @@ def _use(config: JumpConfig) -> Iterator[str]:
     ]
     if exits:
         ids, beams = ("source_ids", ", num_beams=1") if paired else ("input_ids", "")
-        gate = "95%" if "95%" in config.gates else next(iter(config.gates))
+        said = []
+        if config.gates:
+            gate = f'"{"95%" if "95%" in config.gates else next(iter(config.gates))}"'
+        else:
+            said = ["# Drafts at level 0, before any block, and drafts that the text gives."]
+            gate = "TopProbability({0: 0.1}), recall=2"
         use = [
-            f'early = EarlyExit(model, jump, gate="{gate}")',
+            *said,
+            f"early = EarlyExit(model, jump, gate={gate})",
             f"print(early.generate({ids}, max_new_tokens=100{beams}))",
         ]
     else:
