@@ -54,13 +54,13 @@ def drawn(rows: int, length: int) -> Tensor:
 def products(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Shapes of what packed weights are multiplied with."""
     seen: list[tuple[int, ...]] = []
-    product = packing._product
+    product = packing._Weight.product
 
-    def recorded(states: Tensor, *others: Any) -> Tensor:
+    def recorded(weight: Any, states: Tensor, bias: Tensor | None) -> Tensor:
         seen.append(tuple(states.shape))
-        return product(states, *others)
+        return product(weight, states, bias)
 
-    monkeypatch.setattr(packing, "_product", recorded)
+    monkeypatch.setattr(packing._Weight, "product", recorded)
     return seen
 
 
