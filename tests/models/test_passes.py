@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import random
 import threading
 from typing import Any
@@ -13,6 +14,7 @@ from accelerate.hooks import ModelHook, add_hook_to_module
 from families import GENERATING, VOCABULARY, families, generating
 from torch import Tensor, nn
 from transformers import DynamicCache
+from transformers.integrations import sdpa_attention
 
 from onejump.base.errors import ModelError
 from onejump.models.passes import PartialPasses
@@ -247,3 +249,26 @@ def test_a_model_in_double_precision_runs_in_parts(llama: Any) -> None:
     found, expected = _middle(PartialPasses(Transformer(llama.to(torch.float64))))
     assert found.dtype == torch.float64
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.skipif(
+    "TRANSFORMERS_SDPA_FORCE_GQA" not in inspect.getsource(sdpa_attention),
+    reason="this version of transformers always copies them",
+)
+@torch.inference_mode()
+def test_keys_that_query_heads_share_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model of the tests has 4 query heads and 2 of keys; a pass of several tokens has a mask."""
+    seen = []
+    attention = torch.nn.functional.scaled_dot_product_attention
+
+    def recorded(query: Tensor, key: Tensor, *others: Any, **named: Any) -> Tensor:
+        seen.append((query.shape[1], key.shape[1], named.get("attn_mask") is not None))
+        return attention(query, key, *others, **named)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", recorded)
+    parts = passes("LlamaForCausalLM")
+    cache, tokens = parts.cache(), torch.arange(3, 12)[None]
+    parts.run(0, parts.blocks, tokens[:, :6], Place(0), cache)
+    seen.clear()
+    parts.run(0, parts.blocks, tokens[:, 6:], Place(6), cache)
+    assert seen == [(4, 2, True)] * parts.blocks
