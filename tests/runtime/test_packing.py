@@ -160,6 +160,27 @@ def test_bfloat16_is_packed(products: list[tuple[int, ...]]) -> None:
     assert len(products) == 3 * 4 + 1
 
 
+@torch.inference_mode()
+def test_onednn_packs_where_torch_has_no_mkl(
+    monkeypatch: pytest.MonkeyPatch, products: list[tuple[int, ...]]
+) -> None:
+    monkeypatch.setattr(packing, "_BY_MKL", packing._operation("mkl", "none of that name"))
+    given = transformer("OPTForCausalLM")
+    view, tokens = packed(given), drawn(1, 6)
+    products.clear()
+    torch.testing.assert_close(view.model(tokens).logits, given.model(tokens).logits, rtol=1e-3, atol=1e-3)
+    assert products
+
+
+def test_a_torch_without_onednn_packs_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(packing, "_BY_ONEDNN", packing._operation("mkldnn", "none of that name"))
+    given = transformer("LlamaForCausalLM")
+    assert packed(given) is given
+    assert "has no oneDNN" in caplog.text
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_another_dtype_is_not_packed(dtype: torch.dtype, caplog: pytest.LogCaptureFixture) -> None:
     given = transformer("LlamaForCausalLM", dtype)

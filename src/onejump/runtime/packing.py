@@ -37,10 +37,15 @@ _ROWS = 8
 # bytes. They are more than caches hold.
 _ROUNDS, _MEASURED_BYTES = 3, 512 * 1024**2
 
+
+def _operation(library: str, name: str) -> Any:
+    """Look an operation of torch up; None where this build of torch has none of that name."""
+    found = getattr(getattr(torch.ops, library), name, None)
+    return None if found is None else found.default
+
+
 # Looked up once: each look costs as much as a small operation.
-_BY_ONEDNN: Any = torch.ops.mkldnn._linear_pointwise.default
-_HAS_MKL: bool = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
-_BY_MKL: Any = torch.ops.mkl._mkl_linear.default if _HAS_MKL else None
+_BY_ONEDNN, _BY_MKL = _operation("mkldnn", "_linear_pointwise"), _operation("mkl", "_mkl_linear")
 
 
 class _Weight:
@@ -371,7 +376,7 @@ def _why_not(transformer: Transformer) -> str | None:
     devices = sorted({parameter.device.type for parameter in model.parameters()})
     if devices != ["cpu"]:
         return f"the model is on {' and '.join(devices)}; on the CPU they are packed"
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if _BY_ONEDNN is None:
         return "this build of torch has no oneDNN"
     dtype = str(model.dtype).removeprefix("torch.")
     if model.dtype not in (torch.float32, torch.bfloat16):
