@@ -10,8 +10,8 @@ from torch import Tensor
 
 _PARTS = 64
 """Most parts that a vocabulary is divided into."""
-# Widths of the small parts in which the k largest of many numbers are looked for; about 48 is fastest.
-_WIDTHS = sorted(range(16, 129), key=lambda width: abs(width - 48))
+# Widths of the small parts in which the k largest of many numbers are looked for; about 32 is fastest.
+_WIDTHS = sorted(range(16, 129), key=lambda width: abs(width - 32))
 
 
 class Top(NamedTuple):
@@ -90,9 +90,9 @@ def most_likely(logits: Tensor, k: int = 1, *, overwrite: bool = False) -> Top:
 def largest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Find the k largest logits, like `torch.topk`.
 
-    On a CPU that is done in half the time of `torch.topk` for one row, and in a tenth for many. The k largest
-    of all lie in the k small parts of the vocabulary whose own maxima are largest, so that only these parts
-    are sorted.
+    On a CPU that is done in a third of the time of `torch.topk` for one row, and in a tenth for many. The k
+    largest of all lie in the k small parts of the vocabulary whose own maxima are largest, so that only these
+    parts are sorted. Where several logits are equal, any of their tokens may be found, as by `torch.topk`.
 
     Parameters
     ----------
@@ -110,11 +110,13 @@ def largest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     width = _small_part(vocabulary)
     if logits.device.type != "cpu" or width is None or vocabulary // width <= k:
         return tuple(logits.topk(k))  # type: ignore[return-value]
-    by_part = logits.reshape(*logits.shape[:-1], vocabulary // width, width)
-    parts = by_part.amax(-1).topk(k, sorted=False).indices
-    inside = by_part.take_along_dim(parts[..., None], -2).flatten(-2)
-    values, places = inside.topk(k)
-    return values, parts.gather(-1, places // width) * width + places % width
+    # Part p has the tokens p, p + parts, p + 2 parts and so on: maxima of many parts are vector operations.
+    parts = vocabulary // width
+    maxima = logits.reshape(*logits.shape[:-1], width, parts).amax(-2)
+    chosen = maxima.topk(k, sorted=False).indices
+    tokens = (chosen[..., None, :] + torch.arange(0, vocabulary, parts)[:, None]).flatten(-2)
+    values, places = logits.gather(-1, tokens).topk(k)
+    return values, tokens.gather(-1, places)
 
 
 @functools.cache
