@@ -10,13 +10,13 @@ import torch
 from measure import DEFAULT, at_least, at_most, ratio, seconds
 from torch import Tensor, nn
 
-from onejump.fitting.second_look import shortlist_loss
+from onejump.fitting.candidate_loss import candidate_loss
 from onejump.fitting.teacher import Teacher
 from onejump.models.head import Head
 from onejump.shortcuts.exit_head import ExitHead
 from onejump.shortcuts.kinds.one_jump import OneJump
 from onejump.shortcuts.kinds.shortlist import Shortlist
-from onejump.shortcuts.shortlist_head import ShortlistHead, candidates_of
+from onejump.shortcuts.shortlist_head import ShortlistHead
 
 SAMPLES, RANK, CANDIDATES, TOP_K, ROUNDS = 512, 20, 64, 64, 7
 
@@ -71,10 +71,9 @@ def steps(head: Head) -> None:
     teacher = Teacher(tokens, (3 * shares).softmax(1))
 
     def through_candidates() -> None:
-        with torch.no_grad():
-            found = exit_head.logits(first.at(0).reduce(states))
-        candidates = candidates_of(head, found, states + states @ down @ up, CANDIDATES)
-        torch.autograd.grad(shortlist_loss(weights, candidates, teacher), [down, up, weights])
+        reduced, judging = first.at(0).reduce(states), states + states @ down @ up
+        loss = candidate_loss(exit_head, reduced, judging, weights, CANDIDATES, teacher)
+        torch.autograd.grad(loss, [down, up, weights])
 
     def through_full_head() -> None:
         logits = head.logits(states + states @ down @ up)

@@ -14,11 +14,10 @@ from test_distillation import OPTIONS, some_held_out
 from onejump.data.store import ActivationStore
 from onejump.fitting.distiller import Distiller
 from onejump.fitting.kinds import one_residual, shortlist
-from onejump.fitting.second_look import fitted_weights, shortlist_loss, weighted
-from onejump.fitting.teacher import Teacher
+from onejump.fitting.second_look import fitted_weights, weighted
 from onejump.models.head import Head
 from onejump.shortcuts.kinds.shortlist import Shortlist
-from onejump.shortcuts.shortlist_head import Judged, ShortlistHead
+from onejump.shortcuts.shortlist_head import ShortlistHead
 
 H, V, K, LEVELS = 12, 40, 6, 4
 
@@ -54,24 +53,6 @@ def test_weights_stay_finite_where_all_is_right_or_nothing_is_there() -> None:
     assert bool(torch.isfinite(fitted_weights(looks[:0], torch.zeros(0, dtype=torch.int64))).all())
     same = fitted_weights(torch.ones(7, 5, 2), torch.zeros(7, dtype=torch.int64))
     assert bool(torch.isfinite(same).all())
-
-
-def test_the_loss_is_the_cross_entropy_of_the_teacher_s_tokens_among_the_candidates() -> None:
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.stack([torch.randperm(V, generator=generator)[:8] for _ in range(5)])
-    taught = torch.stack([torch.randperm(V, generator=generator)[:K] for _ in range(5)])
-    first, own = torch.randn(5, 8, generator=generator), torch.randn(5, 8, generator=generator)
-    weights = torch.rand(5, 2, generator=generator)
-    share = torch.rand(5, K, generator=generator)
-    found = shortlist_loss(weights, Judged(tokens, first, own), Teacher(taught, share))
-    expected = 0.0
-    for i in range(5):
-        scores = np.array([float(weights[i, 0] * first[i, j] + weights[i, 1] * own[i, j]) for j in range(8)])
-        for token, weight in zip(taught[i].tolist(), share[i].tolist(), strict=True):
-            if token in tokens[i].tolist():
-                place = tokens[i].tolist().index(token)
-                expected -= weight * np.log(np.exp(scores[place]) / np.exp(scores).sum()) / 5
-    assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.fixture

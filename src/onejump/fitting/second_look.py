@@ -15,12 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from onejump.base.amounts.distillation import LOGITS_TOGETHER
+from onejump.fitting.candidate_loss import candidate_loss
 from onejump.fitting.distiller import Distiller
 from onejump.fitting.teacher import Teacher
 from onejump.shortcuts.exit_head import ExitHead
 from onejump.shortcuts.kinds.one_jump import OneJump
-from onejump.shortcuts.kinds.shortlist import Shortlist, length_of
-from onejump.shortcuts.shortlist_head import Judged, ShortlistHead, candidates_of, scores_of
+from onejump.shortcuts.kinds.shortlist import Shortlist, centred_and_length
+from onejump.shortcuts.shortlist_head import ShortlistHead
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,8 +32,6 @@ _FIRST_WEIGHTS = (1.0, 0.05)
 _STEPS = 50
 # What keeps the weights finite where every sample is right: a Gaussian prior of this precision, in samples.
 _PRIOR = 1e-3
-# Samples whose rows of the unembedding are gathered together, in numbers.
-_GATHERED = 2**23
 # Factor of the learning rate of the correction's two matrices.
 _RATE_OF_MATRICES = 0.3
 
@@ -66,7 +66,7 @@ def weighted(
     shortlist = copy.deepcopy(Shortlist(first, weights[most], most, second)).to(distiller.device)
     head = ShortlistHead(distiller.head, shortlist)
     own = distiller.teacher.tokens[distiller.stopping, 0]
-    together = max(1, _GATHERED // (most * distiller.head.unembedding.shape[1]))
+    together = max(1, LOGITS_TOGETHER[distiller.device.type] // distiller.head.vocabulary)
     hits: dict[int, list[Tensor]] = {k: [] for k in candidates}
     for number, level in enumerate(levels):
         at = shortlist.at(number)
@@ -181,37 +181,17 @@ def trained_correction(
     exit_head = ExitHead(distiller.head, first.up, first.bias)
 
     def loss(states: Tensor, level: Tensor, teacher: Teacher) -> Tensor:
-        inputs = distiller.prepare(states)
-        # Not normalised: the loss of the candidates does not depend on the other tokens.
-        with torch.no_grad():
-            logits = exit_head.logits(_reduced(first, inputs, level))
-        corrected = model.corrected(states, inputs, level)
-        found = candidates_of(distiller.head, logits, corrected, candidates)
-        return shortlist_loss(model.weights[level], found, teacher)
+        centred, length = centred_and_length(states, distiller.norm, distiller.head.config.eps)
+        inputs = centred / length
+        corrected = states + length * model.correction(inputs, level)
+        reduced = _reduced(first, inputs, level)
+        return candidate_loss(exit_head, reduced, corrected, model.weights[level], candidates, teacher)
 
     of_matrices = _RATE_OF_MATRICES / math.sqrt(distiller.store.hidden)
     rates = {"down": 12 * of_matrices, "up": _RATE_OF_MATRICES, "bias": _RATE_OF_MATRICES}
     named = {name: rates.get(name, 1.0) for name, _ in model.named_parameters()}
     distiller.train(model, named, loss, levels, prepare=lambda states: states, steps=steps)
     return model.trained()
-
-
-def shortlist_loss(weights: Tensor, candidates: Judged, teacher: Teacher) -> Tensor:
-    """Mean cross-entropy, within the candidates, to the teacher's tokens among them.
-
-    The second look changes neither other tokens nor the probability of all candidates together.
-
-    Parameters
-    ----------
-    weights : Tensor of shape (n, 2)
-    candidates : Judged
-        Of n states.
-    teacher : Teacher
-        Of the same n samples.
-    """
-    same = candidates.tokens[:, :, None] == teacher.tokens[:, None, :]
-    wanted = (same * teacher.weights[:, None, :]).sum(-1)
-    return -(wanted * scores_of(weights, candidates).log_softmax(-1)).sum(1).mean()
 
 
 class _Correction(nn.Module):
@@ -230,10 +210,10 @@ class _Correction(nn.Module):
         self.mix = nn.Parameter(torch.eye(rank).repeat(levels, 1, 1))
         self.weights = nn.Parameter(torch.tensor(_FIRST_WEIGHTS).repeat(levels, 1))
 
-    def corrected(self, states: Tensor, inputs: Tensor, level: Tensor) -> Tensor:
-        """Give the states (n, H) that judge, as `ShortlistAt` does."""
+    def correction(self, inputs: Tensor, level: Tensor) -> Tensor:
+        """Give the correction (n, H) of normalised states (n, H), as `ShortlistAt` does."""
         reduced = torch.einsum("nr,nrs->ns", inputs @ self.down, self.mix[level]) + self.offset[level]
-        return states + length_of(states, self.norm, self.eps) * (reduced @ self.up + self.bias)
+        return reduced @ self.up + self.bias
 
     def trained(self) -> OneJump:
         """Give the correction as it is kept."""

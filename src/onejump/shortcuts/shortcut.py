@@ -70,7 +70,7 @@ class Shortcut(nn.Module, ABC):
 
     def taken(self, states: Tensor) -> Tensor:
         """Convert states to the precision that the shortcut computes in."""
-        own = next(self.buffers(), None)
+        own = next((tensor for tensor in self._buffers.values() if tensor is not None), None)
         if own is None:
             return states.to(torch.promote_types(states.dtype, torch.float32))
         return states.to(own.dtype)

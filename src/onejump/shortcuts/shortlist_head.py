@@ -8,43 +8,18 @@ V H.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from onejump.models.head import Head
 from onejump.models.most_likely import Top, largest
 from onejump.shortcuts.exit_head import ExitHead
 from onejump.shortcuts.kinds.shortlist import Shortlist, ShortlistAt
 
-# States whose rows of the unembedding are gathered together: these rows stay in a core's caches.
-_TOGETHER = 8
-
-
-class _Chosen(torch.autograd.Function):
-    """Multiply states (n, E) with chosen rows of a matrix (V, E), other rows (n, k) for each state: (n, k).
-
-    A plain product would write the n k rows to memory and keep them for the gradient.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
-        states, matrix, rows = inputs
-        ctx.save_for_backward(matrix, rows)
-        products = [
-            (matrix[of] @ some[..., None])[..., 0]
-            for some, of in zip(torch.split(states, _TOGETHER), torch.split(rows, _TOGETHER), strict=True)
-        ]
-        return products[0] if len(products) == 1 else torch.cat(products)
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
-        (matrix, rows), (gradient,) = ctx.saved_tensors, upstream
-        weights = gradient.contiguous()
-        by_states = functional.embedding_bag(rows, matrix, per_sample_weights=weights, mode="sum")
-        return by_states, None, None
+# States whose rows of the unembedding are gathered together. On a CPU, these rows stay in a core's caches.
+_TOGETHER = {"cpu": 8, "cuda": 256}
 
 
 class Judged(NamedTuple):
@@ -53,47 +28,62 @@ class Judged(NamedTuple):
     tokens: Tensor
     """(..., k), int64."""
     first: Tensor
-    """Log-probabilities of the exit head, ln q, (..., k)."""
+    """Logits of the exit head, ln q but for a number that all tokens of a state share, (..., k)."""
     own: Tensor
     """Logits of the state itself, (..., k)."""
 
 
-def candidates_of(head: Head, likelihoods: Tensor, states: Tensor, k: int) -> Judged:
+def candidates_of(head: Head, logits: Tensor, states: Tensor, k: int) -> Judged:
     """Find the candidates, and what the state itself says of them.
 
     Parameters
     ----------
     head : Head
-    likelihoods : Tensor of shape (..., V)
-        The exit head's log-probabilities, or its logits.
+    logits : Tensor of shape (..., V)
+        The exit head's.
     states : Tensor of shape (..., H)
         The states that judge, before the final norm.
     k : int
     """
-    first, tokens = largest(likelihoods, min(k, head.vocabulary))
+    first, tokens = largest(logits, min(k, head.vocabulary))
     return Judged(tokens, first, own_logits(head, states, tokens))
 
 
 def own_logits(head: Head, states: Tensor, tokens: Tensor) -> Tensor:
     """Give those of the logits `Head.logits` of states (..., H) that belong to tokens (..., k): (..., k)."""
     features = head.features(states)
-    shape = tokens.shape
-    logits: Tensor = _Chosen.apply(  # type: ignore[no-untyped-call]
-        features.reshape(-1, features.shape[-1]), head.unembedding, tokens.reshape(-1, shape[-1])
-    ).view(shape)
+    flat, rows = features.reshape(-1, features.shape[-1]), tokens.reshape(-1, tokens.shape[-1])
+    together = _TOGETHER[flat.device.type]
+    if len(flat) <= together:
+        products = _products(head, flat, rows)
+    else:
+        parts = zip(torch.split(flat, together), torch.split(rows, together), strict=True)
+        products = torch.cat([_products(head, *part) for part in parts])
+    return of_tokens(head, products.view(tokens.shape), tokens)
+
+
+def _products(head: Head, features: Tensor, tokens: Tensor) -> Tensor:
+    """Multiply features (n, E) with the rows of the unembedding of tokens (n, k): (n, k, 1)."""
+    rows = head.unembedding.index_select(0, tokens.flatten())
+    return torch.bmm(rows.view(*tokens.shape, -1), features[..., None])
+
+
+def of_tokens(head: Head, products: Tensor, tokens: Tensor) -> Tensor:
+    """Make logits of products (..., k) with the unembedding's rows of tokens (..., k), as a head does."""
     if head.logit_bias is not None:
-        logits = logits + head.logit_bias[tokens]
-    # Not in place: gradients may have to pass.
-    logits = logits * head.config.scale
+        products = products + head.logit_bias[tokens]
+    if head.config.scale != 1.0:
+        products = products * head.config.scale
     softcap = head.config.softcap
-    return logits if softcap is None else (logits / softcap).tanh() * softcap
+    return products if softcap is None else (products / softcap).tanh() * softcap
 
 
 def judged(weights: Tensor, candidates: Judged) -> Tensor:
-    """Give the log-probabilities (..., k) of candidates behind the second look.
+    """Give the logits (..., k) of candidates behind the second look.
 
     With the weights a and b of a level, ln p_t = ln q(S) + ln softmax_S(a ln q_t + b s_t), where s are the
-    state's own logits. The candidates together keep the probability q(S) that the exit head gives them.
+    state's own logits. The candidates together keep the probability q(S) that the exit head gives them. What
+    all of the exit head's logits have in common stays in those of the candidates.
 
     Parameters
     ----------
@@ -106,12 +96,15 @@ def judged(weights: Tensor, candidates: Judged) -> Tensor:
 
 
 def scores_of(weights: Tensor, candidates: Judged) -> Tensor:
-    """Give a ln q + b s (..., k) of candidates, with the weights a and b (..., 2)."""
+    """Give a ln q + b s (..., k) of candidates, with the weights a and b (..., 2).
+
+    All scores of a state may differ from it by the same number.
+    """
     return weights[..., :1] * candidates.first + weights[..., 1:] * candidates.own
 
 
 class ShortlistHead:
-    """The head of a shortlist: log-probabilities of all tokens from states of a level.
+    """The head of a shortlist: logits of all tokens from states of a level.
 
     Tokens that are no candidates keep the probability that the exit head gives them. The most likely token is
     always a candidate: of k candidates one has at least the mean of their q, and no other token has more than
@@ -136,20 +129,22 @@ class ShortlistHead:
         return self.exit_head.multiplications() + shortlist.candidates * width + dense
 
     def logits(self, shortlist: ShortlistAt, states: Tensor) -> Tensor:
-        """Give the log-probabilities (..., V) of states (..., H) of the shortlist's level."""
-        log_probabilities, candidates = self.look(shortlist, states)
-        return log_probabilities.scatter(-1, candidates.tokens, judged(shortlist.weights, candidates))
+        """Give the logits (..., V) of states (..., H) of the shortlist's level."""
+        logits, candidates = self.look(shortlist, states)
+        return logits.scatter_(-1, candidates.tokens, judged(shortlist.weights, candidates))
 
     def top(self, shortlist: ShortlistAt, states: Tensor, k: int = 1) -> Top:
         """Find the k most likely tokens and their probabilities, among the candidates."""
-        _, candidates = self.look(shortlist, states)
-        best = judged(shortlist.weights, candidates).topk(k)
-        return Top(best.values.exp(), candidates.tokens.gather(-1, best.indices))
+        logits, candidates = self.look(shortlist, states)
+        # q(S). Log-probabilities of all tokens would be one more pass over the vocabulary.
+        most = candidates.first[..., :1]
+        mass = (candidates.first - most).exp_().sum(-1, keepdim=True)
+        mass /= (logits - most).exp_().sum(-1, keepdim=True)
+        best = scores_of(shortlist.weights, candidates).softmax(-1).topk(k)
+        return Top(best.values * mass, candidates.tokens.gather(-1, best.indices))
 
     def look(self, shortlist: ShortlistAt, states: Tensor) -> tuple[Tensor, Judged]:
-        """Give the exit head's log-probabilities (..., V) of states (..., H), and its candidates."""
-        logits = self.exit_head.logits(shortlist.first.reduce(states))
-        log_probabilities = logits.log_softmax(-1)
-        return log_probabilities, candidates_of(
-            self.head, log_probabilities, shortlist(states), shortlist.candidates
-        )
+        """Give the exit head's logits (..., V) of states (..., H), and its candidates."""
+        reduced, judging = shortlist.looks(states)
+        logits = self.exit_head.logits(reduced)
+        return logits, candidates_of(self.head, logits, judging, shortlist.candidates)

@@ -52,12 +52,22 @@ class ShortlistAt(Shortcut):
 
         |h| is what the norm divides a state by. So the correction is one of the normalised state.
         """
+        return self.looks(states)[1]
+
+    def looks(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Give z (..., r) of the first jump, and the states (..., H) that judge, of states (..., H).
+
+        Both jumps begin with the same norm, which is made once.
+        """
         states = self.taken(states)
         if self.second is None:
-            return states
-        length = length_of(states, self.second.norm, self.second.eps)
-        corrected: Tensor = states + length * self.second(states)
-        return corrected
+            return self.first.reduce(states), states
+        centred, length = centred_and_length(states, self.second.norm, self.second.eps)
+        inputs = centred / length
+        correction = (inputs @ self.second.down + self.second.offset) @ self.second.up
+        if self.second.bias is not None:
+            correction = correction + self.second.bias
+        return inputs @ self.first.down + self.first.offset, states + length * correction
 
 
 class Shortlist(Shortcut):
@@ -164,12 +174,15 @@ class Shortlist(Shortcut):
         return described | {"correction": self.correction}
 
 
-def length_of(states: Tensor, norm: str | None, eps: float) -> Tensor | float:
-    """Give what a norm without a gain divides states (..., H) by, (..., 1); 1 if there is no norm."""
+def centred_and_length(states: Tensor, norm: str | None, eps: float) -> tuple[Tensor, Tensor | float]:
+    """Give what a norm without a gain divides, (..., H), and by what, (..., 1), of states (..., H).
+
+    Without a norm, it divides states by 1.
+    """
     if norm is None:
-        return 1.0
+        return states, 1.0
     centred = states - states.mean(-1, keepdim=True) if norm == "layer" else states
-    return (centred.square().mean(-1, keepdim=True) + eps).sqrt()
+    return centred, (centred.square().mean(-1, keepdim=True) + eps).sqrt()
 
 
 KIND = Shortlist
