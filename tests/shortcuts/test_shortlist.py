@@ -195,3 +195,12 @@ def test_own_logits_have_the_gradient_of_a_plain_product(make_head: MakeHead) ->
     torch.testing.assert_close(
         own_logits(head, states, tokens), head.logits(states.detach()).gather(1, tokens)
     )
+
+
+def test_own_logits_are_given_on_any_device(make_head: MakeHead) -> None:
+    head = make_head(H, V, bias=True, softcap=3.0).to("meta")
+    found = own_logits(
+        head, torch.empty(300, H, device="meta"), torch.empty(300, 5, dtype=torch.int64, device="meta")
+    )
+    assert found.shape == (300, 5)
+    assert found.device.type == "meta"

@@ -18,8 +18,8 @@ from onejump.models.most_likely import Top, largest
 from onejump.shortcuts.exit_head import ExitHead
 from onejump.shortcuts.kinds.shortlist import Shortlist, ShortlistAt
 
-# States whose rows of the unembedding are gathered together. On a CPU, these rows stay in a core's caches.
-_TOGETHER = {"cpu": 8, "cuda": 256}
+# States whose rows of the unembedding are gathered together: on a CPU, these rows stay in a core's caches.
+_TOGETHER_ON_CPU, _TOGETHER_ELSEWHERE = 8, 256
 
 
 class Judged(NamedTuple):
@@ -53,7 +53,7 @@ def own_logits(head: Head, states: Tensor, tokens: Tensor) -> Tensor:
     """Give those of the logits `Head.logits` of states (..., H) that belong to tokens (..., k): (..., k)."""
     features = head.features(states)
     flat, rows = features.reshape(-1, features.shape[-1]), tokens.reshape(-1, tokens.shape[-1])
-    together = _TOGETHER[flat.device.type]
+    together = _TOGETHER_ON_CPU if flat.device.type == "cpu" else _TOGETHER_ELSEWHERE
     if len(flat) <= together:
         products = _products(head, flat, rows)
     else:
