@@ -32,6 +32,16 @@ def served(tiny_model_folder: Path, kept_jump: Path) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
+def forward(tiny_model_folder: Path, kept_jump: Path, kept_forward: Path) -> Iterator[Served]:
+    """The tiny model with a forward jump, and another one."""
+    found = Served.load(
+        str(tiny_model_folder), [str(kept_forward), str(kept_jump)], Limits(new_tokens=60), device="cpu"
+    )
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
 def study_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """results/small: figures, tables and a page of one model and corpus, and a figure of the whole study."""
     study = tmp_path_factory.mktemp("app") / "results/small"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from onejump.app.inputs import Limits
 from onejump.app.served import NO_JUMP, Served, Stop
 from onejump.base.errors import OneJumpError
 from onejump.exits.gates import TopProbability
+from onejump.models.loading import load_model
 from onejump.runtime.artefact import OneJump
+from onejump.runtime.cost_model import Fixed
 from onejump.runtime.early_exit import EarlyExit
 
 PROMPT = "The old farmer counted the green boat"
@@ -60,7 +63,10 @@ def test_text_levels_and_numbers_are_the_librarys(
     assert update.text.text() == tokenizer.decode(expected.new_tokens[0], skip_special_tokens=True)
     told, made = numbers(update, 40), len(expected.new_tokens[0])
     assert told["Tokens"] == f"{made} of at most 40"
-    assert told["Passes through all blocks"] == f"{expected.full_passes} for {made - 1} tokens"
+    passes = expected.full_passes
+    assert told["Passes through all blocks"] == f"{passes} for {made - 1} tokens" + (
+        f" ({(made - 1) / passes:.2f} each)" if passes else ""
+    )
     assert told["Blocks for each token"].startswith(f"{expected.blocks:.1f} of 4 (")
     early = sum(level < 4 for level in expected.exit_levels[0])
     assert told["Tokens that exited early"] == f"{early} of {made} ({early / made:.0%})"
@@ -117,6 +123,13 @@ def test_texts_that_differ_say_where(served: Served) -> None:
         ({"new_tokens": None}, "New tokens: nothing given"),
         ({"temperature": -1}, "Temperature: -1 given, a number from 0 to 5"),
         ({"seed": 0.5}, "Seed: 0.5 given, a whole number"),
+        ({"recall": -1}, "Recall: -1 given, a number from 0 to 16 is accepted"),
+        ({"recall": 2, "mode": "trusted"}, "Recall: 2 given with the mode trusted, accepted is 0."),
+        ({"drafts": 1, "candidates": 2, "mode": "copied"}, "Candidates: 2 given with the mode copied"),
+        ({"drafts": 17}, "Drafts: 17 given, a number from 0 to 16 is accepted"),
+        ({"candidates": 2}, "Candidates: 2 given without Drafts: say how many, such as 1."),
+        ({"recall": 1, "recalled": 2}, "Recalled drafts: 2 given without Drafts"),
+        ({"drafts": 1, "recalled": 2}, "Recalled drafts: 2 given with Recall 0"),
     ],
 )
 def test_what_is_not_accepted_is_refused_in_one_line(
@@ -221,3 +234,56 @@ def test_work_keeps_no_gradients(served: Served) -> None:
 def test_the_plain_run_is_asked_for_with_the_same_settings() -> None:
     asked = Asked("a", True, "one", TopProbability({1: 0.5}), "copied", 7, 0.5, 3)
     assert asked.plain() == Asked("a", True, NO_JUMP, None, "verified", 7, 0.5, 3)
+    recalling = replace(asked, mode="verified", recall=2, policy=Fixed(1, recalled=2))
+    assert recalling.levels == (0, 1)
+    assert recalling.plain() == asked.plain()
+
+
+def test_drafts_go_as_far_as_is_asked(forward: Served, tiny_model_folder: Path, kept_forward: Path) -> None:
+    """Candidates and recalled drafts: the numbers are those of the library, the text is the model's own."""
+    prompt = f"{PROMPT} {PROMPT}"
+    model, tokenizer = load_model(str(tiny_model_folder), device="cpu"), forward.loaded.tokenizer
+    jump, gate = OneJump.from_pretrained(kept_forward), TopProbability({0: 0.0})
+    given = tokenizer(prompt, return_tensors="pt")["input_ids"]
+    own_gate = {"jump": "one-forward", "gate": "top-probability", "threshold": 0.0, "levels": "0"}
+    plain = run(forward, prompt=prompt)[-1]
+    for asked, policy, recall in (
+        ({"drafts": 1, "candidates": 4}, Fixed(1, 4), 0),
+        ({"drafts": 1, "recall": 1, "recalled": 2}, Fixed(1, recalled=2), 1),
+        ({"drafts": 0, "recall": 1}, Fixed(0, recalled=1), 1),
+    ):
+        engine = EarlyExit(model, jump, gate=gate, policy=policy, recall=recall, packed=False)
+        expected = engine.generate(given, max_new_tokens=40)
+        update = run(forward, prompt=prompt, **own_gate, **asked)[-1]
+        assert update.result is not None
+        assert update.text.text() == plain.text.text()
+        assert [update.text.exit_levels] == expected.exit_levels
+        for name in ("drafted", "accepted", "recalled", "recalled_kept", "full_passes"):
+            assert getattr(update.result, name) == getattr(expected, name)
+        told = numbers(update, 40)
+        assert ("Recalled drafts accepted" in told) == bool(recall)
+        assert 'title="exit at level 0 of 4"' in update.text.html()
+    assert expected.drafted == expected.recalled > expected.recalled_kept > 0
+    assert told["Recalled drafts accepted"].startswith(f"{expected.recalled_kept} of {expected.recalled} (")
+
+
+def test_the_text_alone_drafts_without_a_jump(tiny_model_folder: Path) -> None:
+    served = Served.load(str(tiny_model_folder), [], Limits(), device="cpu")
+    prompt = f"{PROMPT} {PROMPT}"
+    plain = run(served, prompt=prompt)[-1]
+    recalling = run(served, prompt=prompt, recall=1, drafts=0)[-1]
+    assert recalling.result is not None
+    assert recalling.text.text() == plain.text.text()
+    assert recalling.result.recalled == recalling.result.drafted > 0
+    # Both runs have the same weights, packed or not.
+    engines = [served.engine(NO_JUMP, None, "verified", None, recall) for recall in (0, 1)]
+    assert engines[0].transformer is engines[1].transformer
+    served.close()
+
+
+def test_a_forward_jump_is_refused_where_it_cannot_draft(forward: Served) -> None:
+    with pytest.raises(OneJumpError, match="accepted are verified and trusted"):
+        forward.engine("one-forward", TopProbability({0: 0.1}), "copied")
+    assert forward.forward("one-forward")
+    assert not forward.forward("ojfa")
+    assert not forward.forward(NO_JUMP)

@@ -567,6 +567,46 @@ def test_an_encoder_decoder_has_a_lens_and_generates(
     served.close()
 
 
+def own_gate(window: Window) -> list[str]:
+    """Give the threshold and the levels that the page has."""
+    fields = [window.page.locator(f"#generate-{name}") for name in ("threshold", "levels")]
+    return [field.locator("input, textarea").first.input_value() for field in fields]
+
+
+def test_a_forward_jump_drafts_and_the_lens_says_that_it_is_left_out(
+    window: Window, forward: Served, outside: list[Any]
+) -> None:
+    for site in _serve(forward, None, outside):
+        window.page.goto(site.address)
+        window.page.locator("#lens-left-out").get_by_text("Left out here").wait_for()
+        window.says("#lens-left-out", "Left out here: one-forward. It reads the last level's state")
+        assert window.page.locator("#lens-shortcuts").get_by_label("one-forward").count() == 0
+        show_lens(window)
+        assert heat_map(window)["name"] == "ojfa"
+        window.tab("Generate")
+        assert own_gate(window) == ["0.1", "0"]
+        assert not window.page.locator("#generate-recall").is_visible()
+        window.page.locator("#generate-drafting button").first.click()
+        window.page.locator("#generate-recall").wait_for()
+        doubled = f"{PROMPT} {PROMPT}"
+        settings = {"prompt": doubled, "threshold": "0", "new-tokens": "30"}
+        generate(window, **settings, recall="1", drafts="1", recalled="2")
+        table = window.page.locator("#generate-numbers").inner_text()
+        assert re.search(r"Recalled drafts accepted\s+\d+ of \d+", table)
+        window.page.locator("#generate-plain:enabled").click()
+        window.says("#generate-numbers", "Both runs gave the same text.")
+        # Numbers of one's own stay when another jump is chosen; those of the page change.
+        choose(window, "#generate-jump", "ojfa")
+        window.until("() => document.querySelector('#generate-gate input').value.startsWith('95%')")
+        choose(window, "#generate-gate", "margin: your own threshold")
+        assert own_gate(window) == ["0", "0"]
+        window.page.locator("#generate-recalled input").fill("")
+        window.page.locator("#generate-drafts input").fill("")
+        window.page.locator("#generate-candidates input").fill("3")
+        window.page.locator("#generate-start:enabled").click()
+        window.says("#generate-message", "Candidates: 3 given without Drafts: say how many, such as 1.")
+
+
 def test_a_name_of_another_site_is_refused(site: Site) -> None:
     host = urlsplit(site.address).netloc
     answers = []

@@ -360,3 +360,13 @@ def test_the_text_alone_drafts_without_a_jump(tiny_model_folder: Path) -> None:
         counts.append(record["recalled"])
     # Without --recalled, one draft in each round.
     assert counts[0] < counts[1]
+
+
+def test_recalled_drafts_have_a_colour_though_no_gate_checks_level_0(tiny_model_folder: Path) -> None:
+    asked = ("-p", f"{PROMPT} {PROMPT}", "--recall", 1, "--drafts", 1, "--max-new-tokens", 20)
+    status, printed, _ = run(tiny_model_folder, *asked, "--color", "always")
+    assert status == 0
+    legend, text = printed.split("\n", 1)
+    assert legend.startswith("exit at level \x1b[38;5;16;48;5;220m 0 \x1b[0m |")
+    record = json.loads(run(tiny_model_folder, *asked, "--json")[1])
+    assert text.count("\x1b[38;5;16;48;5;220m") == record["recalled_kept"] > 0

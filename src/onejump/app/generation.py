@@ -23,6 +23,7 @@ from onejump.app.tokens import TokenText
 from onejump.base.errors import OneJumpError
 from onejump.exits.gates import GATES, Gate
 from onejump.runtime.chat import prompt_tokens
+from onejump.runtime.cost_model import Fixed
 from onejump.runtime.decoding import MODES
 from onejump.runtime.loading import NO_GATE, gate_from_text
 from onejump.runtime.record import Generated
@@ -31,6 +32,8 @@ from onejump.runtime.record import Generated
 _PERIOD = 0.1
 MOST_TEMPERATURE = 5.0
 MOST_SEED = 2**31 - 1
+MOST_DRAFTS = 16
+"""Most drafts of a round, candidates of an exit, and tokens that recall a draft."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,19 @@ class Asked:
     temperature: float
     """0: the most likely token is taken."""
     seed: int
+    recall: int = 0
+    """Last tokens that recall a draft from the text; 0: none is recalled."""
+    policy: Fixed | None = None
+    """How far a round drafts; None: what pays, as measured on the way."""
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Levels that tokens may exit at; recalled drafts count as exits at level 0."""
+        checked = () if self.gate is None else self.gate.levels
+        return tuple(sorted({*checked, *([0] if self.recall else [])}))
 
     def plain(self) -> Asked:
-        """Give the same without exits."""
+        """Give the same without exits and recalled drafts."""
         return Asked(
             self.prompt, self.chat, NO_JUMP, None, "verified", self.new_tokens, self.temperature, self.seed
         )
@@ -68,6 +81,10 @@ def asked_for(
     new_tokens: Any = 32,
     temperature: Any = 0.0,
     seed: Any = 0,
+    recall: Any = 0,
+    drafts: Any = None,
+    candidates: Any = 1,
+    recalled: Any = None,
 ) -> Asked:
     """Check what the controls of the page say.
 
@@ -77,6 +94,9 @@ def asked_for(
     prompt, chat, jump, gate, threshold, levels, mode, new_tokens, temperature, seed : object
         As they came from the page. gate: the name of a calibrated gate of the jump, a kind, which takes the
         threshold and the levels, or "none".
+    recall, drafts, candidates, recalled : object
+        The same: by how many tokens drafts are recalled, and the numbers of a fixed policy. drafts None: what
+        pays. recalled None: as many as drafts, at least 1.
 
     Raises
     ------
@@ -97,7 +117,33 @@ def asked_for(
         checked_whole("New tokens", new_tokens, 1, served.limits.new_tokens),
         checked_number("Temperature", temperature, 0, MOST_TEMPERATURE),
         checked_whole("Seed", seed, 0, MOST_SEED),
+        *_drafting(mode, recall, drafts, candidates, recalled),
     )
+
+
+def _drafting(
+    mode: str, recall: Any, drafts: Any, candidates: Any, recalled: Any
+) -> tuple[int, Fixed | None]:
+    """Check by how many tokens drafts are recalled, and how far a round drafts."""
+    by = checked_whole("Recall", recall, 0, MOST_DRAFTS)
+    width = checked_whole("Candidates", candidates, 1, MOST_DRAFTS)
+    most = None if recalled in (None, "") else checked_whole("Recalled drafts", recalled, 1, MOST_DRAFTS)
+    for name, number, none in (("Recall", by, 0), ("Candidates", width, 1)):
+        if number > none and mode != "verified":
+            raise OneJumpError(f"{name}: {number} given with the mode {mode}, accepted is {none}.")
+    if most is not None and not by:
+        raise OneJumpError(
+            f"Recalled drafts: {most} given with Recall 0: say how many tokens recall a draft."
+        )
+    if drafts in (None, ""):
+        for name, given in (("Candidates", width if width > 1 else None), ("Recalled drafts", most)):
+            if given is not None:
+                raise OneJumpError(f"{name}: {given} given without Drafts: say how many, such as 1.")
+        return by, None
+    chain = checked_whole("Drafts", drafts, 0, MOST_DRAFTS)
+    if most is None:
+        most = max(chain, 1) if by else 0
+    return by, Fixed(chain, width, recalled=most)
 
 
 def _gate(served: Served, jump: str, gate: Any, threshold: Any, levels: Any) -> Gate | None:
@@ -145,15 +191,14 @@ def updates(served: Served, asked: Asked, stop: Stop) -> Iterator[Update]:
     loaded = served.loaded
     tokens = prompt_tokens(loaded.tokenizer, asked.prompt, raw=not asked.chat)
     check_length(tokens.shape[1], served.limits)
-    levels = () if asked.gate is None else asked.gate.levels
-    text = TokenText(loaded.tokenizer, served.blocks, levels)
+    text = TokenText(loaded.tokenizer, served.blocks, asked.levels)
     begun, changed, done = threading.Event(), threading.Event(), threading.Event()
     sampled = asked.temperature > 0
 
     def work() -> Generated:
         begun.set()
         changed.set()
-        engine = served.engine(asked.jump, asked.gate, asked.mode)
+        engine = served.engine(asked.jump, asked.gate, asked.mode, asked.policy, asked.recall)
         return engine.generate(
             tokens.to(loaded.transformer.device),
             max_new_tokens=asked.new_tokens,
@@ -225,13 +270,22 @@ def numbers(update: Update, most: int) -> dict[str, str]:
         "Tokens that exited early": _share(early, made),
         "Drafts accepted": _share(record.accepted, record.drafted),
         "Drafts rejected": _share(record.drafted - record.accepted, record.drafted),
+        **(
+            {"Recalled drafts accepted": _share(record.recalled_kept, record.recalled)}
+            if record.recalled
+            else {}
+        ),
         "Same as the full model": _share(record.agreed, record.compared),
         "Blocks for each token": f"{per_token:.1f} of {text.blocks} ({_saved(1 - per_token / text.blocks)})",
-        "Passes through all blocks": f"{record.full_passes} for {max(made - 1, 0)} tokens",
+        "Passes through all blocks": _passes(record.full_passes, max(made - 1, 0)),
     }
     if update.result is not None:
         found["Operations (FLOPs)"] = _saved(update.result.flops_saved)
     return found
+
+
+def _passes(passes: int, tokens: int) -> str:
+    return f"{passes} for {tokens} tokens" + (f" ({tokens / passes:.2f} each)" if passes else "")
 
 
 def _share(part: int, whole: int) -> str:

@@ -6,25 +6,38 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from onejump.app.inputs import Limits
 from onejump.base.errors import OneJumpError
 from onejump.exits.gates import Gate
+from onejump.lens.results import methods_for_lens
 from onejump.lens.sources import IDENTITY, Source
 from onejump.models.description import read_description
 from onejump.models.source_files import model_digest
 from onejump.models.transformer import Transformer
 from onejump.runtime.artefact import OneJump
+from onejump.runtime.cost_model import Fixed
 from onejump.runtime.early_exit import EarlyExit
 from onejump.runtime.loading import BASE_MODEL, Loaded, load_for_use
 from onejump.runtime.packing import can_be_packed, packed
-from onejump.shortcuts.results import Shortcuts, load_shortcuts, methods_in
+from onejump.runtime.predictor import reads_previous
+from onejump.shortcuts.results import Shortcuts, load_shortcuts
 
 NO_JUMP = "none"
 """In place of a jump: nothing exits."""
+
+
+class _Key(NamedTuple):
+    """What tells engines apart."""
+
+    jump: str
+    gate: Gate | None
+    mode: str
+    policy: Fixed | None
+    recall: int
 
 
 class Served:
@@ -43,8 +56,9 @@ class Served:
         self.studied: dict[str, tuple[Path, str]] = {}
         """Shortcuts of a study for this model, by name: the folder of model and corpus, and the method."""
         self._shortcuts: dict[str, Shortcuts] = {}
-        self._engines: dict[tuple[str, Gate | None, str], EarlyExit] = {}
+        self._engines: dict[_Key, EarlyExit] = {}
         self._packed: Transformer | None = None
+        self._drafts = bool(jumps)
         # One thread computes everything: what an engine has learned of costs belongs to its thread, and two
         # generations at once would only take each other's cores.
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="onejump-page")
@@ -106,7 +120,7 @@ class Served:
         self.loaded.transformer.head.model_digest = digest
         for pair, about in described.items():
             if about.model_digest == digest:
-                for method in methods_in(pair):
+                for method in methods_for_lens(pair):
                     if method != IDENTITY:
                         self.studied[f"{method} ({pair.name})"] = (pair, method)
 
@@ -144,8 +158,14 @@ class Served:
         future.add_done_callback(lambda _: self._places.release())
         return future
 
-    def engine(self, jump: str, gate: Gate | None, mode: str) -> EarlyExit:
-        """Give the engine for a jump, a gate and a mode: always the same one, as it learns what pays.
+    def forward(self, name: str) -> bool:
+        """Tell whether a jump reads the last level's state of the token before, too, as no lens can."""
+        return name in self.jumps and reads_previous(self.jumps[name].shortcut)
+
+    def engine(
+        self, jump: str, gate: Gate | None, mode: str, policy: Fixed | None = None, recall: int = 0
+    ) -> EarlyExit:
+        """Give the engine for what is asked for: always the same one, as it learns what pays.
 
         Parameters
         ----------
@@ -153,6 +173,10 @@ class Served:
             One of `jumps`, or `NO_JUMP`.
         gate : Gate or None
         mode : str
+        policy : Fixed, optional
+            How far a round drafts.
+        recall : int
+            Last tokens that recall a draft from the text. Without a jump these are the only drafts.
 
         Raises
         ------
@@ -162,20 +186,30 @@ class Served:
         if jump != NO_JUMP and jump not in self.jumps:
             accepted = ", ".join([*self.jumps, NO_JUMP])
             raise OneJumpError(f"Jump: {jump!r} given, accepted is {accepted}.")
+        if recall and not self._drafts:
+            # Passes over several tokens come up for the first time: all engines get packed weights.
+            self._drafts, self._packed = True, None
+            self._engines.clear()
         if jump == NO_JUMP or gate is None:
-            key: tuple[str, Gate | None, str] = (NO_JUMP, None, "verified")
-        else:
-            key = (jump, gate, mode)
+            jump, gate, mode, policy = NO_JUMP, None, "verified", policy if recall else None
+        key = _Key(jump, gate, mode, policy, recall)
         if key not in self._engines:
-            kept = None if key[0] == NO_JUMP else self.jumps[jump]
-            self._engines[key] = EarlyExit(self._view(), kept, gate=key[1], mode=key[2], packed=False)
+            kept = None if jump == NO_JUMP else self.jumps[jump]
+            view = self._view()
+            made = EarlyExit(view, kept, gate=gate, mode=mode, policy=policy, recall=recall, packed=False)
+            if kept is not None and policy is not None and policy.width > 1 and not made.passes.rows_differ:
+                raise OneJumpError(
+                    f"Candidates: {policy.width} given, but tokens of this model cannot stand side by side "
+                    "at one place: accepted is 1."
+                )
+            self._engines[key] = made
         return self._engines[key]
 
     def _view(self) -> Transformer:
         """The model, its weights packed once for all engines, so that runs can be compared."""
         if self._packed is None:
             transformer = self.loaded.transformer
-            self._packed = packed(transformer) if self.jumps and can_be_packed(transformer) else transformer
+            self._packed = packed(transformer) if self._drafts and can_be_packed(transformer) else transformer
         return self._packed
 
     def close(self) -> None:

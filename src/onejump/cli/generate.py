@@ -165,7 +165,8 @@ def generate(
         streamer = ExitStreamer(
             loaded.tokenizer,
             loaded.blocks,
-            levels=() if chosen is None else chosen.levels,
+            # Recalled drafts count as exits at level 0.
+            levels={*(() if chosen is None else chosen.levels), *([0] if recall else [])},
             colours={"auto": None, "always": True, "never": False}[colour],
         )
     sampled = bool(temperature) or (top_p is not None and temperature is None)

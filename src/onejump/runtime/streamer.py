@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, Protocol, TextIO, runtime_checkable
 
@@ -133,7 +133,7 @@ class ExitStreamer(BaseStreamer):  # type: ignore[misc]
     tokenizer : transformers.PreTrainedTokenizerBase
     blocks : int
         L, the number of the model's blocks.
-    levels : sequence of int, optional
+    levels : collection of int, optional
         Early-exit levels that the gate checks. Default: all, 0 to L - 1.
     file : file, optional
         To write to; default: `sys.stdout`.
@@ -152,7 +152,7 @@ class ExitStreamer(BaseStreamer):  # type: ignore[misc]
         tokenizer: Any,
         blocks: int,
         *,
-        levels: Sequence[int] | None = None,
+        levels: Collection[int] | None = None,
         file: TextIO | None = None,
         colours: bool | None = None,
         skip_prompt: bool = True,

@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from onejump.app.generation import (
+    MOST_DRAFTS,
     MOST_SEED,
     MOST_TEMPERATURE,
     Asked,
@@ -129,16 +130,16 @@ def build(served: Served, page: gr.Blocks) -> None:
             )
             with gr.Group(visible=_first_gate(served, first) in GATES) as own:
                 threshold = gr.Number(
-                    0.9,
+                    _begin_with(served, first)[0],
                     label="Threshold",
                     elem_id="generate-threshold",
                     info="Exit from this value on: 0 to 1; patience: a number of levels.",
                 )
                 levels = gr.Textbox(
-                    _some_levels(served.blocks),
+                    _begin_with(served, first)[1],
                     label="Levels",
                     elem_id="generate-levels",
-                    info=f"Early-exit levels to check: 0 to {served.blocks - 1}, with commas.",
+                    info=f"Early-exit levels, 0 (before any block) to {served.blocks - 1}, with commas.",
                 )
             mode = gr.Radio(
                 [(told, name) for name, told in MODES.items()],
@@ -147,6 +148,7 @@ def build(served: Served, page: gr.Blocks) -> None:
                 elem_id="generate-mode",
                 visible=bool(served.jumps),
             )
+            drafting = _drafting(bool(served.jumps))
             new_tokens = gr.Number(
                 min(128, limits.new_tokens),
                 label=f"New tokens (1 to {limits.new_tokens})",
@@ -171,12 +173,13 @@ def build(served: Served, page: gr.Blocks) -> None:
                 visible=bool(served.jumps),
             )
 
-    controls = [prompt, chat, jump, gate, threshold, levels, mode, new_tokens, temperature, seed]
+    named = {"prompt": prompt, "chat": chat, "jump": jump, "gate": gate, "threshold": threshold}
+    named |= {"levels": levels, "mode": mode, "new_tokens": new_tokens, "temperature": temperature}
+    named |= {"seed": seed, **drafting}
     outputs = [message, text, table, plain_text, last, start, stop, plain]
 
     def generate(request: gr.Request, *given: Any) -> Iterator[tuple[Any, ...]]:
-        names = ("prompt", "chat", "jump", "gate", "threshold", "levels", "mode", "new_tokens", "temperature")
-        values = dict(zip((*names, "seed"), given, strict=True))
+        values = dict(zip(named, given, strict=True))
         try:
             asked = asked_for(served, **values)
             for update in updates(served, asked, stops.begin(request.session_hash or "")):
@@ -222,8 +225,10 @@ def build(served: Served, page: gr.Blocks) -> None:
     def ask_to_stop(request: gr.Request) -> None:
         stops.ask(request.session_hash or "")
 
+    # Numbers of one's own stay as they are.
+    known = [_begin_with(served, name) for name in (*served.jumps, NO_JUMP)]
     asks: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    gr.on([start.click, prompt.submit], generate, controls, outputs, trigger_mode="once", **asks)
+    gr.on([start.click, prompt.submit], generate, [*named.values()], outputs, trigger_mode="once", **asks)
     plain.click(run_plain, [last], outputs, trigger_mode="once", **asks)
     stop.click(ask_to_stop, queue=False, **asks)
     page.unload(ask_to_stop)
@@ -233,8 +238,61 @@ def build(served: Served, page: gr.Blocks) -> None:
         [gate],
         **asks,
     )
+    jump.change(
+        lambda name, *said: _begin_with(served, name) if said in known else [gr.skip()] * 2,
+        [jump, threshold, levels],
+        [threshold, levels],
+        **asks,
+    )
     gate.change(lambda name: gr.Group(visible=name in GATES), [gate], [own], **asks)
     written.change(None, [written], js="on => { document.body.classList.toggle('onejump-levels', on); }")
+
+
+def _drafting(jumps: bool) -> dict[str, gr.Number]:
+    """The controls of how far drafts go, behind a heading that opens them.
+
+    Parameters
+    ----------
+    jumps : bool
+        Whether there are any. Without one all drafts are recalled from the text.
+    """
+    with gr.Accordion("Drafts", open=False, elem_id="generate-drafting"):
+        return {
+            "recall": gr.Number(
+                0,
+                label=f"Recall (0 to {MOST_DRAFTS})",
+                precision=0,
+                info="Also draft what followed the last N tokens where they stood in the text before; 0: do "
+                "not. Recalled drafts count as exits at level 0.",
+                elem_id="generate-recall",
+            ),
+            "drafts": gr.Number(
+                None,
+                label=f"Drafts (0 to {MOST_DRAFTS})",
+                precision=0,
+                placeholder="what pays",
+                info="Tokens in a row that may exit. Empty: as many as pay, as measured on the way.",
+                elem_id="generate-drafts",
+                visible=jumps,
+            ),
+            "candidates": gr.Number(
+                1,
+                label=f"Candidates (1 to {MOST_DRAFTS})",
+                precision=0,
+                info="Most likely tokens of the last exit, verified side by side. Goes with Drafts.",
+                elem_id="generate-candidates",
+                visible=jumps,
+            ),
+            "recalled": gr.Number(
+                None,
+                label=f"Recalled drafts (1 to {MOST_DRAFTS})",
+                precision=0,
+                placeholder="as many as Drafts",
+                info="Drafts in a row that may be recalled. Goes with Drafts and Recall.",
+                elem_id="generate-recalled",
+                visible=jumps,
+            ),
+        }
 
 
 def _gates(served: Served, jump: str) -> list[tuple[str, str]]:
@@ -251,9 +309,15 @@ def _first_gate(served: Served, jump: str) -> str:
     return DEFAULT_GATE if DEFAULT_GATE in names else names[0]
 
 
-def _some_levels(blocks: int) -> str:
-    """Levels to begin with: a quarter, a half and three quarters of the way."""
-    return ", ".join(map(str, sorted({round(blocks * part / 4) for part in (1, 2, 3)})))
+def _begin_with(served: Served, jump: str) -> tuple[float, str]:
+    """A threshold and levels to begin with.
+
+    A jump that reads the state of the token before drafts before any block; another one at a quarter, a half
+    and three quarters of the way.
+    """
+    if served.forward(jump):
+        return 0.1, "0"
+    return 0.9, ", ".join(map(str, sorted({round(served.blocks * part / 4) for part in (1, 2, 3)})))
 
 
 def _buttons(*, running: bool, plain: bool = False) -> tuple[Any, ...]:

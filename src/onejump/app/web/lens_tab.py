@@ -30,8 +30,10 @@ _TOP = 64
 
 def build(served: Served) -> None:
     """Put the controls and the figure of the tab on the page."""
-    known = [IDENTITY, *served.jumps, *served.studied]
-    gates = list(dict.fromkeys(name for jump in served.jumps.values() for name in jump.gates))
+    forward = [name for name in served.jumps if served.forward(name)]
+    jumps = [name for name in served.jumps if name not in forward]
+    known = [IDENTITY, *jumps, *served.studied]
+    gates = list(dict.fromkeys(gate for name in jumps for gate in served.jumps[name].gates))
     task = served.loaded.transformer.task
     chats = task == "causal" and takes_chats(served.loaded.tokenizer)
     kept = gr.State(None)
@@ -55,11 +57,13 @@ def build(served: Served) -> None:
         with gr.Column(elem_classes="onejump-set"):
             chosen = gr.CheckboxGroup(
                 known,
-                value=[IDENTITY, *served.jumps],
+                value=[IDENTITY, *jumps],
                 label="Shortcuts",
                 info="identity: the state as it is, behind the model's own head (logit lens).",
                 elem_id="lens-shortcuts",
             )
+            if forward:
+                gr.HTML(note(_left_out(forward)), elem_id="lens-left-out")
             gate = gr.Dropdown(
                 [*gates, NO_GATE],
                 value=DEFAULT_GATE if DEFAULT_GATE in gates else [*gates, NO_GATE][0],
@@ -137,6 +141,16 @@ def build(served: Served) -> None:
         **asks,
     )
     gr.on([shortcut.input, statistic.input], redraw, [kept, shortcut, statistic], [figure], **asks)
+
+
+def _left_out(forward: Sequence[str]) -> str:
+    """Say why jumps that read the state of the token before are no choice here."""
+    names = ", ".join(f"<b>{escape(name)}</b>" for name in forward)
+    who, it = ("It reads", "it") if len(forward) == 1 else ("They read", "them")
+    return (
+        f"Left out here: {names}. {who} the last level's state of the token before, too, and a lens shows "
+        f"what one state at one level says. The tab Generate takes {it}."
+    )
 
 
 def _trajectory(
