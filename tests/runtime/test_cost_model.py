@@ -5,6 +5,7 @@ from simulated_engine import Engine, generate
 from onejump.base.errors import OneJumpError
 from onejump.runtime.acceptance import Expected
 from onejump.runtime.cost_model import CostModel, Fixed, Round, RoundSeen
+from onejump.runtime.round_seconds import RoundSeconds, amounts_of
 
 # Milliseconds of a pass of 1 to 16 tokens of the default model on two cores, weights not packed.
 UNPACKED = (73, 132, 138, 145, 145, 145, 145, 145, 146, 147, 148, 149, 150, 151, 152, 153)
@@ -26,7 +27,7 @@ def informed(engine: Engine) -> CostModel:
     model = model_of(engine, expected=expected)
     one, two, three = (engine.blocks * engine.block(tokens) / 1000 for tokens in (1, 2, 3))
     model.seconds.costs = np.array(
-        [one + engine.head / 1000, two - one - (three - two), three - two, one, engine.check / 1000, 0.0]
+        [one + engine.head / 1000, two - one - (three - two), three - two, one, engine.check / 1000, 0.0, 0.0]
     )
     return model
 
@@ -139,6 +140,23 @@ def test_the_same_observations_give_the_same_choices() -> None:
         seen = engine.run(plan)
         first.learn(seen)
         second.learn(seen)
+
+
+def test_what_candidates_cost_besides_their_tokens_is_learned() -> None:
+    """Candidates side by side need a mask of their own, which a chain of as many tokens does not."""
+
+    def true(drafts: int, width: int) -> float:
+        """A pass of 30 ms, 2.5 for each further token, 0.8 for each check and 6 for candidates."""
+        return 30 + 1.5 * (drafts > 0) + 2.5 * (drafts + width - 1) + 0.8 * drafts + 6 * (width > 1)
+
+    seconds, drawn = RoundSeconds(), np.random.default_rng(0)
+    for number in range(120):
+        drafts = 0 if number < 2 else int(drawn.integers(0, 4))
+        width = int(drawn.choice([1, 2, 4])) if drafts else 1
+        seconds.learn(amounts_of(30, [0] * drafts, width=width, checks=drafts), true(drafts, width))
+    for drafts, width in ((0, 1), (1, 1), (1, 2), (3, 1), (1, 4)):
+        amounts = amounts_of(30, [0] * drafts, width=width, checks=drafts)
+        assert amounts @ seconds.costs == pytest.approx(true(drafts, width), rel=0.01)
 
 
 def test_a_disturbed_round_changes_little() -> None:

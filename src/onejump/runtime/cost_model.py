@@ -211,7 +211,7 @@ class CostModel:
             return 0
         number = np.arange(1, self.most_recalled + 1)
         tokens = _tokens_of_chains(self.acceptance.recalled(_OPTIMISM), self.most_recalled)[1:]
-        plain, together, more, _, _, drafts = self.seconds.costs
+        plain, together, more, _, _, drafts, _ = self.seconds.costs
         rates = tokens / (plain + together + (more + drafts) * number)
         best = int(rates.argmax())
         return best + 1 if rates[best] * plain >= _WORTH else 0
@@ -336,6 +336,7 @@ class CostModel:
             + costs[0] * together
             + costs[1] * (pending[:, None] + made[:, None] * extra[:, None])
             + (costs[2] * drafts * mean_depth[:, None] + costs[3] * checks + costs[4] * drafts)[:, None]
+            + costs[5] * with_candidates
         )
         return tokens, seconds
 

@@ -1,8 +1,8 @@
 """How long a round takes: a linear model of its parts, fitted to the seconds of the rounds so far.
 
 A round that keeps k drafts pending runs its last token, and its candidates, through all blocks, and the
-pending tokens through the blocks above the level that each exited at. Its seconds are the sum over six parts
-of an amount times what one of it costs:
+pending tokens through the blocks above the level that each exited at. Its seconds are the sum over seven
+parts of an amount times what one of it costs:
 
 | part | amount |
 |---|---|
@@ -12,6 +12,7 @@ of an amount times what one of it costs:
 | depth | blocks that drafts run through, as a share of all blocks, summed over drafts |
 | checks | levels checked, summed over tokens |
 | drafts | drafts |
+| wide | 1 where candidates stand side by side: their pass needs a mask of its own |
 
 What they cost changes slowly, as keys and values become more: each cost is a random walk that is pulled back
 to its first value, and a Kalman filter follows it.
@@ -26,11 +27,11 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-PARTS = ("plain", "together", "more", "depth", "checks", "drafts")
+PARTS = ("plain", "together", "more", "depth", "checks", "drafts", "wide")
 # First values of the costs and how uncertain they are, in units of a plain round. The first values are those
 # of packed weights, where more tokens cost little: an optimist tries, and knows after one round.
-_FIRST = np.array([1.0, 0.03, 0.03, 0.9, 0.01, 0.02])
-_UNCERTAIN = np.array([0.15, 0.5, 0.15, 0.3, 0.03, 0.1])
+_FIRST = np.array([1.0, 0.03, 0.03, 0.9, 0.01, 0.02, 0.05])
+_UNCERTAIN = np.array([0.15, 0.5, 0.15, 0.3, 0.03, 0.1, 0.1])
 # Spread of the seconds of equal rounds.
 _NOISE = 0.1
 # How much of what was learned is kept from a round to the next.
@@ -47,7 +48,7 @@ class RoundSeconds:
 
     Attributes
     ----------
-    costs : ndarray of shape (6,)
+    costs : ndarray of shape (7,)
         Seconds of each part; before two plain rounds were seen, in units of an unknown plain round.
     """
 
@@ -77,7 +78,7 @@ class RoundSeconds:
 
         Parameters
         ----------
-        amounts : ndarray of shape (6,)
+        amounts : ndarray of shape (7,)
             Of each part in the round.
         seconds : float
         """
@@ -123,10 +124,11 @@ def amounts_of(blocks: int, exit_levels: Sequence[int], *, width: int, checks: i
 
     Returns
     -------
-    ndarray of shape (6,)
+    ndarray of shape (7,)
     """
     drafts = len(exit_levels)
     extra = width - 1
     together = 0.0 if drafts == 0 else 1.0 if extra else 1 - min(exit_levels) / blocks
     depth = sum(exit_levels) / blocks
-    return np.array([1.0, together, drafts - depth + extra, depth, float(checks), float(drafts)])
+    more, wide = drafts - depth + extra, float(extra > 0)
+    return np.array([1.0, together, more, depth, float(checks), float(drafts), wide])
