@@ -14,9 +14,11 @@ from onejump.runtime.artefact import OneJump
 
 MEASURED = {
     "agreement": 0.951,
-    "agreement_stderr": 0.004,
+    "agreement_stderr": 0.0042,
     "blocks": 3.25,
     "blocks_saved": 0.1875,
+    "flops_saved": 0.175,
+    "flops_saved_stderr": 0.021,
     "n": 1234.0,
 }
 
@@ -33,8 +35,8 @@ def test_what_a_jump_is_fits_a_terminal(studied: Path, tmp_path: Path) -> None:
         "  sizes     L = 4 blocks, H = 32, V = 200, final norm rms, LlamaForCausalLM",
         "  study     tiny: tiny-llama on random",
         f"        2{config.scores['precision@1'][2]:>14.3f}{config.scores['surprisal'][2]:>14.3f}",
-        "      95%  top-probability at level 1\n"
-        "           agreement 95.1% ± 0.4%, 3.2 of 4 blocks a token, 18.8% of the blocks saved, 1,234 tokens",
+        "      95%  top-probability at level 1",
+        "           agreement 95.1% ± 0.4%, blocks saved 18.8%, FLOPs saved 17.5% ± 2.1%, 1,234 tokens",
     ):
         assert line in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 100

@@ -71,7 +71,8 @@ Examples:
 @click.option(
     "--assistant-blocks",
     type=click.IntRange(min=1),
-    help="Blocks that assistant_early_exit drafts with. Default: the first level above 0 of the gate.",
+    help="Blocks that assistant_early_exit drafts with. Default: the first level above 0 of the gate, or a "
+    "quarter of all blocks.",
 )
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
@@ -255,7 +256,8 @@ def _table(about: dict[str, Any], summaries: list[Summary], left_out: dict[str, 
         yield "  ".join(cells)
     yield ""
     yield "tokens/s: median. speed-up: median over the prompts of the rate by that of model.generate."
-    yield "tokens/pass: new tokens for each pass through all blocks. accepted: of all drafts."
+    together = "" if about["batch"] == 1 else " of all prompts at a time"
+    yield f"tokens/pass: new tokens{together} for each pass through all blocks. accepted: of all drafts."
     if any(summary.method == "assistant_early_exit" for summary in summaries):
         yield f"assistant_early_exit drafts with {about['assistant_blocks']} blocks."
     for method, reason in left_out.items():

@@ -55,7 +55,8 @@ def described(jump: OneJump) -> Iterator[str]:
         "sizes": f"L = {config.blocks} blocks, H = {config.hidden}, V = {config.vocabulary:,}, "
         f"final norm {config.norm or 'none'}, {config.architecture}",
         "study": f"{config.study}: {config.model} on {config.corpus}",
-        "made with": ", ".join(f"{name} {version}" for name, version in config.versions.items()),
+        "made with": ", ".join(f"{name} {version}" for name, version in config.versions.items())
+        or "not known",
     }
     yield from textwrap.wrap(f"{config.method}: {meaning_of(config)}", _WIDTH, subsequent_indent="  ")
     for name, text in rows.items():
@@ -75,19 +76,16 @@ def described(jump: OneJump) -> Iterator[str]:
     for name, gate in jump.gates.items():
         levels = ", ".join(map(str, gate.levels)) or "none"
         yield f"    {name:>5}  {config.gates[name]['kind']} at level {levels}"
-        if found := ", ".join(_measured(config.measured.get(name, {}), config.blocks)):
+        if found := ", ".join(_measured(config.measured.get(name, {}))):
             yield f"{'':11}{found}"
 
 
-def _measured(found: Mapping[str, float], blocks: int) -> Iterator[str]:
+def _measured(found: Mapping[str, float]) -> Iterator[str]:
     """Say what was measured of a gate."""
-    if "agreement" in found:
-        yield f"agreement {_percent(found, 'agreement')}"
-    if "blocks" in found:
-        yield f"{found['blocks']:.1f} of {blocks} blocks a token"
-    for key, name in (("blocks_saved", "blocks"), ("flops_saved", "FLOPs")):
+    named = {"agreement": "agreement", "blocks_saved": "blocks saved", "flops_saved": "FLOPs saved"}
+    for key, name in named.items():
         if key in found:
-            yield f"{_percent(found, key)} of the {name} saved"
+            yield f"{name} {_percent(found, key)}"
     if "n" in found:
         yield f"{found['n']:,.0f} tokens"
 
