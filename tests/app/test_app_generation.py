@@ -127,8 +127,8 @@ def test_texts_that_differ_say_where(served: Served) -> None:
         ({"recall": 2, "mode": "trusted"}, "Recall: 2 given with the mode trusted, accepted is 0."),
         ({"drafts": 1, "candidates": 2, "mode": "copied"}, "Candidates: 2 given with the mode copied"),
         ({"drafts": 17}, "Drafts: 17 given, a number from 0 to 16 is accepted"),
-        ({"candidates": 2}, "Candidates: 2 given without Drafts: say how many, such as 1."),
-        ({"recall": 1, "recalled": 2}, "Recalled drafts: 2 given without Drafts"),
+        ({"candidates": 2}, "Candidates: 2 given with Drafts 0: say how many drafts, such as 1."),
+        ({"recall": 1, "recalled": 2}, "Recalled drafts: 2 given with Drafts 0"),
         ({"drafts": 1, "recalled": 2}, "Recalled drafts: 2 given with Recall 0"),
     ],
 )
@@ -250,7 +250,7 @@ def test_drafts_go_as_far_as_is_asked(forward: Served, tiny_model_folder: Path, 
     for asked, policy, recall in (
         ({"drafts": 1, "candidates": 4}, Fixed(1, 4), 0),
         ({"drafts": 1, "recall": 1, "recalled": 2}, Fixed(1, recalled=2), 1),
-        ({"drafts": 0, "recall": 1}, Fixed(0, recalled=1), 1),
+        ({"drafts": 2, "recall": 1}, Fixed(2, recalled=2), 1),
     ):
         engine = EarlyExit(model, jump, gate=gate, policy=policy, recall=recall, packed=False)
         expected = engine.generate(given, max_new_tokens=40)
@@ -263,7 +263,7 @@ def test_drafts_go_as_far_as_is_asked(forward: Served, tiny_model_folder: Path, 
         told = numbers(update, 40)
         assert ("Recalled drafts accepted" in told) == bool(recall)
         assert 'title="exit at level 0 of 4"' in update.text.html()
-    assert expected.drafted == expected.recalled > expected.recalled_kept > 0
+    assert expected.drafted > expected.recalled > expected.recalled_kept > 0
     assert told["Recalled drafts accepted"].startswith(f"{expected.recalled_kept} of {expected.recalled} (")
 
 
@@ -271,12 +271,12 @@ def test_the_text_alone_drafts_without_a_jump(tiny_model_folder: Path) -> None:
     served = Served.load(str(tiny_model_folder), [], Limits(), device="cpu")
     prompt = f"{PROMPT} {PROMPT}"
     plain = run(served, prompt=prompt)[-1]
-    recalling = run(served, prompt=prompt, recall=1, drafts=0)[-1]
+    recalling = run(served, prompt=prompt, recall=1, drafts=1)[-1]
     assert recalling.result is not None
     assert recalling.text.text() == plain.text.text()
     assert recalling.result.recalled == recalling.result.drafted > 0
     # Both runs have the same weights, packed or not.
-    engines = [served.engine(NO_JUMP, None, "verified", None, recall) for recall in (0, 1)]
+    engines = [served.engine(NO_JUMP, None, "verified", recall=recall) for recall in (0, 1)]
     assert engines[0].transformer is engines[1].transformer
     served.close()
 

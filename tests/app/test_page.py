@@ -590,7 +590,11 @@ def test_a_forward_jump_drafts_and_the_lens_says_that_it_is_left_out(
         window.page.locator("#generate-recall").wait_for()
         doubled = f"{PROMPT} {PROMPT}"
         settings = {"prompt": doubled, "threshold": "0", "new-tokens": "30"}
+        # Numbers that nobody touches are what they say.
+        generate(window, **settings)
         generate(window, **settings, recall="1", drafts="1", recalled="2")
+        window.says("#generate-numbers", "Recalled drafts accepted")
+        window.says("#generate-numbers", "FLOPs")
         table = window.page.locator("#generate-numbers").inner_text()
         assert re.search(r"Recalled drafts accepted\s+\d+ of \d+", table)
         window.page.locator("#generate-plain:enabled").click()
@@ -600,11 +604,11 @@ def test_a_forward_jump_drafts_and_the_lens_says_that_it_is_left_out(
         window.until("() => document.querySelector('#generate-gate input').value.startsWith('95%')")
         choose(window, "#generate-gate", "margin: your own threshold")
         assert own_gate(window) == ["0", "0"]
-        window.page.locator("#generate-recalled input").fill("")
-        window.page.locator("#generate-drafts input").fill("")
+        window.page.locator("#generate-recalled input").fill("0")
+        window.page.locator("#generate-drafts input").fill("0")
         window.page.locator("#generate-candidates input").fill("3")
         window.page.locator("#generate-start:enabled").click()
-        window.says("#generate-message", "Candidates: 3 given without Drafts: say how many, such as 1.")
+        window.says("#generate-message", "Candidates: 3 given with Drafts 0: say how many drafts, such as 1.")
 
 
 def test_a_name_of_another_site_is_refused(site: Site) -> None:

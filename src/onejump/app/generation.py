@@ -82,9 +82,9 @@ def asked_for(
     temperature: Any = 0.0,
     seed: Any = 0,
     recall: Any = 0,
-    drafts: Any = None,
+    drafts: Any = 0,
     candidates: Any = 1,
-    recalled: Any = None,
+    recalled: Any = 0,
 ) -> Asked:
     """Check what the controls of the page say.
 
@@ -95,8 +95,8 @@ def asked_for(
         As they came from the page. gate: the name of a calibrated gate of the jump, a kind, which takes the
         threshold and the levels, or "none".
     recall, drafts, candidates, recalled : object
-        The same: by how many tokens drafts are recalled, and the numbers of a fixed policy. drafts None: what
-        pays. recalled None: as many as drafts, at least 1.
+        The same: by how many tokens drafts are recalled, and the numbers of a fixed policy. drafts 0: what
+        pays. recalled 0: as many as drafts.
 
     Raises
     ------
@@ -126,24 +126,22 @@ def _drafting(
 ) -> tuple[int, Fixed | None]:
     """Check by how many tokens drafts are recalled, and how far a round drafts."""
     by = checked_whole("Recall", recall, 0, MOST_DRAFTS)
+    chain = checked_whole("Drafts", drafts, 0, MOST_DRAFTS)
     width = checked_whole("Candidates", candidates, 1, MOST_DRAFTS)
-    most = None if recalled in (None, "") else checked_whole("Recalled drafts", recalled, 1, MOST_DRAFTS)
+    most = checked_whole("Recalled drafts", recalled, 0, MOST_DRAFTS)
     for name, number, none in (("Recall", by, 0), ("Candidates", width, 1)):
         if number > none and mode != "verified":
             raise OneJumpError(f"{name}: {number} given with the mode {mode}, accepted is {none}.")
-    if most is not None and not by:
+    if most and not by:
         raise OneJumpError(
             f"Recalled drafts: {most} given with Recall 0: say how many tokens recall a draft."
         )
-    if drafts in (None, ""):
-        for name, given in (("Candidates", width if width > 1 else None), ("Recalled drafts", most)):
-            if given is not None:
-                raise OneJumpError(f"{name}: {given} given without Drafts: say how many, such as 1.")
-        return by, None
-    chain = checked_whole("Drafts", drafts, 0, MOST_DRAFTS)
-    if most is None:
-        most = max(chain, 1) if by else 0
-    return by, Fixed(chain, width, recalled=most)
+    if chain:
+        return by, Fixed(chain, width, recalled=(most or chain) if by else 0)
+    for name, number, none in (("Candidates", width, 1), ("Recalled drafts", most, 0)):
+        if number > none:
+            raise OneJumpError(f"{name}: {number} given with Drafts 0: say how many drafts, such as 1.")
+    return by, None
 
 
 def _gate(served: Served, jump: str, gate: Any, threshold: Any, levels: Any) -> Gate | None:
