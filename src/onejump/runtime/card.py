@@ -9,6 +9,7 @@ from statistics import fmean
 
 from onejump.models.tasks import Task
 from onejump.runtime.jump_config import JumpConfig
+from onejump.shortcuts.files import kind_named
 
 _MEANINGS = {
     "one-jump": "one low-rank jump that was trained for all levels on the model's own predictions",
@@ -120,7 +121,7 @@ def _use(config: JumpConfig) -> Iterator[str]:
         model = f'"{config.base_model}", revision="{config.revision}"'
     paired = config.task == "seq2seq"
     # What reads the state of the token before, too, predicts nothing from one state.
-    forward = config.kind == "one-forward"
+    forward = kind_named(config.kind).reads_previous
     exits = (bool(config.gates) or forward) and (config.causal or paired)
     given = "Pairs(source_ids, decoder_input_ids)" if paired else "input_ids"
     load = [
