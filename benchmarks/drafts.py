@@ -24,7 +24,7 @@ from onejump.runtime.cost_model import Fixed, Policy
 
 NEW_TOKENS = 64
 LEVELS, WIDTHS = (0, 1, 3), (1, 4, 8)
-SURE = 0.1
+SURE, RECALLED = 0.1, (2, 4)
 
 
 def main(pair: Path, texts: int) -> None:
@@ -41,10 +41,11 @@ def main(pair: Path, texts: int) -> None:
             for width in WIDTHS:
                 ready = bench_of(transformer, jump, {level: 0.0}, Fixed(1, width), tokenizer.pad_token_id)
                 say(f"{kept.name}, level {level}, {width} candidates", ready, prompts)
-        gate, policy = {LEVELS[0]: SURE}, Fixed(1, recalled=2)
-        ready = bench_of(transformer, jump, gate, policy, tokenizer.pad_token_id, VERIFIED_RECALL)
-        at = f"{kept.name}, level {LEVELS[0]} where p is at least {SURE}"
-        say(f"{at}, up to two recalled drafts", ready, prompts)
+        gate, at = {LEVELS[0]: SURE}, f"{kept.name}, level {LEVELS[0]} where p is at least {SURE}"
+        for recalled in RECALLED:
+            policy = Fixed(1, recalled=recalled)
+            ready = bench_of(transformer, jump, gate, policy, tokenizer.pad_token_id, VERIFIED_RECALL)
+            say(f"{at}, up to {recalled} recalled drafts", ready, prompts)
         for name, method in (("recalled alone", RECALL), (f"{at}, and recalled", VERIFIED_RECALL)):
             ready = bench_of(transformer, jump, gate, None, tokenizer.pad_token_id, method)
             say(f"{name}, the cost model", ready, prompts)
